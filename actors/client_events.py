@@ -43,7 +43,8 @@ class ClientEventHandler:
         self._session = session
         self._context = context
         lifetime_s = context.services.settings.host.session_max_s
-        # Sent to the client only (seconds since 1970). The transport ends the session by its own timer.
+        # Time at which the session expires, in seconds since 1970. It is only reported to the client; the transport
+        # ends the session by its own timer.
         self._expires_at = int(time.time() + lifetime_s)
 
     def announce_session(self) -> None:

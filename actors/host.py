@@ -31,8 +31,8 @@ ATTEMPT_PAUSE_S = 1.0
 class Host:
     """Runs all sessions of this process.
 
-    Keep `run` running. Before a connection is upgraded, reserve a place with `seat`, which raises Overloaded. After the
-    upgrade, call `converse`.
+    Keep `run` running. Before a connection is upgraded, reserve a place with `seat`, which raises Overloaded if the
+    host cannot accept a call. After the upgrade, call `converse`.
     """
 
     def __init__(self, services: Services) -> None:

@@ -46,7 +46,10 @@ class Mailbox(Generic[Control, Client]):
         self._filled.set()
 
     async def answered(self) -> None:
-        """Wait until the consumer has handled every client event submitted so far. Submit at least one before."""
+        """Wait until the consumer has handled every client event submitted so far.
+
+        Call this only after at least one event was submitted.
+        """
         await self._answered.wait()
 
     async def get(self) -> Control | Client:

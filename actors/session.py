@@ -87,7 +87,7 @@ class Session:
             post=self._mailbox.post,
         )
 
-    # -- for the transport -------------------------------------------------------------------------------------------
+    # -- called by the transport (WebSocket) ---------------------------------------------------------------------------
 
     @classmethod
     @asynccontextmanager
@@ -176,15 +176,14 @@ class Session:
         """Add an event_id to a server event and send it."""
         self.context.emit(event)
 
-    # -- for the ticker ----------------------------------------------------------------------------------------------
+    # -- called by the voice activity ticker (VadListener) -------------------------------------------------------------
 
     def speech(self, events: tuple[SpeechEvent, ...]) -> None:
-        """Handle the speech edges of a window that was just decided (`VadListener.speech`)."""
+        """Handle the starts and ends of speech in a window that was just decided (`VadListener.speech`)."""
         for event in events:
             self._mailbox.post(event)
-        if (
-            self.audio_input.dip == self.audio_input.processed and not events
-        ):  # a speech edge would start the final transcript
+        # A dip has just begun. If the window also has a speech edge, the final transcript is requested instead.
+        if self.audio_input.dip == self.audio_input.processed and not events:
             self._interims.dip_started()
         if self.audio_input.in_speech:
             self._mailbox.post(turn_events.AudioProcessed(self.audio_input.processed))
@@ -201,7 +200,7 @@ class Session:
         """Handle the first successful tick after failed ones (`VadListener.vad_recovered`)."""
         self._vad_failures.recovered("vad")
 
-    # -- the loop ----------------------------------------------------------------------------------------------------
+    # -- handling of the mailbox's events ------------------------------------------------------------------------------
 
     def _handle(self, event: TurnEvent | tuple[client.ClientEvent, int]) -> None:
         if not isinstance(event, tuple):
@@ -234,7 +233,7 @@ class Session:
             arrived_at = self.audio_input.arrival(event.processed)
         return self._services.clock() if arrived_at is None else arrived_at
 
-    # -- for the client event handler --------------------------------------------------------------------------------
+    # -- called by the client event handler ----------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
@@ -248,9 +247,9 @@ class Session:
         self._greet()
 
     def _greet(self) -> None:
-        """Speak the greeting, once: after the first session.update, or with the first audio.
+        """Speak the greeting at the first call: after the first session.update, or with the first audio.
 
-        A conversation that already has items, or whose replies are text, gets no greeting.
+        Later calls do nothing. A conversation that already has items, or whose replies are text, gets no greeting.
         """
         greeting, self._pending_greeting = self._pending_greeting, ""
         if greeting and not len(self.conversation) and not self.busy:
@@ -281,7 +280,7 @@ class _SessionClosed(Exception):
 
 
 def _raise_first(group: BaseExceptionGroup[BaseException]) -> None:
-    """Raise the first exception of nested groups, unless it only says that the session was closed."""
+    """Raise the first exception inside nested exception groups. Raise nothing if it is `_SessionClosed`."""
     first = group.exceptions[0]
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]

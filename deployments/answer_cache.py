@@ -41,8 +41,8 @@ class AnswerCache(StageDeployment):
     async def lookup(self, question: CacheQuestion, route: ReplicaRoute | None = None) -> CacheHit | None:
         """Return the answer to the same or a similar question, None if there is none.
 
-        A question is compared by similarity only if a model is configured and fewer than `max_queue` texts wait for it.
-        Only the router in the calling process reads `route`.
+        A question is compared by similarity only if an embedding model is configured and fewer than `max_queue` texts
+        wait for it. `route` is for the router in the calling process; this method ignores it.
         """
         async with self._replica.request():
             hit = self._index.exact(question, time.monotonic())
@@ -54,8 +54,9 @@ class AnswerCache(StageDeployment):
     async def store(self, answered: CachedAnswer, route: ReplicaRoute | None = None) -> None:
         """Store an answer.
 
-        If `max_queue` texts wait for the model, only the question's exact text will find the answer. Only the router in
-        the calling process reads `route`.
+        If `max_queue` texts wait for the embedding model, the answer is stored without an embedding: only the same
+        question will find it, not a similar one. `route` is for the router in the calling process; this method
+        ignores it.
         """
         async with self._replica.request():
             vector = await self._vector(answered.question.text)
@@ -64,7 +65,7 @@ class AnswerCache(StageDeployment):
     async def clear(self, tenant: str | None = None) -> int:
         """Delete all answers, or those of one tenant. Return how many were deleted.
 
-        `tenant` is what `tenant_of` returns for an API key. None stands for all tenants.
+        `tenant` names the clients of one API key; `tenant_of` derives it from the key. None means all tenants.
         """
         return self._index.clear(tenant)
 

@@ -36,7 +36,7 @@ HTTP_HEADROOM = 32
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Return the application for the `args` of ray_config.yaml.
+    """Return the application with the settings in `args`, the section `args` of ray_config.yaml.
 
     Raises:
         ConfigError: If a value is invalid or a key is unknown. The error names the field.
@@ -45,7 +45,7 @@ def build(args: dict[str, Any]) -> Application:
 
 
 def bind(settings: Settings) -> Application:
-    """Return the application for some settings: a deployment for each stage, and the session hosts as its ingress.
+    """Return the application with these settings: a deployment for each stage, and the session hosts as its ingress.
 
     Voice activity detection is a deployment only if `vad.placement` is "deployment". The answer cache and the backup
     language model are deployments only if they are configured.
@@ -113,7 +113,7 @@ def _replicas(scaling: Autoscaling, policy: type, **limits: float) -> dict[str, 
     Args:
         scaling: The settings. The number is fixed if `min_replicas` equals `max_replicas`.
         policy: Class of the autoscaling policy.
-        limits: Arguments of the policy, in addition to `target`.
+        limits: Keyword arguments of the policy's constructor, in addition to `target`.
     """
     if scaling.min_replicas == scaling.max_replicas:
         return {"num_replicas": scaling.min_replicas}
@@ -124,7 +124,7 @@ def _replicas(scaling: Autoscaling, policy: type, **limits: float) -> dict[str, 
 
 
 def _actor(resources: Resources) -> dict[str, Any]:
-    """Return the `ray_actor_options` for what a replica reserves."""
+    """Return the `ray_actor_options` with the CPUs, GPUs, memory and custom resources that a replica reserves."""
     options: dict[str, Any] = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
     if resources.memory_mb:
         options["memory"] = resources.memory_mb * 1024 * 1024

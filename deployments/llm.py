@@ -24,7 +24,7 @@ from rejoinder.store import ConversionForm, open_store
 
 
 class LlmEngine(Protocol):
-    """A language model engine of the Llm deployment."""
+    """Protocol of the language model engines that the Llm deployment can run."""
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ def open_engine(settings: Settings) -> LlmEngine:
                 "Set it on every node, or name another one.",
                 field="args.llm.api_key_env",
             )
-        # The import takes half a second, so only this engine's process pays for it.
+        # Imported here, because the import takes half a second, which other engines need not spend.
         from deployments.engines.llm.openai_api import OpenAiApi
 
         return OpenAiApi(stage.base_url, stage.model, key or "none", stage.coalesce_ms, cache_hint=stage.cache_hint)
@@ -91,7 +91,7 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
 
 
 def _transformers_model(settings: Settings) -> str:
-    """Return the model as vLLM takes it: a folder's path, a Hugging Face repository's name, or a path in the store."""
+    """Return the model argument for vLLM: a folder's path, a Hugging Face repository's name, or a path in the store."""
     model = settings.llm.model
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -103,7 +103,7 @@ class Llm(StageDeployment):
     """Ray Serve deployment of one language model engine."""
 
     def __init__(self, settings: Settings) -> None:
-        os.nice(settings.llm.nice)  # before the engine creates its threads, which inherit the priority
+        os.nice(settings.llm.nice)  # call this before the engine creates its threads: they inherit it
         self._engine = open_engine(settings)
         self._replica = Replica("llm", self._engine.name, settings.llm)
         if isinstance(self._engine, Vllm):
@@ -116,8 +116,8 @@ class Llm(StageDeployment):
     ) -> AsyncGenerator[TokenDelta, None]:
         """Yield the answer as text deltas. Cancelling stops the engine at its next token.
 
-        A prefill request to an engine without prefill returns at once with one empty delta. Only the router in the
-        calling process reads `route`.
+        A prefill request to an engine without prefill returns at once with one empty delta. `route` is for the router
+        in the calling process; this method ignores it.
         """
         if request.prefill and not self._engine.prefills:
             yield TokenDelta("", 0, "stop", LlmUsage(0, 0))

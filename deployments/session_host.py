@@ -40,8 +40,8 @@ from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import Settings
 
-# Seconds within which a replica must describe itself to be among the Prometheus targets. A slower replica could not be
-# scraped either.
+# Timeout in seconds for a replica to describe itself. A slower replica is left out of the Prometheus targets, because
+# it could not be scraped either.
 DESCRIBE_S = 2.0
 # Serve counts each call to a replica as load of the replica. So the list of targets is reused for this many seconds,
 # however often it is requested.
@@ -80,7 +80,8 @@ class SessionHost:
             )
         )
         self._running = asyncio.create_task(self.host.run())
-        # The imported objects stay until the process ends. Searching them for garbage would pause every conversation.
+        # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would
+        # pause every conversation.
         gc.collect()
         gc.freeze()
 

@@ -27,7 +27,7 @@ from rejoinder.store import open_store
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A job in the queue. `arrived` is a `time.monotonic` timestamp."""
+    """A job in the queue, its arrival time (`time.monotonic`, in seconds), and the future of its transcript."""
 
     job: SttJob
     arrived: float
@@ -62,7 +62,7 @@ class Stt(StageDeployment):
 
         Args:
             job: The audio (16 kHz, 16-bit PCM), its priority and its deadline.
-            route: Which replicas may get this call. Only the router in the calling process reads it.
+            route: Which replicas may get this call. The router in the calling process uses it; this method does not.
 
         Raises:
             Overloaded: If the queue is full, or if a final transcript displaced this interim one.
@@ -109,7 +109,7 @@ class Stt(StageDeployment):
         decode_ms = (time.monotonic() - began) * 1000
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.answer.done():
-                audio_ms = len(waiting.job.pcm) * 500 / STT_RATE  # two bytes a sample
+                audio_ms = len(waiting.job.pcm) * 500 / STT_RATE  # 2 bytes a sample, 1000 ms a second
                 queue_ms = (began - waiting.arrived) * 1000
                 waiting.answer.set_result(
                     Transcript(

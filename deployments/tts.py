@@ -38,7 +38,7 @@ class Tts(StageDeployment):
 
         Args:
             request: The text and the speaking rate.
-            route: Which replicas may get this call. Only the router in the calling process reads it.
+            route: Which replicas may get this call. The router in the calling process uses it; this method does not.
 
         Yields:
             Chunks of at most `tts.chunk_ms` milliseconds.

@@ -37,7 +37,7 @@ class TurnDetector(StageDeployment):
 
         Args:
             pcm: The last 8 s or less of the caller's audio (16 kHz, 16-bit PCM), with the silence at its end.
-            route: Which replicas may get this call. Only the router in the calling process reads it.
+            route: Which replicas may get this call. The router in the calling process uses it; this method does not.
         """
         async with self._replica.request():
             return await self._worker.run(lambda: self._judge(pcm))

@@ -1,8 +1,8 @@
 """Voice activity detection with Silero, inside a session host or as the Vad deployment.
 
 It is stateless: a batch contains the state of each audio stream, and the result contains the next states. So any
-replica can serve any batch. By default the host calls `decide` itself; with `vad.placement: deployment` it calls the
-deployment.
+replica can serve any batch. By default the session host calls `decide` in its own process. With the setting
+`vad.placement: deployment` it calls the deployment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rejoinder.store import open_store
 
 
 def load_silero(settings: Settings) -> Silero:
-    """Return the Silero engine, warmed up."""
+    """Return the Silero engine with the model from the store, after its warm-up."""
     engine = Silero(open_store(settings.models).path("silero-vad") / "silero_vad.onnx", settings.vad.threads)
     engine.warm_up()
     return engine
@@ -46,7 +46,7 @@ class Vad(StageDeployment):
     async def step(self, batch: VadBatch, route: ReplicaRoute | None = None) -> VadResult:
         """Return the result of `decide` for one batch, computed on the engine's thread.
 
-        Only the router in the calling process reads `route`.
+        `route` is for the router in the calling process; this method ignores it.
         """
         async with self._replica.request():
             return await self._worker.run(lambda: decide(self._engine, batch))

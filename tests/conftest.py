@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and the profile of property tests."""
+"""Fixtures that all tests can use, and the hypothesis profile of the property tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store() -> ModelStore:
 @pytest.fixture(scope="session")
 def question(store: ModelStore) -> bytes:
     """Return a short spoken question without a pause, as 24 kHz 16-bit PCM."""
-    from tests.system.harness.speech import speak_without_pause  # engines take seconds to import
+    from tests.system.harness.speech import speak_without_pause  # slow: imports the engines
 
     return speak_without_pause(store, "What is the capital of France?")
 

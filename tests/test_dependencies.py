@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks")
 # Packages that are installed for their model weights, which the model store reads as files. They are not imported.
 DATA_ONLY = {"silero-vad"}
-# Modules that are imported only if their engine is configured, with their packages. The packages are installed only
-# in the separate environment that `scripts/test-vllm` makes.
+# Modules of the product's engines that only a separate environment has, and the packages that provide them.
+# `scripts/test-vllm` makes this environment.
 OWN_ENVIRONMENT = {"vllm": ["vllm"]}
-# Programs that run another framework for the comparison, each in a separate environment: the requirements file of the
-# environment, and the package of each module that the program imports.
+# Programs that run another voice AI framework for a comparison, each in a separate environment. The values are the
+# requirements file of that environment, and the package that provides each module which the program imports.
 PEERS = {
     "livekit_agent.py": ("requirements-livekit.txt", {"livekit": "livekit-agents"}),
     "pipecat_bot.py": ("requirements-pipecat.txt", {"pipecat": "pipecat-ai", "loguru": "pipecat-ai"}),

@@ -1,4 +1,4 @@
-"""Tests of docs/guide-map.md, which lists for each item of the latency guide the setting and the evidence here.
+"""Tests of docs/guide-map.md, which lists each item of the latency guide with this repository's setting and evidence.
 
 A row has five cells: section of the guide, item, key of the setting ("-" if there is none), default, evidence.
 """
@@ -25,16 +25,16 @@ SECTIONS = (
 """Every section of the latency guide: the summary and the numbered ones."""
 
 LEAST_ROWS = {
-    # The minimum number of rows per section of the guide, 1 if it is not listed. Each row of the guide's tables, each
-    # numbered technique and each item of a checklist needs its own row; the comments say which.
-    "summary": 2,  # tiers; latencies of the industry
-    "1.2": 3,  # WebRTC; TURN; network routes
-    "1.3": 4 + 3,  # four parameters; VAD model, semantic turn detection, linguistic completeness
-    "1.4": 2 + 3,  # approaches and providers of speech to text; techniques
-    "2.2": 4,  # five techniques, two of them in one row
+    # Minimum number of rows per section of the guide. A section that is not listed needs one row. Each row of the
+    # guide's tables, each numbered technique and each checklist item needs its own row; the comments name these items.
+    "summary": 2,  # rows for: latency tiers; latencies of the industry
+    "1.2": 3,  # rows for: WebRTC; TURN; network routes
+    "1.3": 4 + 3,  # rows for four VAD parameters and three methods: VAD model, semantic, linguistic
+    "1.4": 2 + 3,  # rows for: speech-to-text approaches; their providers; three techniques
+    "2.2": 4,  # rows for five techniques: two of them share a row
     "2.4": 4,
-    "4.2": 2,  # GPUs; precisions
-    "4.4": 3,  # bandwidth per agent; per codec; for servers
+    "4.2": 2,  # rows for: GPUs; precisions (number formats)
+    "4.4": 3,  # rows for bandwidth: per agent; per codec; for servers
     "5.1": 3,
     "5.2": 4,
     "5.3": 3,
@@ -56,7 +56,7 @@ def rows() -> list[list[str]]:
 
 
 def written(value: object) -> str:
-    """Return a setting's default as the page writes it: as in YAML, but whole numbers without a decimal point."""
+    """Return a setting's default as docs/guide-map.md writes it: as in YAML, but 2.0 becomes "2"."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -78,9 +78,9 @@ def test_every_key_exists_with_its_default() -> None:
 
 
 def test_every_item_has_its_evidence_or_its_reason() -> None:
-    """Each row has five cells. The last one has at least 8 characters or refers to another section ("see 2.1").
+    """Each row has five cells, and its last cell has at least 8 characters or refers to a section ("see 2.1").
 
-    It names what implements or proves the item, or the reason why it is not implemented. The test does not check that.
+    That cell states the evidence for the item, or why the item is not implemented. The test does not check its meaning.
     """
     for cells in rows():
         assert len(cells) == COLUMNS, cells

@@ -17,8 +17,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# The packages that each package may import besides itself. A module belongs to the innermost package listed here. A
-# package that is not listed, such as `tests`, may import all others.
+# LAYERS lists the packages that each package may import besides itself; STAGES and PRODUCT abbreviate common lists. A
+# module belongs to the innermost package in LAYERS. A package that is not listed, such as `tests`, may import all.
 STAGES = ("rejoinder.core", "rejoinder.store", "actors.stages")
 PRODUCT = ("rejoinder.core", "rejoinder.store", "actors", "deployments", "cluster", "loadtest")
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -339,7 +339,7 @@ def test_the_repository_keeps_the_rule(rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", TREE_RULES, ids=lambda rule: rule.__name__)
 def test_the_tree_keeps_the_rule(rule: TreeRule) -> None:
-    """All modules of the repository together do not violate the rule. The failure lists the violations."""
+    """The modules of the repository, checked together, do not violate the rule. The failure lists the violations."""
     offences = list(rule(repository()))
     assert not offences, "\n" + "\n".join(offences)
 

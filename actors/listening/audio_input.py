@@ -34,9 +34,9 @@ AUDIBLE_DBFS = -45.0
 def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> SpeechSettings:
     """Return the operator's speech settings, changed by the client's turn detection if its mode is server_vad.
 
-    With server_vad the client sets the threshold, the padding and the silence that ends a turn. This silence is kept
-    exactly, so the tentative end of speech (`soft_end_ms`) comes no later. The distance between threshold and release
-    threshold does not change.
+    With server_vad the client sets the speech threshold, the padding before speech and the silence that ends a turn.
+    This silence is kept exactly, so the tentative end of speech (`soft_end_ms`) comes no later. The distance between
+    threshold and release threshold does not change.
     """
     if detection.mode is not DetectionMode.SERVER_VAD:
         return settings
@@ -123,7 +123,7 @@ class AudioInput:
     def append(self, pcm: bytes, now: float) -> None:
         """Append 16-bit PCM at 16 kHz that arrived at monotonic time `now`.
 
-        Audio that leaves the ring buffer before it was decided is skipped.
+        Audio that leaves the ring buffer (of `ring_s` seconds) before its windows are decided is never decided.
         """
         self._ring.append(self._suppressor.clean(pcm) if self._suppressor else pcm)
         self._arrivals.note(self._ring.end, now)
@@ -168,7 +168,7 @@ class AudioInput:
         return events
 
     def skip(self) -> None:
-        """Skip all audio received so far without a decision, because turn detection is off."""
+        """Skip all complete windows received so far without deciding them, because turn detection is off."""
         self._decided = self._ring.end - (self._ring.end - self._decided) % VAD_WINDOW
 
     @property
@@ -195,7 +195,8 @@ class AudioInput:
             end: The sample at which the turn ended.
         """
         passed = max(0, min(end, self._ring.end) - self._decided)
-        self._decided += passed - passed % VAD_WINDOW  # whole windows keep the detector's context unbroken
+        # Only whole windows are passed over, because the next window must start where a window ends.
+        self._decided += passed - passed % VAD_WINDOW
         if self._speech.speech_end <= speech_end:
             self._speech = committed(self._speech)
 

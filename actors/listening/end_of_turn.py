@@ -1,4 +1,4 @@
-"""Requests at a tentative end of speech: the final transcript, and the verdict that `core.turns.end_of_turn` computes.
+"""Requests at a tentative end of speech: for the final transcript, and for the verdict whether the turn is complete.
 
 The turn detector is the most expensive call of a turn, so cheaper evidence is used first. The caller may resume after
 a short pause, and the transcript may already look complete. The turn detector is called if the transcript is available
@@ -98,7 +98,10 @@ class EndOfTurnRequest:
         return transcript.text, self.transcribed_at or self.started_at
 
     def cancel(self) -> None:
-        """Cancel both tasks. A queued speech-to-text job leaves its queue; the result of a running one is dropped."""
+        """Cancel the tasks that get the transcript and the verdict.
+
+        A queued speech-to-text job leaves its queue. The result of a running job is dropped.
+        """
         self.transcript.cancel()
         for task in self.tasks:
             task.cancel()
@@ -185,10 +188,15 @@ class EndOfTurn:
     async def _judge(
         self, audio: Callable[[], bytes], verdict: VerdictRequest, transcript: asyncio.Future[Transcript]
     ) -> None:
-        """Wait for cheaper evidence, then call the turn detector, all within `verdict_timeout_ms`.
+        """Wait for the transcript, until `ask_after_ms` of silence at most. Then call the turn detector and answer.
 
-        After this time the verdict is None (unknown), and the length of the silence decides. Cancelling this task
-        cancels the call.
+        If this takes longer than `verdict_timeout_ms`, the verdict is None (unknown), and the length of the silence
+        decides. Cancelling this task cancels the call.
+
+        Args:
+            audio: Returns the utterance and the silence after it.
+            verdict: The request to answer.
+            transcript: Future of the final transcript.
         """
         settings = self._services.settings
         deadline = asyncio.get_running_loop().time() + settings.endpointing.verdict_timeout_ms / 1000
@@ -207,7 +215,7 @@ class EndOfTurn:
         verdict.answer(probability)
 
     def _ending(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
-        """Return whether the transcript looks complete, incomplete or unclear; None if there is no transcript yet."""
+        """Return if the transcript looks complete, incomplete or unclear. Return None if it is not available."""
         if not transcript.done() or transcript.cancelled() or transcript.exception():
             return None
         return classify_ending(transcript.result().text, self._services.settings.stt.language)
@@ -228,9 +236,9 @@ class EndOfTurn:
 
 def _settle(future: asyncio.Future[Transcript], outcome: Transcript | BackendError) -> None:
     if future.done():
-        return  # the request was cancelled
+        return  # the request was cancelled, which also cancelled the future
     if isinstance(outcome, BackendError):
         future.set_exception(outcome)
-        future.exception()  # marks it as retrieved: asyncio logs a warning for an exception that nothing reads
+        future.exception()  # marks the exception as read: asyncio logs a warning for one that nobody reads
     else:
         future.set_result(outcome)

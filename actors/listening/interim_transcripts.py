@@ -48,7 +48,7 @@ class InterimTranscript:
 
 
 class InterimReader(Protocol):
-    """What interim transcripts need from the session's replies: to prefill a prompt with the words."""
+    """What interim transcripts need from the session's replies: a method that prefills a prompt with the words."""
 
     degradation: SessionDegradation
 
@@ -63,7 +63,7 @@ class InterimReader(Protocol):
 
 
 class InterimJudge(Protocol):
-    """What interim transcripts need from the barge-in detector."""
+    """What interim transcripts need from the barge-in detector: a method that receives each transcript."""
 
     def interim_transcribed(self, latest: str, stable: str) -> None:
         """Handle an interim transcript while a paused reply waits for the caller's words.
@@ -129,7 +129,7 @@ class InterimTranscripts:
         self.resume()
 
     def dip_started(self) -> None:
-        """Transcribe sooner, because the voice dipped: a dip may skip up to CREDIT_S seconds of the required pause."""
+        """Transcribe sooner, because the voice dipped: a dip may skip CREDIT_S (0.15 s) of the pause."""
         if self._settings.at_dips:
             self._dip_seen.set()
 
@@ -153,7 +153,10 @@ class InterimTranscripts:
         return interim
 
     def resume(self) -> None:
-        """Continue interim transcripts, because the caller continues after a pause. Stable words stay stable."""
+        """Continue interim transcripts, because the caller continues after a pause.
+
+        Words that two transcripts agreed on before the pause remain agreed.
+        """
         self._final_pending = False
         self._dip_seen.clear()
         useful = self._reply_waits or (self._reads_ahead and self._prefill_reader.degradation.speculates)
@@ -176,9 +179,9 @@ class InterimTranscripts:
         self._reply_waits = False
 
     async def _run(self) -> None:
-        """Transcribe repeatedly, until `settle` or cancellation.
+        """Transcribe repeatedly, until `settle` is called or the task is cancelled.
 
-        An unexpected exception of the port ends the transcripts, but not the session.
+        An unexpected exception of the port (a bug) ends the interim transcripts, but not the session.
         """
         with contained("stt", self._services.metrics):
             await self._transcribe_repeatedly()
@@ -207,13 +210,15 @@ class InterimTranscripts:
             self._use(transcript, whole=in_dip and not transcript.low_confidence)
 
     async def _pause(self, least_s: float, pause_s: float) -> float:
-        """Sleep for `pause_s` seconds, or until the voice dips.
+        """Sleep for `pause_s` seconds. A dip of the voice may end the sleep earlier.
 
-        `least_s` is the pause, in seconds, that keeps the transcripts within their share of the time. A dip may end
-        the sleep at most CREDIT_S before it is over.
+        Args:
+            least_s: Shortest pause, in seconds, with which interim transcripts use no more than their share of the
+                time. A dip may end it at most CREDIT_S (0.15 s) early.
+            pause_s: Pause without a dip, in seconds; at least `least_s`.
 
         Returns:
-            The seconds of `least_s` that were skipped because of a dip.
+            The seconds by which the pause was shorter than `least_s`; 0 if it was not.
         """
         due = self._services.clock() + least_s
         strict_s = max(0.0, least_s - CREDIT_S)
@@ -224,7 +229,10 @@ class InterimTranscripts:
         return max(0.0, due - self._services.clock())
 
     async def _transcribe(self, deadline_s: float) -> Transcript:
-        """Return a transcript of the utterance so far."""
+        """Return a transcript of the utterance so far. It becomes the newest interim transcript.
+
+        `deadline_s` is the longest wait in the speech-to-text queue, in seconds.
+        """
         self._newest = interim = InterimTranscript(
             self._audio_input.received, asyncio.get_running_loop().create_future()
         )
@@ -239,7 +247,10 @@ class InterimTranscripts:
         return transcript
 
     def _use(self, transcript: Transcript, *, whole: bool) -> None:
-        """Pass the words to prefill and to the barge-in detector; `whole` means that the last word is not cut off."""
+        """Pass the words to the language model's prefill and, if a paused reply waits, to the barge-in detector.
+
+        `whole` is True if the audio ends in a dip, so the last word is not cut off.
+        """
         self._tokens = transcript.tokens
         self._agreement = agree(self._agreement, transcript.text)
         likely = transcript.text if whole else self._agreement.likely

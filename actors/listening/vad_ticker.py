@@ -109,12 +109,15 @@ class VadTicker:
         result = await self._step(batch)
         for index, (session, _, _) in enumerate(windows):
             if session not in self._sessions or session.audio_input.processed != positions[index]:
-                continue  # the session left, or its turn detection was switched off
+                continue  # the session left, or skipped this window because its turn detection was switched off
             state = result.states[index * STATE_BYTES : (index + 1) * STATE_BYTES]
             session.speech(session.audio_input.decide(result.probabilities[index], state))
 
     async def _step(self, batch: VadBatch) -> VadResult:
-        """Return the result of a batch. Repeat a failed call until a replica answers; tell all sessions of failures."""
+        """Return the result of a batch. Repeat a failed call until a replica answers.
+
+        All sessions of the host are told of each failure, and of the first success after failures.
+        """
         async for attempt in attempts("vad", self._on_failure):
             with contained("vad", self._metrics, quiet=self._failing) as port, attempt:
                 async with asyncio.timeout(self._attempt_s):

@@ -24,7 +24,7 @@ Prompt = tuple[ChatMessage, ...]
 
 
 class Draft:
-    """Speculative reply to one revision (the number of what was heard so far).
+    """Speculative reply to one revision (version) of the caller's utterance.
 
     `reply` and `task` are assigned right after construction, because both need the draft.
 
@@ -75,7 +75,7 @@ class Draft:
             return False
         if self.sent_prompt is None:
             return True
-        # Words of an interim transcript must be confirmed by the final one.
+        # The final transcript must confirm the words, because the draft may have begun with an interim transcript.
         return self.end_of_turn.transcribed and not self.prompt_differs(prompt)
 
     def prompt_differs(self, prompt: Callable[[str], Prompt]) -> bool:
@@ -95,7 +95,7 @@ class Draft:
         return not same_words(sent_last.content, expected_last.content)
 
     def release(self, turn: CommittedTurn, now: float) -> None:
-        """Use the reply as the answer to `turn`: it is sent from now on; `now` is the monotonic time."""
+        """Use the draft as the answer to `turn`, and start to send it. `now` is the monotonic time in seconds."""
         self.turn = turn
         turn.held_reply(self.reply.ready_at, now)
         if self.sent_prompt is not None:
@@ -153,7 +153,10 @@ class Drafts:
         end_of_turn.transcript.add_done_callback(lambda _: self._confirm(draft, prompt, carry_out))
 
     def _confirm(self, draft: Draft, prompt: Callable[[str], Prompt], carry_out: Callable[[Draft], None]) -> None:
-        """Begin the draft again if the final transcript has other words. The budget is not charged again."""
+        """Begin the draft again if the final transcript has other words than the draft's prompt.
+
+        The budget of drafts is not charged again. The arguments are those of `begin`.
+        """
         if draft is not self._draft or not draft.end_of_turn.transcribed or not draft.prompt_differs(prompt):
             return
         self._metrics.draft("renewed")
@@ -166,14 +169,19 @@ class Drafts:
         draft, self._draft = self._draft, None
         if draft:
             self._metrics.draft("discarded")
-            if draft.reply.ready_at is not None:  # its first audio was ready to be sent
+            if draft.reply.ready_at is not None:  # the draft's first audio was ready, so more work is lost
                 self._metrics.draft("discarded_ready")
             draft.task.cancel()
 
     def answer(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> Draft | None:
-        """Return the draft that answers a turn; otherwise discard it and return None.
+        """Return the draft if it answers a turn of `revision`. Otherwise discard it and return None.
 
-        The caller must call `release` on the returned draft. See `Draft.answers` for the arguments.
+        The caller must call `release` on the returned draft.
+
+        Args:
+            revision: The revision of the committed turn; None matches no draft.
+            terms: The request, the voice and the speed in effect now.
+            prompt: Returns the prompt for the conversation as it is now and these words of the caller.
         """
         self._of_this_turn = 0
         self._budget.answered()

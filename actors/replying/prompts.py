@@ -18,7 +18,10 @@ from rejoinder.core.wire import server
 
 
 class Prompts:
-    """Prompts of one session. The tasks of this object belong to the session's group."""
+    """Builder of the prompts of one session. It also adds the transcript of each turn to the conversation.
+
+    Its tasks belong to the session's group.
+    """
 
     def __init__(self, context: SessionContext, group: asyncio.TaskGroup) -> None:
         self._context = context
@@ -64,8 +67,8 @@ class Prompts:
     async def for_draft(self, draft: Draft) -> Prompt | None:
         """Wait for the caller's words and return the prompt for a draft; None if there is nothing to answer.
 
-        Before the commit it is the prompt that the turn will have if nothing changes. After the commit it is the turn's
-        prompt, as `for_turn` returns it. Cancelling the wait leaves the transcription running.
+        Before the commit, the prompt is the one that the turn will have if the conversation does not change. After the
+        commit it is the turn's prompt, as `for_turn` returns it. Cancelling the wait leaves the transcription running.
         """
         transcript = await draft.transcript()
         if self._pending:
@@ -87,7 +90,8 @@ class Prompts:
     def _ends_with_caller(self) -> bool:
         """Return True if the last message of the conversation is from the caller.
 
-        A noise may have ended the reply to that turn before it began. The turn must still be answered.
+        A noise after the caller's turn may have cancelled the reply before its start. Then the noise has no words, but
+        the turn before it must still be answered.
         """
         messages = self._context.conversation.messages()
         return bool(messages) and messages[-1].role == "user"

@@ -11,7 +11,7 @@ REMEMBERED = 16
 
 
 class RecentReplies:
-    """The newest REMEMBERED replies of one session, by the ids of their items."""
+    """The newest REMEMBERED (16) replies of one session, by the ids of their items."""
 
     def __init__(self) -> None:
         self._replies: OrderedDict[str, Reply] = OrderedDict()
@@ -30,7 +30,7 @@ class RecentReplies:
         return self._spoken or any(reply.audio_ms for reply in self._replies.values())
 
     def heard(self, item_id: str, at_s: float) -> tuple[str, int] | None:
-        """Return the text of an assistant item that was heard, and the length of its audio in ms.
+        """Return the part of an assistant item's text that the caller heard, and the length of its audio in ms.
 
         Args:
             item_id: The item of a reply.

@@ -72,7 +72,12 @@ class Replies:
         draft.task = self._group.create_task(self._run(draft.reply, previous=None))
 
     def read_ahead(self, transcript: str = "", *, whole: bool = False) -> None:
-        """Prefill the prompt with the caller's words so far, unless a draft is under way. See `InterimReader`."""
+        """Let the language model prefill the prompt with the caller's words so far, unless a draft is under way.
+
+        Args:
+            transcript: The words; "" for a prompt without a new turn of the caller.
+            whole: True if the words may be the whole turn; False if more words may follow.
+        """
         if not self._drafts.drafting:
             self._prompts.prefill.start(self._prompts.current(self.default_request(), transcript), whole=whole)
 
@@ -135,7 +140,7 @@ class Replies:
         self._launch(self.current, self._group.create_task(self._run(self.current, previous=None)))
 
     def cut(self, reason: str, interrupted_at: float | None) -> None:
-        """Cancel the running replies of the conversation: stop their audio and their engines.
+        """Cancel the running replies of the conversation: stop their audio and their engine calls.
 
         Args:
             reason: The reason in `status_details` on the wire.
@@ -166,7 +171,7 @@ class Replies:
 
     @property
     def _speaking(self) -> list[Reply]:
-        """The running replies of the conversation."""
+        """The running replies that are part of the conversation (not out of band)."""
         return [reply for reply in self._running if reply.plan.events.conversation_id is not None]
 
     @property
@@ -243,9 +248,14 @@ class Replies:
         failures: StageFailures,
         answered_turn: Callable[[], CommittedTurn | None],
     ) -> ReplyPlan:
-        """Return the plan of a reply.
+        """Return the plan of a reply with new wire ids.
 
-        `answered_turn` is a function, because a draft gets its turn only after it has begun.
+        Args:
+            terms: The request, the voice and the speed.
+            prompt: Waits for the prompt and returns it; None if there is nothing to answer.
+            failures: The stages that currently fail for the turn.
+            answered_turn: Returns the turn that the reply answers. A function, because a draft gets its turn only after
+                it has begun.
         """
         request, stamp = terms.request, self._context.stamp
         events = server.ResponseEvents(
@@ -274,8 +284,8 @@ class Replies:
 
 
 async def _until_over(failures: StageFailures) -> None:
-    """Wait until no stage fails, and return no prompt.
+    """Wait until no stage fails any more, and return None, which means that there is nothing to answer.
 
-    This is the prompt of a reply that only apologises: it ends with the failures and answers nothing.
+    A reply that only apologises uses this function instead of a prompt: it ends when the failures end.
     """
     await failures.wait_until_over()

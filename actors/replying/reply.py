@@ -1,8 +1,8 @@
 """One reply, from the prompt to the last audible sample: generation, synthesis, delivery.
 
 The response opens on the wire with its first words or audio, or at once if the client requested it. For a turn
-with an empty transcript no event is sent. A draft does all of this up to its first segment's audio, and then waits for
-`release`. No part of it is sent before, and cancelling its task discards it.
+with an empty transcript no event is sent. A draft prepares the audio of its first segment, and then waits for
+`release`. No part of the draft is sent before, and cancelling its task discards it.
 
 A failed stage call is repeated (`actors.stages.retry`). If nothing is audible soon after a failure, the apology is
 played from a prepared clip. The answer follows in the same response once the stage works again.
@@ -69,8 +69,8 @@ class ReplyPlan:
 class Reply:
     """One reply. Call `run` once. `cut` cancels the reply at any time.
 
-    After either, `open` is False and the conversation contains what was heard. A drafted reply sends nothing before
-    `release`.
+    After the end of `run`, or after `cut`, `open` is False and the conversation contains what was heard. A drafted
+    reply sends nothing before `release`.
 
     Attributes:
         plan: What the reply answers, and how.
@@ -157,7 +157,7 @@ class Reply:
         finally:
             if self.first_output_at is None:
                 self._services.draft_budget.thought()
-        if not self.fillers.apologised:  # the failure that led to an apology may have affected the answer
+        if not self.fillers.apologised:  # an answer with an apology is not cached: the failure may have affected it
             self._services.answer_cache.keep(self.generation, self.answer)
 
     @property
@@ -180,7 +180,7 @@ class Reply:
         self._speech.flushed(at_s)
 
     def resume(self) -> None:
-        """Continue after the last sample that was heard."""
+        """Continue a paused reply, from the sample after the last one that was heard."""
         self.stop_s = None
         self._speech.resume()
 
@@ -210,7 +210,7 @@ class Reply:
         """
         return f"{self.fillers.spoken_text} {self._speech.words_around(before_s, after_s)}".strip(), self._speech.left_s
 
-    # -- reports of the speech output ------------------------------------------------------------------------------
+    # -- called by the speech output (SpeechListener) ------------------------------------------------------------------
 
     def synthesis_started(self) -> None:
         """Record that the synthesis of a segment has started (`SpeechListener`)."""
@@ -222,7 +222,7 @@ class Reply:
         self._mark(Stage.TTS_FIRST_AUDIO, Stage.DELIVERY)
 
     def _mark(self, ended: Stage | None, started: Stage | None) -> None:
-        """Record the end of one stage and the start of another, now; None for no stage."""
+        """Record that the stage `ended` ends now and the stage `started` starts now; None for no stage."""
         now = self._services.clock()
         if ended:
             self.marks.end(ended, now)
@@ -231,12 +231,15 @@ class Reply:
         self.fillers.step_changed()
 
     def speaking(self, text: str) -> None:
-        """Send the words of a segment or clip whose audio follows (`SpeechListener`)."""
+        """Send the words of a segment or clip to the client, before its audio (`SpeechListener`)."""
         self.response.words(text if self._segments == 0 else f" {text}")
         self._segments += 1
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
-        """Send 16-bit PCM at 24 kHz (`SpeechListener`); `answers` is True for audio of the answer."""
+        """Send 16-bit PCM at 24 kHz to the client (`SpeechListener`).
+
+        `answers` is False for an apology, a filler, and audio that is sent again after a pause.
+        """
         self.response.audio(pcm)
         if answers:
             if self.answer_from_ms is None:
@@ -299,7 +302,7 @@ class Reply:
                 self._text.append(delta.text)
                 await self._output(delta.text, [opening] if held else segmenter.push(delta.text))
         await self._output("", segmenter.flush())
-        if self.generation.usage:  # None unless the stream finished; a cache hit has zero tokens and counts too
+        if self.generation.usage:  # set only if the whole answer was generated, or came from the cache
             self._services.first_segment_sizer.thought(self.marks, len(self.answer.split()), self._services.clock())
         return True
 
@@ -313,7 +316,7 @@ class Reply:
             self._mark(Stage.FIRST_SEGMENT, None)
             await self._speech.say(segment)
 
-    # -- the end ---------------------------------------------------------------------------------------------------
+    # -- failure and end of the reply ----------------------------------------------------------------------------------
 
     async def _fail(self, fault: Exception) -> None:
         """Play the apology and close the response as failed. The text that was sent stays in the conversation."""

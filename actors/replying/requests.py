@@ -1,4 +1,4 @@
-"""The request that a reply fulfils, and the turn of the caller that it answers."""
+"""Data about a reply: the request that it fulfils, the turn of the caller that it answers, and its terms."""
 
 from __future__ import annotations
 

@@ -153,7 +153,10 @@ class SpeechOutput:
         self._changed.set()
 
     async def say_last(self, clip: HeldClip) -> None:
-        """Send the audio that was synthesized, then a clip, and nothing more. Call this only after `run` failed."""
+        """Send the remaining synthesized audio, then a clip. Wait until the listener has heard it.
+
+        Nothing can be said afterwards. Call this only after `run` failed.
+        """
         self.play(clip)
         self._synthesized = True
         await self._deliver()
@@ -164,7 +167,7 @@ class SpeechOutput:
         return all_heard and self._flowing.is_set()
 
     def pause(self) -> None:
-        """Send nothing until `resume`. The client is expected to drop the audio that it has not played."""
+        """Send nothing until `resume` is called. The client is expected to drop the audio that it has not played."""
         self._flowing.clear()
         self._buffer.wind(self._playout.flush(self._clock()))
 
@@ -188,7 +191,7 @@ class SpeechOutput:
         return min((at_s, self._resumed_at_s + at_s), key=lambda position: abs(position - modelled_s))
 
     def resume(self) -> None:
-        """Continue after the last sample that was heard."""
+        """Continue to send audio, from the sample after the last one that was heard."""
         self._resumed_at_s = self._playout.position_s(self._clock())
         self._flowing.set()
         self._changed.set()
@@ -231,7 +234,8 @@ class SpeechOutput:
     async def _synthesize_segment(self, text: str) -> None:
         """Queue the audio of one segment, from a prepared clip or by synthesis.
 
-        A failed synthesis is repeated on another replica; the samples that are already enqueued are skipped.
+        A failed synthesis is repeated on another replica. It starts at the beginning of the segment, so the samples
+        that earlier attempts enqueued are skipped.
         """
         clip = self._phrases.of(text) if self._settings.speed == 1 else None
         if clip:
@@ -249,7 +253,7 @@ class SpeechOutput:
         self._failures.recovered("tts")
 
     async def _synthesize_rest(self, segment: _Segment, attempt: Attempt) -> None:
-        """Synthesize the segment, skip the samples that are already enqueued, and enqueue the others."""
+        """Synthesize the segment, drop the samples that earlier attempts enqueued, and enqueue the others."""
         request = TtsRequest(segment.text, self._settings.voice, self._settings.speed)
         seen = 0
         async with idle_timeout(attempt.limit_s) as waiting, self._tts.open(request, avoid=attempt.avoid) as chunks:
@@ -293,7 +297,7 @@ class SpeechOutput:
             elif (left_s := self._playout.finish(now) - now) > 0:
                 await asyncio.sleep(left_s)
             else:
-                self._buffer.clear()  # an ended reply stays in memory without its audio
+                self._buffer.clear()  # frees the audio: the ended reply itself stays in memory for a while
                 return
 
     def _send(self, piece: ReplayPiece, now: float) -> None:

@@ -87,10 +87,10 @@ class AnswerCacheClient:
             self._metrics.cache("dropped")
 
     async def run(self) -> None:
-        """Store queued answers until cancelled. An answer that cannot be stored within STORE_TIMEOUT_S is dropped."""
+        """Store queued answers until cancelled. Drop an answer that is not stored within STORE_TIMEOUT_S (2 s)."""
         while True:
             answered = await self._to_store.get()
-            assert self._cache is not None  # without a cache no question is set, so nothing is queued
+            assert self._cache is not None  # `keep` queues answers only if there is a cache
             with contained("answer_cache", self._metrics):
                 try:
                     async with asyncio.timeout(STORE_TIMEOUT_S):
@@ -110,12 +110,16 @@ class AnswerCacheClient:
             return None
         stats.cache, hit = await self._look_up(self._cache, question)
         self._metrics.cache(stats.cache)
-        if hit is None and not request.small:  # a small model's answer is meant for slow phases only
+        # An answer of the small model is never stored, because the small model only replaces a slow one for a time.
+        if hit is None and not request.small:
             stats.question = question
         return hit
 
     async def _look_up(self, cache: AnswerCachePort, question: CacheQuestion) -> tuple[str, CacheHit | None]:
-        """Return the outcome of a lookup (see the module), and the hit; None if there is no hit."""
+        """Look a question up. Return the outcome and the hit; the hit is None if there is none.
+
+        The outcome is "hit_" and the kind of the hit, "miss", "late", "failed", or "paused" (no lookup was made).
+        """
         if not self._backoff.waits(self._clock()):
             return "paused", None
         with contained("answer_cache", self._metrics):

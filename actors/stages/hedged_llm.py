@@ -80,7 +80,7 @@ class _Attempt:
         Args:
             number: Position among the attempts at one answer.
             hedger: The client that the attempt belongs to.
-            report: Called with events of the race to the first token.
+            report: Called with the attempt's events: first token, failure, silent replica.
             limit_s: Maximum wait for each token, in seconds.
         """
         self.number = number
@@ -128,7 +128,7 @@ class _Attempt:
                 try:
                     await self._read(stream, waiting)
                 finally:
-                    self._replica = stream.replica  # a closed stream may no longer know it
+                    self._replica = stream.replica  # kept here, because a closed stream may no longer know its replica
         except TimeoutError:
             await self._fail(StageTimeout(f"no token for {self._limit_s:g} s.", stage="llm", replica=self.replica))
         except (BackendError, Overloaded) as fault:
@@ -305,7 +305,10 @@ class Hedger:
         return vetoed
 
     def spend(self, now: float) -> bool:
-        """Return True and charge the hedging budget, if it allows another attempt; otherwise return False."""
+        """Charge the hedging budget and return True, if it allows another attempt; otherwise return False.
+
+        `now` is the monotonic time in seconds.
+        """
         granted = self.policy.try_spend(now)
         if not granted:
             self.metrics.hedge("budget_exhausted")
@@ -401,7 +404,8 @@ class _Racing:
                 hedger.retire(self._attempts[number])
             case GiveUp():
                 fault = self._attempts[-1].deltas.get_nowait()
-                assert isinstance(fault, BackendError | Overloaded)  # a failed attempt's queue holds only its fault
+                # The attempt failed before its first token, so its queue contains only the failure.
+                assert isinstance(fault, BackendError | Overloaded)
                 raise fault
 
     async def _start(self, number: int, *, strict: bool) -> None:
@@ -414,7 +418,7 @@ class _Racing:
 
     @property
     def _used(self) -> frozenset[str]:
-        """Ids of the replicas that a further attempt should not use."""
+        """Ids of the replicas that a further attempt should not use: already used ones, and those out of use."""
         return (
             self._avoid
             | {other.replica for other in self._attempts if other.replica}
@@ -422,7 +426,7 @@ class _Racing:
         )
 
     def _arm(self) -> None:
-        """Schedule a hedge, due after the hedge delay from now."""
+        """Schedule a hedge after the hedge delay, counted from now, and cancel the one scheduled before."""
         if self._timer:
             self._timer.cancel()
         delay_s = self._hedger.policy.delay_s(self._hedger.clock(), self._tokens)

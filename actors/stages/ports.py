@@ -209,7 +209,7 @@ ANYWHERE: frozenset[str] = frozenset()
 
 
 class VadPort(Protocol):
-    """Voice activity detection."""
+    """Interface of voice activity detection for all sessions of a host."""
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
         """Return the speech probability of every window of a batch.
@@ -221,7 +221,7 @@ class VadPort(Protocol):
 
 
 class TurnDetectorPort(Protocol):
-    """Semantic end-of-turn detection."""
+    """Interface of the turn detector: semantic end-of-turn detection."""
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
         """Return the probability that the caller's turn is complete.
@@ -237,7 +237,7 @@ class TurnDetectorPort(Protocol):
 
 
 class SttPort(Protocol):
-    """Speech-to-text."""
+    """Interface of speech-to-text."""
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Return the transcript of one utterance.
@@ -268,7 +268,7 @@ class LlmStream(Protocol):
 
 
 class LlmPort(Protocol):
-    """A language model."""
+    """Interface of a language model."""
 
     def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
@@ -295,7 +295,7 @@ class LlmPort(Protocol):
 
 
 class TtsPort(Protocol):
-    """Text-to-speech."""
+    """Interface of text-to-speech."""
 
     def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
@@ -317,7 +317,7 @@ class CachedAnswer:
 
 
 class AnswerCachePort(Protocol):
-    """The answer cache that all hosts share."""
+    """Interface of the answer cache, which all hosts share."""
 
     async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
         """Return the stored answer to the same or a similar question; None if there is none."""
@@ -429,7 +429,11 @@ class Metrics(Protocol):
         ...
 
     def cache(self, outcome: str) -> None:
-        """Count an answer cache lookup or store; `actors/stages/answer_cache.py` lists the outcomes."""
+        """Count an answer cache lookup or store.
+
+        `outcome` of a lookup is "hit_exact", "hit_semantic", "miss", "late", "failed", "paused", or "refused_" and a
+        reason (`CacheRefusal`). Of a store it is "stored" or "dropped".
+        """
         ...
 
     def filler(self, after_s: float) -> None:
@@ -445,7 +449,10 @@ class Metrics(Protocol):
         ...
 
     def dismissed_speech(self, reading: str) -> None:
-        """Count speech over or just after a reply that was not a turn; `reading` is a value of `SpeechKind`."""
+        """Count speech during or just after a reply that did not become a turn.
+
+        `reading` says why: "no_words", "backchannel" or "echo" (values of `SpeechKind`).
+        """
         ...
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:

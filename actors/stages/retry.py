@@ -170,7 +170,7 @@ class Attempt:
 
 
 class Attempts:
-    """The attempts at one call; see `attempts`."""
+    """Asynchronous iterator over the attempts at one call of a stage. The function `attempts` creates it."""
 
     def __init__(
         self,
@@ -404,7 +404,7 @@ def _stage_fault(finished: asyncio.Future[Result]) -> StageFault | None:
 
 
 class Containment:
-    """Context manager that `contained` returns.
+    """Context manager of the function `contained`. It logs and counts an exception of its block and suppresses it.
 
     Attributes:
         broke: True if the `with` block raised an exception.

@@ -1,4 +1,4 @@
-"""The services of a host, which all its conversations share."""
+"""Objects that all conversations of a host share: ports, settings, language model client, metrics and limits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,16 @@ class Services:
         journal: Journal,
         clock: Callable[[], float],
     ) -> Services:
-        """Return the services of a host whose conversations use `stages`; see the class for the arguments."""
+        """Return the services of a host whose conversations use `stages`. The other services are created here.
+
+        Args:
+            stages: The ports to the engines.
+            settings: The configuration of the application.
+            phrases: The prepared clips (held clips).
+            metrics: Receiver of measurements.
+            journal: Receives the records of turns.
+            clock: Returns the monotonic time, in seconds.
+        """
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
         draft_budget = DraftBudget(settings.speculation)
         answer_cache = AnswerCacheClient(stages.answers, settings.answer_cache, metrics, clock)

@@ -1,4 +1,4 @@
-"""Objects that the parts of one session share: identity, conversation, wire, services and configuration."""
+"""Objects that the parts of one session share: its ids, conversation, function to send, services and configuration."""
 
 from __future__ import annotations
 

@@ -15,7 +15,10 @@ AT_ONCE = 2
 
 
 class TurnDetectorQueue:
-    """Admits the turn detector requests of one host. Deadlines are times of the event loop's clock, in seconds."""
+    """Queue of one host's turn detector requests, which limits how many run at once and refuses late ones.
+
+    Deadlines are times of the event loop's clock, in seconds.
+    """
 
     def __init__(self, at_once: int = AT_ONCE) -> None:
         self._queue: DeadlineQueue[asyncio.Future[None]] = DeadlineQueue(at_once)

@@ -79,9 +79,9 @@ class BargeInDetector:
         self.rejected_as = SpeechKind.NO_WORDS
 
     def await_words(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
-        """Post `TranscriptReady` once `end_of_turn` has its transcript, or its attempts have failed.
+        """Send `TranscriptReady` to the turn machine when the transcript is available, or all attempts have failed.
 
-        Nothing is posted if the turn machine needs no check whether the utterance addresses the agent.
+        Nothing is sent if the turn machine does not need to know whether the utterance addresses the agent.
 
         Args:
             revision: The revision that is transcribed.
@@ -92,10 +92,13 @@ class BargeInDetector:
             end_of_turn.transcript.add_done_callback(lambda transcript: self._transcribed(revision, transcript))
 
     def words_overdue(self, revision: int) -> None:
-        """If speech-to-text fails, post that the utterance of `revision` addresses the agent.
+        """If speech-to-text currently fails, tell the turn machine that the utterance addresses the agent.
 
-        Does nothing unless the turn machine has marked the check of the transcript as overdue. The
-        caller may have said something, which must not be ignored because of a failure of the server.
+        Does nothing unless the turn machine has marked its wait for the transcript as overdue. The caller may have said
+        something to the agent, which must not be ignored because of a failure of the server.
+
+        Args:
+            revision: The revision that waits for its transcript.
         """
         if (
             self._state().barge_in_check is BargeInCheck.OVERDUE
@@ -105,10 +108,14 @@ class BargeInDetector:
             self._post(TranscriptReady(revision, addressed=True, processed=self._audio_input.processed))
 
     def interim_transcribed(self, latest: str, stable: str) -> None:
-        """Post `InterimReady` if an interim transcript shows whether the utterance addresses the agent.
+        """Tell the turn machine (`InterimReady`) if an interim transcript shows whether the caller addresses the agent.
 
         Words that are not stable may be wrong, so they only keep the reply paused and do not end it. A stop command
-        ("Stop.") always ends it. See `InterimJudge` for the arguments.
+        ("Stop.") always ends it.
+
+        Args:
+            latest: All words of the transcript.
+            stable: The words at the beginning of the utterance that two transcripts in a row agreed on.
         """
         state = self._state()
         if state.barge_in_check is BargeInCheck.NOT_NEEDED:
@@ -121,7 +128,7 @@ class BargeInDetector:
 
     def _transcribed(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
-            return  # the caller continued; a newer request transcribes these words too
+            return  # the caller continued; the next end-of-turn request transcribes the whole utterance
         addressed = transcript.exception() is not None or self._addresses_agent(transcript.result().text)
         self._post(TranscriptReady(revision, addressed, self._audio_input.processed))
 

@@ -38,7 +38,8 @@ class CommandExecutor:
         self._barge_in = barge_in
         self._post = post
         self._timer: asyncio.TimerHandle | None = None
-        # The revision whose required silence elapsed while received audio was still undecided.
+        # Revision for which the required silence elapsed while received audio was still without a voice activity
+        # decision; None if there is none.
         self._elapsed_revision: int | None = None
 
     def execute(self, command: Command, utterance_start: int) -> None:
@@ -77,7 +78,8 @@ class CommandExecutor:
             case commands.DiscardDraft():
                 self._replies.discard()
             case commands.StartReply(draft, request):
-                assert request is None or isinstance(request, ReplyRequest)  # the core passes it through unchanged
+                # The turn machine copies the request from the event ReplyRequested, without knowing its type.
+                assert request is None or isinstance(request, ReplyRequest)
                 self._replies.start(request, draft)
             case commands.PauseReply():
                 self._replies.pause(interrupted_at)
@@ -101,10 +103,10 @@ class CommandExecutor:
         self._post(VerdictReady(revision, probability, self._audio_input.processed))
 
     def _silence_elapsed(self, revision: int) -> None:
-        """Post that the required silence has elapsed.
+        """Tell the turn machine that the silence required for the end of the turn has elapsed.
 
-        Undecided audio may still contain speech. While there is some, only the revision is stored, and `caught_up`
-        checks again.
+        Audio without a voice activity decision may still contain speech. While there is such audio, only the revision
+        is stored, and `caught_up` checks again.
         """
         self._elapsed_revision = revision if self._audio_input.backlog else None
         if self._elapsed_revision is None:

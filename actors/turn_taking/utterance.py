@@ -60,7 +60,8 @@ class CallerUtterance:
     @property
     def request(self) -> EndOfTurnRequest:
         """The end-of-turn request that `transcribe` started."""
-        assert self._request is not None  # the machine commands Transcribe before anything that needs its result
+        # The turn machine sends the command Transcribe before every command that needs the request.
+        assert self._request is not None
         return self._request
 
     def cancel_request(self) -> None:
@@ -81,7 +82,12 @@ class CallerUtterance:
         self._interims.prioritize()
 
     def dismiss(self, speech_end: int, end: int) -> None:
-        """End the utterance without a turn, and tell the client. See `AudioInput.end_turn` for the two samples."""
+        """End the utterance without a turn, and tell the client.
+
+        Args:
+            speech_end: The sample (16 kHz) at which the utterance's speech ended.
+            end: The sample before which all audio is dropped.
+        """
         item_id, self._item_id = self._item_id, None
         self._interims.end()
         self._audio_input.end_turn(speech_end, end)

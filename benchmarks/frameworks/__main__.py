@@ -30,7 +30,7 @@ def _print_progress(line: str) -> None:
 
 
 def main() -> None:
-    """Measure the selected rows that are not finished, and print the table of all finished rows."""
+    """Measure the selected contenders that have no stored result, and print the table of all stored results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", default=[], help="measure only the row of this name; repeatable")
     parser.add_argument("--again", action="store_true", help="measure the selected rows again")
@@ -53,8 +53,8 @@ def main() -> None:
 def table(rows: Sequence[FrameworkRow]) -> Table:
     """Return the table with one line per contender.
 
-    The columns are the sessions per core, the required number, the verdict, the median and the 95th percentile of the
-    added latency in ms, the share of the core, and the memory per session in MB.
+    The columns are the contender, its sessions per core, the required number, the verdict, the median and the 95th
+    percentile of the added latency in ms, the share of the core that it used, and the memory per session in MB.
     """
     columns = ("contender", "sessions a core", "required", "verdict", "added p50 ms", "p95 ms", "core", "MB a session")
     lines = Table(*columns)
@@ -67,7 +67,7 @@ def table(rows: Sequence[FrameworkRow]) -> Table:
 
 
 def print_table(rows: Sequence[FrameworkRow]) -> None:
-    """Print the table and the ratios."""
+    """Print the table of the contenders, then a line for each ratio of our knee to a competing framework's."""
     console = Console()
     console.print(table(rows))
     for ratio in ratios(rows):

@@ -1,4 +1,4 @@
-"""Our whole system as an operator starts it, with emulated engines that take the comparison's fixed times."""
+"""Contender: Rejoinder as an operator starts it (`rejoinder serve` on Ray), with engines that take fixed times."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 
 from benchmarks.frameworks.timing import EngineTimes
 
-# High enough to give the whole answer at once, like the engines of every other contender.
+# Rate of the emulated language model. It gives the whole answer at once, like the engines of every other contender.
 TOKENS_PER_S = 100_000
 
 
 def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, Any]:
     """Return a serve file with one replica per stage, because all stages share one core.
 
-    Transcripts look complete, like those of the rows without a network. A reply lasts about two seconds. Hedging is
-    off, because there is no second replica. The language model has normal priority, because its engine only sleeps. All
-    other settings are the defaults.
+    Transcripts end with a full stop, like those of the contenders without a network. A reply has six words, about two
+    seconds of audio. Hedging is off, because there is no second replica. The language model keeps normal priority,
+    because its emulated engine only sleeps. Speculative replies are off. All other settings are the defaults.
 
     Args:
-        sessions: Sessions to admit.
-        engines: The engines' times.
+        sessions: Maximum number of sessions of the host.
+        engines: Median service times of speech to text, language model and text to speech.
         port: HTTP port on loopback.
     """
     slots = 4 * sessions + 16
@@ -45,7 +45,7 @@ def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, A
         "llm": emulated(engines.llm_ms, tokens=6, tokens_per_s=TOKENS_PER_S) | {"autoscaling": one, "nice": 0},
         "tts": emulated(engines.tts_ms),
         "hedging": {"enabled": False},
-        # For every contender, the ideal latency assumes that the reply is begun at the end of turn and not before.
+        # No speculative replies: the ideal latency of every contender assumes a reply that begins at the end of turn.
         "speculation": {"enabled": False},
     }
     return {
@@ -58,7 +58,7 @@ def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, A
 
 
 def command(config: Path) -> tuple[str, ...]:
-    """Return the command line that starts the server. `config` is JSON, which is valid YAML."""
+    """Return the command line that starts the server with the serve file `config`. JSON is valid YAML."""
     return (sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", "local")
 
 
@@ -68,7 +68,7 @@ def write(config: Path, document: dict[str, Any]) -> None:
 
 
 async def until_healthy(port: int) -> None:
-    """Wait until the host's health check succeeds over HTTP."""
+    """Wait, without a time limit, until `/healthz` on this loopback port returns status 200."""
     while not await asyncio.to_thread(_healthy, f"http://127.0.0.1:{port}/healthz"):  # noqa: ASYNC110  # poll only
         await asyncio.sleep(0.2)
 

@@ -26,7 +26,8 @@ CACHE = Path.home() / ".cache" / "rejoinder" / "peers"
 WANTED = {"livekit": 4.0, "pipecat": 6.0}
 """Required ratio of our knee without a network to the best knee of each competing framework."""
 
-# LiveKit runs without a turn detector, so ours runs without one too. Pipecat runs Smart Turn, so ours does too.
+# Our row that each framework is compared with: both run with Smart Turn (Pipecat), or both without a turn detector
+# (LiveKit).
 OPPONENT = {"livekit": "ours-headless", "pipecat": "ours-smart-turn"}
 
 
@@ -41,7 +42,7 @@ class FrameworkRow:
         bar: Required knee. 0 for a competing framework.
         p50_ms: Median of the added latency in milliseconds, in the last passing run at the knee.
         p95_ms: The 95th percentile of the added latency, in the same run.
-        cpu: Share of the core used, in the same run.
+        cpu: Share of the core that the contender used, in the same run.
         memory_mb: Memory in MB per additional session. None if all runs had the same number of sessions.
         took_s: Length of the search in seconds.
         probes: Every run of the search, as a dict of the attributes of `timing.Probe`.
@@ -140,7 +141,7 @@ def ratios(rows: Sequence[FrameworkRow]) -> list[Ratio]:
 
 
 def load_rows(file: Path) -> dict[str, FrameworkRow]:
-    """Read the rows that earlier runs finished, by name. Empty if the file does not exist."""
+    """Return the rows stored in `file`, by name. Empty if the file does not exist."""
     if not file.is_file():
         return {}
     stored = json.loads(file.read_text(encoding="utf-8"))["rows"]
@@ -154,7 +155,10 @@ def _without_verdict(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_rows(file: Path, rows: Sequence[FrameworkRow]) -> None:
-    """Write rows and ratios as JSON. The keys are those of `FrameworkRow` and `Ratio`, plus `verdict`."""
+    """Write the rows and the ratios between them as JSON.
+
+    The keys are the attributes of `FrameworkRow` and `Ratio`, plus `verdict`.
+    """
     document = {
         "rows": [asdict(row) | {"verdict": row.verdict} for row in rows],
         "ratios": [asdict(ratio) | {"verdict": ratio.verdict} for ratio in ratios(rows)],
@@ -170,16 +174,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 async def compare(
     contestants: Sequence[Contestant], finished: dict[str, FrameworkRow], keep: Path, report: Callable[[str], None]
 ) -> list[FrameworkRow]:
-    """Measure the rows that are not finished yet, and return all finished rows. SIGTERM stops the comparison.
+    """Measure the contenders that have no result yet, and return all results. SIGTERM raises KeyboardInterrupt.
 
     Args:
-        contestants: Rows to measure.
-        finished: Finished rows by name. The new rows are added to it.
-        keep: File to which the finished rows are written after each row.
+        contestants: Contenders to measure.
+        finished: Results by name of the contender. The new results are added to it.
+        keep: JSON file to which all results are written after each contender.
         report: Called with a line of text after each run.
 
     Returns:
-        All finished rows in the table's order.
+        All results, in the order of CONTESTANTS.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     for contestant in contestants:
@@ -192,14 +196,15 @@ async def compare(
 
 
 def in_order(rows: Mapping[str, FrameworkRow]) -> list[FrameworkRow]:
-    """Return rows in the table's order."""
+    """Return the rows, given by name, in the order of CONTESTANTS, which is the order of the printed table."""
     return [rows[contestant.name] for contestant in CONTESTANTS if contestant.name in rows]
 
 
 async def measure(contestant: Contestant, report: Callable[[str], None], file: Path) -> FrameworkRow:
     """Search the knee of one contender, and return its row.
 
-    Every run is written to `file`, so that an interrupted search continues. The file is deleted at the end.
+    Every run is written to `file`, so that the next call continues an interrupted search. The file is deleted at the
+    end.
     """
     began = time.monotonic()
     trial = prepare(contestant)
@@ -209,7 +214,7 @@ async def measure(contestant: Contestant, report: Callable[[str], None], file: P
             probe = await trial.run(sessions)
         except BackendError as error:
             if sessions == 1:
-                raise  # the contender does not work at all
+                raise  # a contender that cannot start one session is an error, not a result
             probe = failed_probe(sessions, str(error))
         report(describe(contestant, probe))
         write_probes(file, [*search.probes, probe])
@@ -222,23 +227,23 @@ async def measure(contestant: Contestant, report: Callable[[str], None], file: P
 
 
 def probe_file(keep: Path, contestant: Contestant) -> Path:
-    """Return the file with a contender's runs, next to the file with the finished rows."""
+    """Return the path of the JSON file with the runs of a contender's unfinished search, next to `keep`."""
     return keep.with_suffix(f".{contestant.name}.json")
 
 
 def write_probes(file: Path, probes: Sequence[Probe]) -> None:
-    """Write the runs of a search so far as JSON."""
+    """Write the runs that a search has made so far to `file`, as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps([asdict(probe) | {"outcome": probe.outcome.value} for probe in probes]), "utf-8")
 
 
 def delete_probes(file: Path) -> None:
-    """Delete the runs of a search, if there are any."""
+    """Delete the file with the runs of a search. Do nothing if it does not exist."""
     file.unlink(missing_ok=True)
 
 
 def read_probes(file: Path) -> list[Probe]:
-    """Read the runs of an interrupted search. Empty if there was none."""
+    """Return the stored runs of an interrupted search. Empty if the file does not exist."""
     if not file.is_file():
         return []
     stored = json.loads(file.read_text(encoding="utf-8"))
@@ -246,7 +251,7 @@ def read_probes(file: Path) -> list[Probe]:
 
 
 def failed_probe(sessions: int, cause: str) -> Probe:
-    """Return a failed run for a contender that could not start with this many sessions."""
+    """Return the FAIL result of a run in which the contender could not start. `cause` says why."""
     return Probe(
         sessions,
         outcome=ProbeOutcome.FAIL,
@@ -265,7 +270,10 @@ def failed_probe(sessions: int, cause: str) -> Probe:
 
 
 def prepare(contestant: Contestant) -> Trial:
-    """Prepare a contender: its environment, its input streams, and the ends of speech that it finds in them."""
+    """Return a trial of a contender, ready to run.
+
+    Install its environment if needed, make its input streams, and find the end of the turn in each.
+    """
     python = python_of(contestant, CACHE)
     clips = open_store(ModelStoreSettings()).path("human-clips")
     sent = streams(clips, WIRE_RATE) if contestant.networked else streams(clips)
@@ -274,7 +282,7 @@ def prepare(contestant: Contestant) -> Trial:
 
 
 def describe(contestant: Contestant, probe: Probe) -> str:
-    """Return one line of text about a run, to print."""
+    """Return one line of text with the outcome, latencies, turns and resource use of a run."""
     latency = "" if probe.p95_ms is None else f"p50 {probe.p50_ms:.0f} p95 {probe.p95_ms:.0f} ms, "
     rest = f"{probe.turns} turns, {probe.missed} missed, {probe.cpu:.0%} of the core, {probe.memory_mb:.0f} MB"
     return f"{contestant.name}: {probe.sessions} sessions {probe.outcome.value} {probe.cause} ({latency}{rest})"

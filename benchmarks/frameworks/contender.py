@@ -27,7 +27,7 @@ FRAME_BYTES = 640
 RECORD = struct.Struct("<H640s")
 LENGTH = struct.Struct("<I")
 
-# The engines of every contender take these fixed times, and give this transcript and this reply.
+# The engines of every contender take these fixed times in seconds, and give this transcript and this reply.
 STT_S, LLM_S, TTS_S = 0.100, 0.150, 0.080
 HEARD = "It was the age of wisdom."
 REPLY = "It is a quarter past nine."
@@ -35,7 +35,7 @@ REPLY_S = 1.5
 REPLY_RATE = 24_000
 # A loud square wave without zero samples, so that any part of it is audible.
 REPLY_PCM = struct.pack("<2h", 6000, -6000) * (int(REPLY_S * REPLY_RATE) // 2)
-TTS_CHUNK = REPLY_PCM[: REPLY_RATE * 2 // 5]  # 200 ms
+TTS_CHUNK = REPLY_PCM[: REPLY_RATE * 2 // 5]  # 200 ms of 16-bit samples
 
 # Audio that begins more than this many seconds after the last audio belongs to a new reply. The schedule keeps replies
 # further apart.
@@ -43,7 +43,7 @@ SAME_REPLY_S = 0.5
 
 
 class Onset:
-    """Detector of the first audible audio of a reply."""
+    """Detector of the first audible audio of each reply in one session."""
 
     def __init__(self) -> None:
         self._last = float("-inf")
@@ -70,7 +70,10 @@ class ReportedEdge:
 
 
 class FeederChannel(asyncio.Protocol):
-    """Socket to the feeder. It passes frames to sessions and reports when their replies become audible."""
+    """Contender's end of the socket to the feeder, the process of the harness that sends audio.
+
+    It passes frames to the sessions and reports when their replies become audible.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -80,11 +83,11 @@ class FeederChannel(asyncio.Protocol):
         self.closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
+        """Store the transport, on which messages to the feeder are written."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from asyncio.Transport
 
     def start(self, sessions: Sequence[Callable[[bytes], None]]) -> None:
-        """Tell the feeder to start. `sessions` has for each session the function that takes its frames."""
+        """Tell the feeder that all sessions are open. `sessions` has a function per session, which takes its frames."""
         self._sessions = list(sessions)
         self._onsets = {number: Onset() for number in range(len(sessions))}
         self._send({"ready": len(sessions)})
@@ -105,12 +108,15 @@ class FeederChannel(asyncio.Protocol):
         del buffer[:at]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Mark the channel as closed."""
+        """Complete the future `closed`."""
         if not self.closed.done():
             self.closed.set_result(None)
 
     def sounds(self, number: int, pcm: bytes) -> None:
-        """Report audio that a session sends to its caller. Only the start of a reply goes to the feeder."""
+        """Tell the feeder that a reply of session `number` became audible, if `pcm` is its first audible audio.
+
+        Call this for all audio that the session sends to its caller.
+        """
         if self._onsets[number].begins(pcm, time.monotonic()):
             self._send({"sounds": number})
 

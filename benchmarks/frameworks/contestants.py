@@ -1,4 +1,4 @@
-"""The compared systems (contenders): one row per system and way to run it, and the Python interpreter of each."""
+"""The compared systems (contenders): one row for each system and each way to run it, with its Python interpreter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Contestant:
         first: Number of sessions of the first run.
         most: Largest number of sessions to try.
         bar: Required number of sessions per core. 0 for a competing framework.
-        form: Group of rows, one for each framework. The best row of a competing framework's group counts for the ratio.
+        form: Framework of the row: "ours", "livekit" or "pipecat". A framework may have several rows. The one with the
+            most sessions is compared with ours.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """Send audio to a contender in real time, and compare the start of its replies with their ideal times.
 
-One loop serves all sessions. Each interval of 20 ms has four phases, and each phase sends the frames of a quarter of
-the sessions. Every session begins its first cycle at a different, seeded time, so that the ends of turns spread over
-the cycle. The lateness of sends and the latency of answers are both measured against the schedule.
+A session's audio is a cycle of 8 s that repeats: one phrase, then silence. One loop serves all sessions. Each interval
+of 20 ms has four phases, and each phase sends the frames of a quarter of the sessions. Every session begins its first
+cycle at a different time, drawn with a fixed seed, so that the ends of turns spread over the cycle. The lateness of
+sends and the latency of answers are both measured against the schedule.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeedPlan:
-    """Schedule of all sessions.
+    """Schedule of all sessions. A cycle is 8 s of audio: one phrase, then silence.
 
     Attributes:
         starts: For each session, the number of the 20 ms frame at which its first cycle begins.
         cycles: Number of cycles per session.
-        streams: Number of streams. Sessions use them in turn.
+        streams: Number of streams (different input audio). Session n uses stream n modulo `streams`.
     """
 
     starts: tuple[int, ...]
@@ -60,7 +61,7 @@ class FeedPlan:
     streams: int
 
     def stream(self, session: int) -> int:
-        """Return the number of the stream that a session uses."""
+        """Return the number of the audio stream that this session sends."""
         return session % self.streams
 
     def due(self, session: int, begin: float) -> float:
@@ -69,7 +70,7 @@ class FeedPlan:
 
     @property
     def frames(self) -> int:
-        """Length of the schedule in frames of 20 ms, until the last session has had all its cycles."""
+        """Length of the schedule in frames of 20 ms, to the end of the last session's last cycle."""
         return max(self.starts) + self.cycles * CYCLE_FRAMES
 
 
@@ -87,7 +88,7 @@ class Feeder:
         links: Connections. The first carries the first `per_link` sessions, and so on.
         per_link: Sessions per connection.
         plan: The schedule.
-        warm_up_s: Seconds at the start that do not count.
+        warm_up_s: Seconds at the start whose turns and send delays do not count.
         late_s: Delay of every send in seconds, in order.
         begin: Start of the schedule (monotonic clock, in seconds).
     """
@@ -101,7 +102,7 @@ class Feeder:
 
     @property
     def counted_from(self) -> float:
-        """Time at which the warm-up ends (monotonic clock, in seconds): every session has begun its second cycle."""
+        """Time at which the warm-up ends (monotonic clock, in seconds). Then every session is in its second cycle."""
         return self.begin + self.warm_up_s
 
     async def feed(self) -> None:
@@ -138,7 +139,8 @@ class Feeder:
     def answers(self, edges: Sequence[TimedEdge], engines: EngineTimes) -> Answers:
         """Return the added latencies, missed turns and stray replies of all sessions. Call this after `feed`.
 
-        The ideal answers follow from `edges`, the end of the turn in each stream, and `engines`, the engines' times.
+        The ideal answer times are computed from `edges`, the end of the turn in each stream, and `engines`, the fixed
+        times of the engines.
         """
         parts = []
         for session in range(len(self.plan.starts)):

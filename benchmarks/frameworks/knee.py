@@ -34,7 +34,7 @@ class KneeSearch:
     async def probe(self, sessions: int) -> ProbeOutcome:
         """Return the outcome of a run with this many sessions.
 
-        An INVALID run is repeated, up to `RETRIES` runs here and `MOST_PROBES` runs in the whole search.
+        An INVALID run is repeated: at most `RETRIES` runs in one call, and `MOST_PROBES` runs in the whole search.
         """
         for _ in range(RETRIES):
             if len(self.probes) >= MOST_PROBES:
@@ -57,7 +57,7 @@ class KneeSearch:
 
 
 async def largest(search: KneeSearch, first: int) -> int | None:
-    """Search the knee, starting with `first` sessions. Return 0 if one session fails, None if runs stay INVALID."""
+    """Return the knee, searched from `first` sessions. 0 if one session fails, None if repeated runs stay INVALID."""
     bracket = await _bracket(search, first)
     if bracket is None:
         return None
@@ -79,9 +79,9 @@ async def largest(search: KneeSearch, first: int) -> int | None:
 
 
 async def _bracket(search: KneeSearch, first: int) -> tuple[int, int] | None:
-    """Return a number of sessions that passes (or 0) and a number that fails (or is above `most`).
+    """Return two numbers of sessions: one that passes (or 0), and one that fails (or is above `most`).
 
-    None if runs stay INVALID.
+    None if repeated runs stay INVALID.
     """
     good, bad, sessions = 0, search.most + 1, max(1, min(first, search.most))
     while good < search.most and bad - good > 1:

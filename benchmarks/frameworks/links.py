@@ -1,4 +1,4 @@
-"""Feeder's end (the feeder sends the audio) of the local socket to a contender that runs without a network."""
+"""The harness's end of the local Unix socket to a contender that runs without a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.frameworks.streams import Stream
 
 
 class SocketLink(asyncio.Protocol):
-    """Connection to one contender process with some sessions.
+    """Connection to one contender process, which runs one or more sessions.
 
     Attributes:
         sounded: For each session, the times at which a reply became audible (monotonic clock, in seconds).
@@ -28,8 +28,8 @@ class SocketLink(asyncio.Protocol):
         self._partial = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
+        """Store the transport, on which frames are written."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from asyncio.Transport
 
     def send(self, frames: Sequence[tuple[int, int, int]]) -> None:
         """Send all frames that are due now in one write. See `feeder.Link.send`."""

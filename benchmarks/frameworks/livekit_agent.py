@@ -33,7 +33,7 @@ def _vad() -> inference.VAD:
 
 
 class LiveKitStt(stt.STT):
-    """Speech-to-text engine that gives the fixed transcript a fixed time after voice activity ends an utterance."""
+    """Speech-to-text engine that gives the same transcript for every utterance, a fixed time after its end."""
 
     def __init__(self) -> None:
         super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=False, manual_flush=True))
@@ -42,7 +42,7 @@ class LiveKitStt(stt.STT):
         raise NotImplementedError("streams only")
 
     def stream(self, *, language=None, conn_options=_CONNECT):
-        """Return a stream that recognizes one session's audio."""
+        """Return the stream for one session's audio. It gives the fixed transcript after each utterance."""
         return _SttStream(stt=self, conn_options=conn_options)
 
 
@@ -58,10 +58,10 @@ class _SttStream(stt.RecognizeStream):
 
 
 class LiveKitLlm(llm.LLM):
-    """Language model that gives the fixed reply after a fixed time."""
+    """Language model that gives the same reply to every prompt, after a fixed time."""
 
     def chat(self, *, chat_ctx, tools=None, conn_options=_CONNECT, **options):
-        """Return the stream of the fixed reply."""
+        """Return a stream that gives the comparison's fixed reply, whatever the arguments are."""
         return _LlmStream(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 
 
@@ -73,7 +73,7 @@ class _LlmStream(llm.LLMStream):
 
 
 class LiveKitTts(tts.TTS):
-    """Voice that gives the fixed audio after a fixed time."""
+    """Text-to-speech engine that gives the same audio for every text, after a fixed time."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -81,7 +81,7 @@ class LiveKitTts(tts.TTS):
         )
 
     def synthesize(self, text, *, conn_options=_CONNECT):
-        """Return the stream of the fixed audio."""
+        """Return a stream that gives the comparison's fixed audio, whatever `text` is."""
         return _TtsStream(tts=self, input_text=text, conn_options=conn_options)
 
 
@@ -108,7 +108,7 @@ class LiveKitMicrophone(io.AudioInput):
 
 
 class LiveKitLoudspeaker(io.AudioOutput):
-    """Audio output that reports the end of playback in real time, like a room's sink."""
+    """Audio output that reports the end of playback when the audio would have played, as LiveKit's room output does."""
 
     def __init__(self, sounds: Callable[[bytes], None]) -> None:
         super().__init__(label="harness", capabilities=io.AudioOutputCapabilities(pause=False))
@@ -117,13 +117,13 @@ class LiveKitLoudspeaker(io.AudioOutput):
         self._ending: asyncio.TimerHandle | None = None
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
-        """Report audio of a reply to the harness."""
+        """Report a frame of reply audio to the harness, and add its duration to the playback."""
         await super().capture_frame(frame)
         self._sounds(bytes(frame.data))
         self._seconds += frame.duration
 
     def flush(self) -> None:
-        """Schedule the end of playback for the audio so far."""
+        """Report the end of playback after the duration of the audio received since the last `flush`."""
         super().flush()
         if self._seconds:
             loop = asyncio.get_running_loop()
@@ -131,7 +131,7 @@ class LiveKitLoudspeaker(io.AudioOutput):
             self._seconds = 0.0
 
     def clear_buffer(self) -> None:
-        """End the playback now, as interrupted."""
+        """Report at once that the playback was interrupted."""
         if self._ending and not self._ending.cancelled():
             self._ending.cancel()
             self._finish(0.0, True)
@@ -176,7 +176,7 @@ async def open_sessions(count: int, sounds: Callable[[int, bytes], None]) -> Seq
 
 
 async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
-    """Return the ends of speech by LiveKit's voice activity detection, with its configured silence."""
+    """Return the ends of speech that LiveKit's voice activity detection, with its configured silence, finds."""
     stream = _vad().stream()
     for frame in frames:
         stream.push_frame(_frame(frame))

@@ -1,4 +1,4 @@
-"""Callers of the whole system: OpenAI Realtime over WebSocket, 20 ms frames in JSON and base64."""
+"""Callers that reach the whole system over WebSocket: OpenAI Realtime events with 20 ms frames in base64."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UPDATE = {
 
 
 def messages(streams: Sequence[Stream]) -> list[list[bytes]]:
-    """Return for each stream its frames, each encoded as a client message in JSON.
+    """Return a list per stream: each of its frames as an `input_audio_buffer.append` event, encoded as JSON.
 
     `streams` must have the wire's sample rate (24 kHz).
     """
@@ -43,7 +43,7 @@ def messages(streams: Sequence[Stream]) -> list[list[bytes]]:
 
 
 class _Socket(WSListener):
-    """Connection of one session."""
+    """WebSocket connection of one session. It records when replies become audible."""
 
     def __init__(self, sounded: list[float]) -> None:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -40,7 +40,7 @@ from benchmarks.frameworks.contender import RATE, ReportedEdge
 
 
 class PipecatStt(SegmentedSTTService):
-    """Speech-to-text engine that gets whole segments of speech. It gives the fixed transcript after a fixed time."""
+    """Speech-to-text engine that gives the same transcript for every segment of speech, after a fixed time."""
 
     @property
     def wants_wav_segments(self) -> bool:
@@ -54,7 +54,7 @@ class PipecatStt(SegmentedSTTService):
 
 
 class PipecatLlm(LLMService):
-    """Language model that gives the fixed reply after a fixed time."""
+    """Language model that gives the same reply to every prompt, after a fixed time."""
 
     async def process_frame(self, frame, direction):
         """Answer a context frame, which contains the conversation, with the fixed reply. Forward every other frame."""
@@ -69,13 +69,13 @@ class PipecatLlm(LLMService):
 
 
 class PipecatTts(TTSService):
-    """Voice that gives the fixed audio after a fixed time."""
+    """Text-to-speech engine that gives the same audio for every text, after a fixed time."""
 
     def __init__(self) -> None:
         super().__init__(sample_rate=contender.REPLY_RATE, push_start_frame=True, push_stop_frames=True)
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator:
-        """Yield the fixed audio in chunks of 200 ms."""
+        """Wait the fixed time, then yield the fixed audio in chunks of 200 ms, whatever `text` is."""
         await asyncio.sleep(contender.TTS_S)
         size = len(contender.TTS_CHUNK)
         for at in range(0, len(contender.REPLY_PCM), size):
@@ -84,7 +84,7 @@ class PipecatTts(TTSService):
 
 
 class PipecatMicrophone(BaseInputTransport):
-    """Input transport that takes the harness's frames like Pipecat's network transports."""
+    """Input transport that queues the harness's frames, as Pipecat's network transports do."""
 
     async def start(self, frame):
         """Start and report the transport as ready."""
@@ -168,7 +168,7 @@ _RUNNING: list[asyncio.Task] = []
 
 
 async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
-    """Return the ends of speech by Pipecat's voice activity detection, with its configured silence."""
+    """Return the ends of speech that Pipecat's voice activity detection, with its configured silence, finds."""
     analyzer = SileroVADAnalyzer()
     analyzer.set_sample_rate(RATE)
     edges, speaking = [], False

@@ -34,7 +34,7 @@ class Cores:
 
 
 def cores() -> Cores:
-    """Return the first two cores that this process may use. Raises ConfigError if there is only one."""
+    """Return the first two cores that this process may use. Raise ConfigError if there is only one."""
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         raise ConfigError("the comparison needs two cores.", "Run it on a machine with two cores.", field="cores")
@@ -49,10 +49,9 @@ def pin_to_core(core: int) -> None:
 
 
 def _prepare(core: int) -> None:
-    """Prepare a contender's process before it starts.
+    """Pin the new process to `core` and restore the default action of SIGINT. Called before the program starts.
 
-    A background job of a shell ignores SIGINT, and its children inherit that. Restore the default, so that `stop`
-    works.
+    A background job of a shell ignores SIGINT, and so do its children. `ProcessTree.stop` needs SIGINT.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     pin_to_core(core)
@@ -65,7 +64,7 @@ class CpuUsage:
     Attributes:
         tree_s: CPU seconds of the process tree.
         core_s: Busy seconds of the whole core.
-        at: Time of the reading (monotonic clock).
+        at: Time of the reading (monotonic clock, in seconds).
     """
 
     tree_s: float
@@ -103,11 +102,14 @@ class ProcessTree:
         return process
 
     def ended(self) -> bool:
-        """Return True if a process has exited."""
+        """Return True if at least one of the started processes has exited."""
         return any(root.poll() is not None for root in self.roots)
 
     def usage(self) -> CpuUsage:
-        """Return the CPU seconds so far. Processes that start and end between two calls are not counted."""
+        """Return the CPU times of the process tree and of the core so far.
+
+        Processes that start and end between two calls are not counted.
+        """
         tree = 0.0
         for process in self._all():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -151,7 +153,7 @@ class ProcessTree:
 
 
 def core_seconds(core: int) -> float:
-    """Return the seconds for which a core has been busy since the machine started."""
+    """Return the seconds for which a core has been busy since the machine started, time of other processes included."""
     times = psutil.cpu_times(percpu=True)[core]
     return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 

@@ -40,7 +40,7 @@ _CUTS = (
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Audio of one cycle: `CYCLE_FRAMES` frames of 20 ms as 16-bit PCM."""
+    """Audio of one cycle of 8 s: a name for messages, and 400 frames of 20 ms as 16-bit PCM."""
 
     name: str
     frames: tuple[bytes, ...]
@@ -52,23 +52,27 @@ def streams(folder: Path, rate: int = STT_RATE) -> list[Stream]:
 
 
 def received_by_host(stream: Stream) -> Stream:
-    """Resample a stream of `WIRE_RATE` to 16 kHz with the host's own filter.
+    """Return a stream of `WIRE_RATE` (24 kHz), resampled to 16 kHz with the host's own filter.
 
     The filter delays the audio by 1 ms and changes its shape, which moves some ends of speech by a window.
     """
     resample = Resampler(WIRE_TO_STT)
-    for frame in stream.frames:  # one cycle first, so that the filter starts in its steady state
+    for frame in stream.frames:  # discard one cycle, so that the filter is in its steady state
         resample(frame)
     return Stream(stream.name, tuple(resample(frame) for frame in stream.frames))
 
 
 def write_cycles(stream: Stream, cycles: int, path: Path) -> None:
-    """Write `cycles` repetitions of the stream as a raw PCM file, for a contender's offline pass."""
+    """Write `cycles` repetitions of the stream as a raw PCM file, for a contender's `--offline` option."""
     path.write_bytes(b"".join(stream.frames) * cycles)
 
 
 def _cycle(path: Path, cut: tuple[float, float], rate: int) -> tuple[bytes, ...]:
-    """Return a cycle with the phrase in room noise. Every rate is resampled from the same 16 kHz samples."""
+    """Return the frames of a cycle at `rate` Hz: the phrase, then noise of a quiet room.
+
+    `cut` has the start and the end of the phrase in the recording, in seconds. Every rate is resampled from the same
+    16 kHz samples.
+    """
     room = np.random.default_rng(SEED).integers(-NOISE, NOISE + 1, CYCLE_FRAMES * FRAME_BYTES // SAMPLE_BYTES)
     cycle = room.astype(np.int16)
     phrase = _phrase(path, cut)

@@ -41,7 +41,7 @@ windows earlier than in the offline pass. An even earlier reply does not answer 
 
 @dataclass(frozen=True, slots=True)
 class EngineTimes:
-    """Fixed times of the engines, in milliseconds."""
+    """Fixed times that speech to text, language model and text to speech take, in milliseconds."""
 
     stt_ms: float = 100.0
     llm_ms: float = 150.0
@@ -67,7 +67,7 @@ class TimedEdge:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers to the turns after the warm-up.
+    """Latencies and errors of the answers to the turns after the warm-up.
 
     Attributes:
         added_ms: Added latency of each answered turn in milliseconds.
@@ -120,7 +120,7 @@ def judge(ideal: Sequence[float], sounded: Sequence[float], idle_timeout_s: floa
 
 
 def merge(answers: Sequence[Answers]) -> Answers:
-    """Add up the answers of all sessions of a run."""
+    """Return the answers of all sessions of a run in one object: latencies joined, counts added up."""
     added = tuple(value for part in answers for value in part.added_ms)
     return Answers(added, sum(part.missed for part in answers), sum(part.stray for part in answers))
 
@@ -182,7 +182,10 @@ class Probe:
 
 
 def verdict(answers: Answers, check: HarnessCheck) -> tuple[ProbeOutcome, str]:
-    """Return the outcome of a run and its cause. A failed self-check makes every run INVALID."""
+    """Return the outcome of a run, and in words why it did not pass ("" for PASS).
+
+    The run is INVALID if the self-check of the harness fails or no turn was due.
+    """
     if check.late_p99_ms > LATE_FRAMES_MS:
         return ProbeOutcome.INVALID, f"the feeder was {check.late_p99_ms:.1f} ms late"
     if check.foreign_share > FOREIGN_SHARE:
@@ -198,5 +201,5 @@ def verdict(answers: Answers, check: HarnessCheck) -> tuple[ProbeOutcome, str]:
 
 
 def percentile(values: Sequence[float], rank: float) -> float | None:
-    """Return the percentile `rank` (0 to 100) by nearest rank, which is one of the values. None without values."""
+    """Return the percentile `rank` (0 to 100) by the nearest-rank method. None without values."""
     return float(np.percentile(values, rank, method="inverted_cdf")) if values else None

@@ -82,7 +82,9 @@ class Trial:
                 tree.stop()
 
     async def _start(self, tree: ProcessTree, folder: Path, processes: int, each: int) -> list[SocketLink]:
-        """Start `processes` contenders with `each` sessions, one after the other, and return their connections.
+        """Start `processes` processes of the contender, with `each` sessions per process, and return their connections.
+
+        A process starts when the one before it is ready.
 
         The sockets and the log file are in `folder`. Raises BackendError if a process is not ready in time.
         """
@@ -166,7 +168,7 @@ def _tail(log: Path) -> str:
 
 
 async def idle(core: int) -> None:
-    """Wait until the core is idle, at most `IDLE_WAIT_S` seconds. A run on a busy core is INVALID."""
+    """Wait until the core is idle, at most `IDLE_WAIT_S` seconds, because a run on a busy core is INVALID."""
     for _ in range(round(IDLE_WAIT_S / IDLE_LOOK_S)):
         before = core_seconds(core)
         await asyncio.sleep(IDLE_LOOK_S)
@@ -175,12 +177,12 @@ async def idle(core: int) -> None:
 
 
 def command(contestant: Contestant, python: Path) -> tuple[str, ...]:
-    """Return the command line that starts a contender's process, without the harness's options."""
+    """Return a contender's command line, without the options `--socket`, `--sessions` and `--offline`."""
     return (str(python), "-m", contestant.module, *contestant.arguments)
 
 
 def find_edges(contestant: Contestant, python: Path, streams: Sequence[Stream]) -> list[TimedEdge]:
-    """Return where each stream's turn ends by the contender's own rules, in a cycle that follows other cycles.
+    """Return the end of the turn in a cycle of each stream, as the contender's `--offline` option finds it.
 
     Raises:
         BackendError: The contender failed, or did not find exactly one turn in every cycle.
@@ -198,11 +200,11 @@ def find_edges(contestant: Contestant, python: Path, streams: Sequence[Stream]) 
 
 
 def last_edge(name: str, edges: Sequence[tuple[float, float]]) -> TimedEdge:
-    """Return the end of the turn in the last cycle, in ms of that cycle.
+    """Return the end of the turn in the last cycle, in ms after that cycle's start.
 
     Args:
         name: Name of the stream, for the error message.
-        edges: All ends of speech as (work, commit) in ms of the stream.
+        edges: All ends of speech as pairs (work_ms, commit_ms) of `ReportedEdge`, in ms after the stream's start.
 
     Raises:
         BackendError: A cycle has no turn or several.

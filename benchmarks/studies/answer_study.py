@@ -94,7 +94,7 @@ NEAR_MISSES = (
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One pair of questions.
+    """One pair of questions and how similar they are.
 
     Attributes:
         one: The first question.
@@ -121,9 +121,9 @@ class RuleOutcome:
 
 
 def judge(engine: MiniLm) -> list[Judged]:
-    """Return the judgement of every pair.
+    """Return the cosine and the word comparison of every pair.
 
-    As in the answer cache, two questions with the same normal form have equal words.
+    Two questions that differ only in case, punctuation or spaces count as having equal words.
     """
     found = []
     for same, pairs in ((True, PARAPHRASES), (False, NEAR_MISSES)):
@@ -135,7 +135,7 @@ def judge(engine: MiniLm) -> list[Judged]:
 
 
 def outcomes(pairs: Sequence[Judged], threshold: float) -> list[RuleOutcome]:
-    """Return the outcomes of both rules: cosine of at least `threshold`, and the same with equal words."""
+    """Return the outcomes of two rules: cosine of at least `threshold`, and the same cosine plus equal words."""
     near = [pair for pair in pairs if pair.cosine >= threshold]
     both = [pair for pair in near if pair.words]
     return [

@@ -1,9 +1,9 @@
 """Accuracy of the first-pass recognizer: `python -m benchmarks.studies.first_pass_study`.
 
-The study transcribes each clip of human speech with both recognizers. It then evaluates the cascade for every
-threshold: a first-pass transcript below the threshold is replaced by the main recognizer's. A clip's time is the sum of
-the recognitions that it needs. The confidence interval of the difference to the main recognizer alone is a paired
-bootstrap over clips.
+The study transcribes each clip of human speech with the first-pass recognizer (Moonshine) and the main one (Whisper).
+It then evaluates the cascade for every threshold: a first-pass transcript whose confidence is below the threshold is
+replaced by the main recognizer's. A clip's time is the sum of the recognitions that it needs. The confidence interval
+of the difference to the main recognizer alone is a paired bootstrap over clips.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ THRESHOLDS = (-10.0, -0.3, -0.2, -0.15, -0.12, -0.1, -0.08, -0.05, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class RecognizedClip:
-    """One clip, transcribed by both recognizers.
+    """One clip, transcribed by the first-pass recognizer and by the main one.
 
     Attributes:
         source: Corpus of the clip.
         name: Name in its corpus.
         words: Number of words of the true text.
-        confidence: Mean log-probability of the first pass; minus infinity if a guard rejected it.
+        confidence: Mean log-probability of the first pass; minus infinity if a transcript guard rejected it.
         first_errors: Word errors of the first pass.
         main_errors: Word errors of the main recognizer.
         first_ms: Time of the first pass in milliseconds.
@@ -63,14 +63,14 @@ class RecognizedClip:
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    """Results of both recognizers together, with one threshold.
+    """Results of the cascade (first-pass and main recognizer together) with one confidence threshold.
 
     Attributes:
         threshold: Mean log-probability of the first pass below which the main recognizer transcribes the clip again.
         repeated: Share of clips that the main recognizer transcribed again.
         wer: Word error rate in percent.
-        difference: Difference to the main recognizer alone, in percentage points.
-        interval: 95% interval of the difference.
+        difference: Word error rate minus that of the main recognizer alone, in percentage points.
+        interval: 95% confidence interval of `difference`.
         median_ms: Median time of a clip in milliseconds.
         main_median_ms: Median time of the main recognizer alone in milliseconds.
     """
@@ -85,7 +85,7 @@ class Cascade:
 
 
 def study(first_pass: Moonshine, main_recognizer: Whisper, clips: Sequence[HumanClip]) -> Iterator[RecognizedClip]:
-    """Transcribe every clip with both recognizers and yield the results."""
+    """Transcribe every clip with the first-pass and with the main recognizer, and yield the results."""
     any_confidence = SttCascade(main_recognizer, first_pass, min_logprob=-np.inf)
     for clip in clips:
         pcm = clip.pcm()
@@ -110,7 +110,7 @@ def study(first_pass: Moonshine, main_recognizer: Whisper, clips: Sequence[Human
 
 
 def cascade(clips: Sequence[RecognizedClip], threshold: float) -> Cascade:
-    """Return the results of the cascade with this threshold."""
+    """Return the results of the cascade over all clips, with this threshold of the first pass's confidence."""
     repeated = np.array([clip.confidence < threshold for clip in clips])
     total = np.array([clip.words for clip in clips])
     main_errors = np.array([clip.main_errors for clip in clips])

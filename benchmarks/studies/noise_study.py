@@ -1,8 +1,8 @@
 """Effect and cost of noise suppression: `python -m benchmarks.studies.noise_study`.
 
-For each level the study prints how much the signal-to-noise ratio improves, and the CPU time per 10 ms of audio. The
-ratio is the loudness of the speech compared with that of the second before it. It also prints the memory of one
-suppressor.
+For each suppression level the study prints how much the signal-to-noise ratio improves, and the CPU time per 10 ms of
+audio. The ratio is the level of the speech minus the level of the second of noise before it, in dB. The study also
+prints the memory of one suppressor.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from rejoinder.store.human_clips import moonshine_clips
 
 LEVELS = (1, 2, 3, 4)
 SNR_DB = 10.0
-PAUSE = 2 * STT_RATE  # samples of noise alone at the beginning
-LEARNING = STT_RATE  # samples in which the suppressor estimates the noise
+PAUSE = 2 * STT_RATE  # samples of noise without speech at the beginning
+LEARNING = STT_RATE  # samples at the beginning that are not measured: the suppressor adapts to the noise
 CALLERS = 200
 FRAMES = 100
 PASSES = 20
@@ -61,9 +61,9 @@ def level_db(samples: Samples) -> float:
 
 
 def gained_db(before: Samples, after: Samples) -> float:
-    """Return the improvement of the signal-to-noise ratio in dB from the audio `before` suppression to that `after` it.
+    """Return by how many dB suppression improves the signal-to-noise ratio.
 
-    Both arguments begin with PAUSE samples of noise without speech.
+    `before` is the audio before suppression, `after` the result. Each begins with PAUSE samples of noise alone.
     """
     pause, spoken = slice(LEARNING, PAUSE), slice(PAUSE, None)
     distances = [level_db(audio[spoken]) - level_db(audio[pause]) for audio in (before, after)]
@@ -71,7 +71,7 @@ def gained_db(before: Samples, after: Samples) -> float:
 
 
 def measure(level: int, speech: Samples) -> NoiseRow:
-    """Measure one suppression level on noisy speech that begins with PAUSE samples without speech."""
+    """Measure one suppression level on `speech` with added noise. `speech` begins with PAUSE samples of silence."""
     make = suppressors(NoiseSettings(suppressor="webrtc", level=level))
     assert make is not None
     noise = at_level(pink(speech.size, seed=3), level_db(speech[PAUSE:]) - SNR_DB)
@@ -86,7 +86,10 @@ def measure(level: int, speech: Samples) -> NoiseRow:
 
 
 def memory_kib(make: Callable[[], NoiseSuppressor]) -> float:
-    """Return the memory of one suppressor in KiB: the growth of this process per suppressor when it creates CALLERS."""
+    """Return the memory of one suppressor in KiB.
+
+    It is the growth of this process's memory while it creates and uses CALLERS suppressors, divided by CALLERS.
+    """
     process = psutil.Process()
     before = process.memory_info().rss
     created = [make() for _ in range(CALLERS)]

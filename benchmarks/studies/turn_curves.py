@@ -41,20 +41,20 @@ statistics of the caller's pauses and the rule's setting.
 STOCK_QUERY_MS = 200.0
 STOCK_FALLBACK_MS = 3000.0
 FOLDS = 5
-# Prior of the weights, and its precision: the turn model is calibrated. Its authors tested it on conversation, but this
-# speech is read. Without the prior the fit would halve the weight of a confident "not finished".
+# Prior of the weights (use the turn model's probability as it is) and its precision. The model's authors tested it on
+# conversation, but this speech is read. Without the prior the fit would halve the weight of a confident "not finished".
 PRIOR = FusionWeights(bias=0.0, turn_model=1.0, finished=0.0, open=0.0)
 PRECISION = FusionWeights(bias=0.0, turn_model=100.0, finished=5.0, open=5.0)
 STEPS = 30
-# Points at which the published benchmark compares rules: the cut-off rate at these mean delays, and the mean delay at
-# these cut-off rates.
+# Points at which the table compares rules, taken from a published benchmark of turn detectors: the cut-off rate at
+# these mean delays, and the mean delay at these cut-off rates (shares of pauses).
 AT_DELAY_MS = (300.0, 600.0)
 AT_CUT_OFFS = (0.05, 0.10)
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Result of one setting of a rule: the mean delay of ends, and the share of pauses that are cut off."""
+    """Result of one setting of a rule: mean silence in ms before a turn ends, and share of pauses that are cut off."""
 
     setting: float
     delay_ms: float
@@ -85,12 +85,15 @@ def is_pause(silence: Silence) -> bool:
 
 
 def fixed(silence: Silence, pauses: PauseStats, setting: float) -> float:
-    """Return `setting`: end the turn after this fixed silence in ms."""
+    """Return `setting`, the silence in ms after which the turn always ends."""
     return setting
 
 
 def stock(silence: Silence, pauses: PauseStats, setting: float) -> float:
-    """Return the time of the verdict in ms of silence if its probability is above `setting`, else 3 s."""
+    """Return the silence in ms after which the turn ends.
+
+    It is the time of the turn model's verdict if its probability is above `setting`, else 3 s.
+    """
     if silence.later > setting:
         return max(STOCK_QUERY_MS, silence.soft_ms) + silence.judged_ms
     return STOCK_FALLBACK_MS
@@ -99,7 +102,8 @@ def stock(silence: Silence, pauses: PauseStats, setting: float) -> float:
 def fused(weights: FusionWeights, settings: Settings) -> Rule:
     """Return the product's rule with these weights. The rule's setting is the budget of false cut-offs.
 
-    As in the host, a transcript that looks complete decides. Otherwise the turn model and the words decide together.
+    If the transcript looks complete, its words alone decide. Otherwise the turn model's probability is combined with
+    the words.
     """
 
     def rule(silence: Silence, pauses: PauseStats, setting: float) -> float:
@@ -147,7 +151,7 @@ def point(rule: Rule, setting: float, silences: Sequence[Silence]) -> CurvePoint
 def cross_validated(
     rule_of: Callable[[FusionWeights], Rule], setting: float, silences: Sequence[Silence]
 ) -> CurvePoint:
-    """Return the result of one setting over all silences, each clip judged with weights fitted on other clips."""
+    """Return the result of one setting over all silences. The weights for a clip are fitted on other clips."""
     names = sorted({silence.clip for silence in silences})
     points = []
     for fold in range(FOLDS):
@@ -162,12 +166,15 @@ def cross_validated(
 
 
 def cut_at(points: Sequence[CurvePoint], delay_ms: float) -> float | None:
-    """Return the lowest cut-off rate with a mean delay of at most `delay_ms`, or None if no setting is that fast."""
+    """Return the lowest cut-off rate with a mean delay of at most `delay_ms`, or None if every setting is slower."""
     return min((found.cut for found in points if found.delay_ms <= delay_ms), default=None)
 
 
 def delay_at(points: Sequence[CurvePoint], cut: float) -> float | None:
-    """Return the lowest mean delay in ms with a cut-off rate of at most `cut`, or None if no setting has that rate."""
+    """Return the lowest mean delay in ms with a cut-off rate of at most `cut` (0..1).
+
+    None if every setting cuts off more pauses.
+    """
     return min((found.delay_ms for found in points if found.cut <= cut), default=None)
 
 
@@ -183,7 +190,7 @@ def line(name: str, points: Sequence[CurvePoint]) -> str:
 
 
 def main() -> None:
-    """Print the table, the weights fitted on all clips, and the results of the default settings."""
+    """Print the weights fitted on all clips, the table of the rules, and the results of the default settings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="output of turn_study --json")
     options = parser.parse_args()

@@ -66,7 +66,7 @@ class Silence:
         soft_ms: When the tentative end was detected.
         resumed_ms: When speech was detected again; None if the utterance had ended.
         probability: The turn model's probability at the tentative end.
-        later: The turn model's probability after `ask_after_ms` of silence.
+        later: The turn model's probability after `ask_after_ms` of silence, or at the tentative end if that is later.
         judged_ms: Duration of the turn model's inference in milliseconds.
         text: Transcript up to the tentative end.
         transcribed_ms: Duration of the transcription in milliseconds.
@@ -125,7 +125,7 @@ class PolicyOutcome:
 
 
 def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
-    """Return the decision of `policy`, one of POLICIES, in one silence."""
+    """Return when `policy`, one of POLICIES, ends the turn in one silence, and whether it queries the turn model."""
     rules = settings.endpointing
     transcript_ms = silence.soft_ms + silence.transcribed_ms
     words = classify_ending(silence.text, settings.stt.language)
@@ -153,13 +153,14 @@ def decide(silence: Silence, policy: str, settings: Settings) -> Decision:
 def _taken_ms(settings: Settings, probability: float | None, decided_ms: float) -> float:
     """Return the silence in ms after which the turn ends.
 
-    `probability` is that the turn is complete, None if unknown. It is known after `decided_ms` of silence.
+    `probability` is the probability that the turn is complete, None if unknown. The decision comes after `decided_ms`
+    of silence.
     """
     return max(decided_ms, endpoint_silence_s(TurnDetection(), settings.endpointing, probability) * 1000)
 
 
 def outcome(policy: str, silences: Sequence[Silence], settings: Settings) -> PolicyOutcome:
-    """Return the results of one policy over all silences."""
+    """Return the counts and the latencies of one policy over all silences."""
     pairs = [(silence, decide(silence, policy, settings)) for silence in silences]
     ends = [pair for pair in pairs if pair[0].resumed_ms is None]
     taken = [decision.taken_ms for _, decision in ends]
@@ -212,7 +213,7 @@ class StudyListener:
         self._stt.warm_up()
 
     def silences(self, clip: HumanClip) -> Iterator[Silence]:
-        """Yield every tentative end of speech in a clip, which is followed by 1.5 s of faint noise."""
+        """Yield every tentative end of speech in a clip, to which 1.5 s of faint noise is appended."""
         speech = clip.pcm()
         room = np.random.default_rng(0).integers(-ROOM_LEVEL, ROOM_LEVEL + 1, round(ROOM_S * STT_RATE))
         pcm = np.concatenate([speech, room.astype(np.int16)])
@@ -258,7 +259,7 @@ class StudyListener:
 def sentence_over(text: str, transcript: str) -> bool:
     """Return True if the transcript, a beginning of `text`, reaches the end of one of its sentences.
 
-    The position in `text` is the one with the least edit distance.
+    The end of the transcript is located in `text` by the least edit distance.
     """
     spelled = [(word, part) for word in text.split() for part in words(word)]
     distances = list(range(len(spelled) + 1))

@@ -31,7 +31,7 @@ PERCENTILES = (2.5, 97.5)
 
 @dataclass(frozen=True, slots=True)
 class ClipResult:
-    """One clip, decoded with short context and with full padding.
+    """Results of one clip, decoded with short audio context and padded to 30 s ("full").
 
     Attributes:
         source: Corpus of the clip.
@@ -64,17 +64,17 @@ class ClipResult:
 
 @dataclass(frozen=True, slots=True)
 class WerSummary:
-    """Word error rates of both decodes, in percent.
+    """Word error rates and times with short context and with full padding (30 s).
 
     Attributes:
         clips: Number of clips.
         words: Number of words in their true texts.
-        short_wer: Word error rate with short context.
-        full_wer: Word error rate with full padding.
-        difference: Short minus full, in percentage points.
-        interval: 95% interval of the difference.
-        short_median_ms: Median decoding time with short context.
-        full_median_ms: Median decoding time with full padding.
+        short_wer: Word error rate with short context, in percent.
+        full_wer: Word error rate with full padding, in percent.
+        difference: `short_wer` minus `full_wer`, in percentage points.
+        interval: 95% confidence interval of `difference`.
+        short_median_ms: Median decoding time with short context, in milliseconds.
+        full_median_ms: Median decoding time with full padding, in milliseconds.
         repeated: Number of short decodes that a guard rejected, so that the clip was decoded again.
     """
 
@@ -90,7 +90,7 @@ class WerSummary:
 
 
 def study(short: Whisper, full: Whisper, clips: Sequence[HumanClip]) -> Iterator[ClipResult]:
-    """Decode every clip with both engines and yield the results."""
+    """Decode every clip with the short-context engine and the fully padded one, and yield the results."""
     for clip in clips:
         pcm = clip.pcm()
         started = time.perf_counter()
@@ -115,7 +115,7 @@ def study(short: Whisper, full: Whisper, clips: Sequence[HumanClip]) -> Iterator
 
 
 def paired_interval(more_errors: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Return the 95% interval of a difference of word error rates, in percentage points.
+    """Return the bounds of the 95% interval of a difference of word error rates, in percentage points.
 
     The interval is a bootstrap over clips with a fixed seed.
 
@@ -150,7 +150,10 @@ def summarize(results: Sequence[ClipResult]) -> WerSummary:
 
 
 def row(result: ClipResult) -> str:
-    """Return one clip's line of the table: its words, word errors and decoding times in ms, short context first."""
+    """Return one clip's line of the table.
+
+    The columns are its name, words, word errors with short context and full padding, and the decoding times in ms.
+    """
     name = f"{result.source}/{result.name}"
     rates = f"{result.short_errors:4d} {result.full_errors:4d}"
     return f"{name:52.52} {result.words:5d} {rates} {result.short_ms:8.0f} {result.full_ms:7.0f}"
@@ -160,7 +163,7 @@ HEADER = f"{'clip':52} {'words':>5} {'errors':>4} {'full':>4} {'short ms':>7} {'
 
 
 def describe(title: str, s: WerSummary) -> str:
-    """Return the error rates, the interval and the times of a summary as text."""
+    """Return a line of text that begins with `title` and has the error rates, interval and times of the summary."""
     return (
         f"{title}: {s.clips} clips, {s.words} words. WER short {s.short_wer:.2f}%, full {s.full_wer:.2f}%, "
         f"difference {s.difference:+.2f} points (95% {s.interval[0]:+.2f} to {s.interval[1]:+.2f}). "

@@ -1,9 +1,9 @@
 """Emulated engines: real deployments with real queues and cancellation, but without a model.
 
 A request occupies one of the engine's slots for a service time from `rejoinder.core.measuring.service_curves`. Other
-requests wait in a bounded queue or are refused. Emulated engines serve to measure the system around the engines. In
-reports each one's name says "emulated" and gives its curve and source. Their audio is audible and their text consists
-of words, because barge-in, segmentation and captions depend on both.
+requests wait in a bounded queue or are refused. Emulated engines are for measuring the system around the engines. In
+reports, an emulated engine's name says "emulated" and gives its service-time curve and the curve's source. The audio is
+audible and the text consists of words, because barge-in, segmentation and captions depend on these.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ WORDS = tuple(
     "Thank you for calling and asking me that today . It is a good question with a short and simple answer here . "
     "Let me tell you what I know about it and then you can ask again .".replace(" .", ".").split()
 )
-# The voice is a low vowel as loud as a telephone conversation (-20 dBFS). Every check for audible speech accepts it.
+# The emulated voice is a vowel of this pitch, as loud as a telephone conversation (-20 dBFS). Every check for audible
+# speech accepts it.
 TONE_HZ = 120
 TONE_DBFS = -20.0
 
@@ -71,7 +72,7 @@ class Slots:
     async def hold(self) -> AsyncIterator[Lease]:
         """Wait for a slot, yield its `Lease`, and free the slot at the end of the context.
 
-        Leaving the context before `ends_at` frees the slot at once. If the emulation ignores cancellation, the slot
+        Leaving the context before `ends_at` frees the slot at once. With the setting `ignore_cancellation` the slot
         stays taken until `ends_at`.
 
         Raises:
@@ -110,7 +111,7 @@ class Slots:
 
 
 def _name(profile: EngineProfile, emulation: EmulationSettings) -> str:
-    """Return the name for reports: the profile, the source of its figures and its slots."""
+    """Return the name for reports: the profile, the source of its service times and its number of slots."""
     profile_name = emulation.profile or "own curve"
     return f"emulated {profile_name} ({profile.source}; {profile.slots} slots)"
 
@@ -138,8 +139,8 @@ class EmulatedStt(StageDeployment):
     async def transcribe(self, job: SttJob, route: ReplicaRoute | None = None) -> Transcript:
         """Wait for the service time, then return a sentence that states the duration of the job's audio.
 
-        Only the router in the calling process reads `route`. Raises Overloaded if all slots are taken and the queue is
-        full.
+        `route` is for the router in the calling process; this method ignores it. Raises Overloaded if all slots are
+        taken and the queue is full.
         """
         async with self._replica.request() as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
@@ -198,7 +199,11 @@ class EmulatedLlm:
                 yield TokenDelta(text.rstrip() if last else text, count, "stop" if last else None, usage)
 
     def _vocabulary(self, request: LlmRequest) -> tuple[str, ...]:
-        """Return the words of the answer: WORDS, or words that name the caller's number if replies are marked."""
+        """Return the words that the answer repeats.
+
+        With the setting `marked` they name the last number in the caller's message, so that tests can detect mixed-up
+        conversations. Otherwise, or without a number, they are WORDS.
+        """
         marks = marking.marks_in(request.messages[-1].content) if self._marked and request.messages else ()
         return marking.answer(marks[-1]) if marks else WORDS
 
@@ -217,9 +222,10 @@ class EmulatedTts(StageDeployment):
         self._vowel = _vowel()
 
     async def synthesize(self, request: TtsRequest, route: ReplicaRoute | None = None) -> AsyncGenerator[bytes, None]:
-        """Yield 24 kHz 16-bit PCM at the profile's speed. Only the router in the calling process reads `route`.
+        """Yield 24 kHz 16-bit PCM after the service time, at the speed relative to real time that the profile names.
 
-        Raises Overloaded if all slots are taken and the queue is full.
+        `route` is for the router in the calling process; this method ignores it. Raises Overloaded if all slots are
+        taken and the queue is full.
         """
         async with self._replica.request() as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
@@ -233,16 +239,17 @@ class EmulatedTts(StageDeployment):
     async def _chunks(self, second: bytes, total_s: float, first_at: float) -> AsyncGenerator[bytes, None]:
         made, total, chunk = 0, round(total_s * WIRE_RATE), round(self._chunk_s * WIRE_RATE)
         while made < total:
-            # The first chunk is sent after the service time. Each later chunk is sent once the audio before it could
-            # have been synthesized at the profile's speed.
+            # The first chunk is sent after the service time. A later chunk is sent when an engine with the profile's
+            # speed would have synthesized all audio before the chunk.
             await _until(first_at + made / WIRE_RATE / self._profile.speed)
             yield _cut(second, made, min(chunk, total - made))
             made += chunk
 
     def _second(self, text: str) -> bytes:
-        """Return the second of 24 kHz PCM that is repeated to speak `text`.
+        """Return one second of 24 kHz PCM, which is repeated to speak `text`.
 
-        If replies are marked and `text` contains a number, it is a tone that encodes the last number, else a vowel.
+        With the setting `marked` it is a tone that encodes the last number in `text`. Otherwise, or without a number,
+        it is a vowel.
         """
         marks = marking.marks_in(text) if self._marked else ()
         return _leveled(marking.tone(marks[-1])) if marks else self._vowel

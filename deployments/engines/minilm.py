@@ -32,7 +32,7 @@ class MiniLm:
             compute_type: Precision of the weights, "int8" or "float32".
 
         Raises:
-            ModelError: `directory` does not contain that form.
+            ModelError: `directory` does not contain such a model.
         """
         self.name = f"all-minilm-l6-v2 {compute_type}"
         try:
@@ -49,7 +49,10 @@ class MiniLm:
         self._tokenizer.enable_truncation(LONGEST_TOKENS)
 
     def embed(self, text: str) -> Vector:
-        """Return a vector (384,) of length 1. The dot product of two vectors is their cosine similarity."""
+        """Return the embedding of `text`: a vector of 384 numbers, scaled to length 1.
+
+        The dot product of two embeddings is their cosine similarity.
+        """
         output = self._encoder.forward_batch([self._tokenizer.encode(text).ids])
         mean = np.asarray(output.last_hidden_state, np.float32)[0].mean(axis=0)
         vector: Vector = mean / np.linalg.norm(mean)

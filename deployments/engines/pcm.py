@@ -15,7 +15,7 @@ _INT16_SCALE = np.float32(1 / 32_768)
 
 
 def speech_samples(pcm: Pcm, max_s: float) -> Samples:
-    """Return `pcm` as float32 samples in [-1, 1).
+    """Return `pcm` (16-bit PCM bytes, int16 or float32 samples) as float32 samples in [-1, 1).
 
     Raises CallerError for an odd number of bytes, more than one channel, or more than `max_s` seconds.
     """

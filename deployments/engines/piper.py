@@ -79,7 +79,8 @@ class PiperVoice:
         except (OSError, ValueError, KeyError) as error:
             remedy = "Run `rejoinder models pull`."
             raise ModelError("is not a Piper voice.", remedy, file=str(config_file), found=repr(error)) from error
-        # piper's own loader sets no thread count, so onnxruntime would use every core. piper only phonemizes here.
+        # Open the network here: piper's own loader sets no thread count, so onnxruntime would use every core. piper is
+        # used only to turn text into phonemes.
         self._network: VitsNetwork = ChunkedNetwork(file, threads) if chunked else WholeNetwork(file, threads)
         self._voice = module.PiperVoice(session=None, config=config)
         self._chunk_bytes = WIRE_RATE * chunk_ms // 1000 * SAMPLE_BYTES
@@ -87,7 +88,7 @@ class PiperVoice:
         self.name = f"piper {file.stem} (onnxruntime)"
 
     def warm_up(self) -> None:
-        """Synthesize three sentences and set the gain from their peak."""
+        """Synthesize three sentences, and set the gain of all later audio so that their peak becomes PEAK."""
         peaks = [
             float(np.abs(audio).max(initial=0.0))
             for sentence in _WARM_UP
@@ -153,12 +154,12 @@ class PiperVoice:
 
 
 class VitsNetwork(Protocol):
-    """A network that turns one sentence's phonemes into samples."""
+    """Protocol of a network that turns one sentence's phonemes into samples."""
 
     def run(self, feed: Feed) -> Iterator[Samples]:
-        """Yield the samples of a sentence, at the voice's rate, in one or more parts.
+        """Yield the samples of a sentence, at the voice's own sample rate, in one or more parts.
 
-        `feed` has the network's inputs.
+        `feed` has the network's inputs by name: phoneme ids, their number, and the scales for noise and length.
         """
         ...
 
@@ -181,7 +182,7 @@ class ChunkedNetwork:
     """
 
     def __init__(self, file: Path, threads: int) -> None:
-        """Split the file; raise ModelError if it is not a VITS voice with a HiFi-GAN decoder."""
+        """Split the file into two networks; raise ModelError if it is not a VITS voice with a HiFi-GAN decoder."""
         model = read_model(file, _INPUTS)
         latent = next((node.input[0] for node in model.graph.node if node.name == _DECODER_INPUT), None)
         if latent is None:
@@ -193,7 +194,7 @@ class ChunkedNetwork:
         self._samples: Any = open_part(parts.extract_model([latent], [output]), threads)
 
     def run(self, feed: Feed) -> Iterator[Samples]:
-        """Compute the frames of the sentence in `feed`, then yield their samples part by part."""
+        """Compute the latent frames of the sentence in `feed`, then decode them and yield the samples part by part."""
         (frames,) = self._frames.run(None, feed)
         begin, size = 0, FIRST_FRAMES
         while begin < frames.shape[2]:

@@ -36,13 +36,13 @@ from rejoinder.core.settings.settings import Settings, parse_settings
 
 @dataclass(frozen=True)
 class BareHost:
-    """A host for `http_app` that requires no API key."""
+    """The host object that `http_app` needs, without Ray. It requires no API key."""
 
     host: Host
     keys: frozenset[str] = frozenset()
 
     async def targets(self) -> list[dict[str, Any]]:
-        """Return no metrics targets: there are no replicas."""
+        """Return an empty list of Prometheus targets, because there are no replicas."""
         return []
 
 
@@ -107,7 +107,7 @@ async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str
 
 
 def main() -> None:
-    """Parse the arguments and serve."""
+    """Parse the command line and serve with the chosen emulated engines until a signal ends the process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", required=True)
     parser.add_argument("--port", type=int, required=True)

@@ -1,6 +1,6 @@
 """Engines that take a fixed time and never queue. For the density benchmark (`headless.py`) only.
 
-With them, a measurement shows the cost of the code around the engines.
+They use almost no CPU, so a measurement with them shows the cost of the code around the engines.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class FixedLlm:
 
 @dataclass(frozen=True, slots=True)
 class FixedTts:
-    """Text-to-speech port that starts its audio after `seconds`. The whole REPLY has REPLY_S seconds of audio."""
+    """Text-to-speech port whose audio starts after `seconds`. It makes REPLY_S seconds of audio from the text REPLY."""
 
     seconds: float = 0.080
 
@@ -83,9 +83,9 @@ class FixedTts:
     async def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Yield a stream of 24 kHz PCM, as long in proportion as the text, in chunks of CHUNK_S seconds.
+        """Yield a stream of 24 kHz PCM in chunks of CHUNK_S seconds.
 
-        `avoid` has no effect.
+        Its duration is proportional to the length of the text, at most REPLY_S. `avoid` has no effect.
         """
         yield self._chunks(request.text)
 

@@ -52,7 +52,7 @@ SAME_REPLY_S = 0.5
 
 
 def detection(detector: str) -> TurnDetection:
-    """Return server_vad with a fixed silence for "none", else semantic_vad."""
+    """Return the turn detection settings: server_vad with a fixed silence for "none", semantic_vad for "smart_turn"."""
     if detector == "none":
         return TurnDetection(mode=DetectionMode.SERVER_VAD, silence_duration_ms=SILENCE_MS)
     return TurnDetection(mode=DetectionMode.SEMANTIC_VAD)
@@ -94,14 +94,14 @@ class Feed(asyncio.Protocol):
     """
 
     def __init__(self) -> None:
-        """Create the protocol; an event loop must be running."""
+        """Create the protocol. An event loop must be running, because `closed` is a future."""
         self.sessions: list[Session] = []
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport, on which messages to the benchmark are written."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from asyncio.Transport
 
     def send(self, message: Json) -> None:
@@ -125,13 +125,13 @@ class Feed(asyncio.Protocol):
         del buffer[:start]
 
     def connection_lost(self, fault: Exception | None) -> None:
-        """Complete `closed`."""
+        """Complete the future `closed`."""
         if not self.closed.done():
             self.closed.set_result(None)
 
 
 async def serve(path: str, count: int, detector: str) -> None:
-    """Run conversations that are fed over a socket, until it closes.
+    """Run conversations whose audio comes over a Unix socket, until the benchmark closes the socket.
 
     Args:
         path: Path of the Unix socket.
@@ -152,7 +152,7 @@ async def serve(path: str, count: int, detector: str) -> None:
             )
         feed.sessions = [await session for session in opened]
         gc.collect()
-        gc.freeze()  # as the host deployment does
+        gc.freeze()  # exclude all objects so far from garbage collection, as SessionHost does
         feed.send({"ready": count})
         await feed.closed
         for task in running:
@@ -160,9 +160,9 @@ async def serve(path: str, count: int, detector: str) -> None:
 
 
 async def _hold(host: Host, number: int, detector: str, feed: Feed, *, opened: asyncio.Future[Session]) -> None:
-    """Run conversation `number` until cancelled. Its session becomes the result of `opened` once it takes audio.
+    """Run conversation `number` until cancelled, and set `opened` to its session when the session accepts audio.
 
-    `feed` sends the times at which its replies become audible. `detector` is "none" or "smart_turn".
+    A message is sent through `feed` when a reply becomes audible. `detector` is "none" or "smart_turn".
     """
     update = client.parse(json.dumps(_configuration(detector)))
     assert isinstance(update, client.UpdateSession)
@@ -196,10 +196,10 @@ def _services(settings: Settings, detector: str) -> Services:
 def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]:
     """Return the ends of turns of each file of 16 kHz PCM, as pairs (work_ms, commit_ms) of `IdealEdge`.
 
-    Both are in ms after the first frame: when transcription can begin, and when the turn ends.
+    The times are in ms after the first frame: when transcription can begin, and when the turn ends.
 
-    With a detector, each turn has the probability of a turn whose transcript looks complete, as TRANSCRIPT does: the
-    transcript is available before the turn model would be queried.
+    With "smart_turn", the turn model is not run. Every turn gets the probability of a turn whose transcript looks
+    complete, because in a live session TRANSCRIPT arrives before the turn model would be queried.
     """
     settings = Settings()
     vad = load_silero(settings)
@@ -213,7 +213,7 @@ def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]
 
 
 def main() -> None:
-    """Parse the command line and run."""
+    """Run conversations over a socket, or print the ends of turns of files, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--detector", choices=("none", "smart_turn"), default="none")
     parser.add_argument("--offline", nargs="*", type=Path, default=[])

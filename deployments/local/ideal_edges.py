@@ -44,7 +44,7 @@ class _Pending:
 
 
 class EdgeFinder:
-    """Finder of the ends of turns in one stream."""
+    """Finder of the ends of turns in one audio stream."""
 
     def __init__(self, vad: Silero, judge: Judge, settings: Settings, detection: TurnDetection) -> None:
         """Create a finder.

@@ -22,17 +22,17 @@ SESSIONS = "sessions"
 LOOP_LAG_S = "loop_lag_s"
 QUEUE_S = "queue_s"
 
-# One decision at most doubles the number of replicas of a stage. Otherwise requests that wait while replicas start
-# would be counted repeatedly.
+# Largest factor by which one decision multiplies the replicas of a stage. Requests that wait while new replicas start
+# are counted again in the next decision, so without a limit a stage would grow too far.
 MOST_GROWTH = 2.0
-# A stage loses replicas only if its requests need at most this share of the replicas that remain.
+# A stage loses replicas only if its requests use at most this share of the capacity of one replica less.
 SHRINK_ROOM = 0.8
 
 
 def desired_hosts(
     sessions: float, lag_s: float, running: int, *, target: float, most: int, headroom: float, lag_limit_s: float
 ) -> int:
-    """Return the number of hosts for the live calls and the headroom.
+    """Return the number of session hosts that the live calls and the places kept free need, at least 1.
 
     Args:
         sessions: Live calls on all hosts.
@@ -71,7 +71,13 @@ def desired_replicas(ongoing: float, queue_s: float, running: int, *, target: fl
 class HostPolicy:
     """Serve's autoscaling policy for the session hosts. Serve's controller constructs and calls it.
 
-    `desired_hosts` explains the arguments. Sessions and lag come from the signals that the hosts report.
+    The live sessions and the event-loop lag come from the signals that the hosts report.
+
+    Args:
+        target: Number of calls that a host should have.
+        most: Maximum number of calls of a host.
+        headroom: Places to keep free, as a share of the live calls.
+        lag_limit_s: Event-loop lag in seconds above which a host is added.
     """
 
     def __init__(self, target: float, most: int, headroom: float, lag_limit_s: float) -> None:
@@ -87,7 +93,11 @@ class HostPolicy:
 class StagePolicy:
     """Serve's autoscaling policy for the stages. Serve's controller constructs and calls it.
 
-    `desired_replicas` explains the arguments. The waiting time comes from the signals that the replicas report.
+    The waiting time comes from the signals that the replicas report.
+
+    Args:
+        target: Ongoing requests that a replica should have.
+        queue_limit_s: Waiting time in seconds above which replicas are added.
     """
 
     def __init__(self, target: float, queue_limit_s: float) -> None:

@@ -44,7 +44,7 @@ __all__ = [
 
 # Time in seconds that a client whose connection failed has to read the close frame.
 LINGER_S = 1.0
-# RFC 6455, section 7.4.1.
+# Close code for a protocol error (RFC 6455, section 7.4.1).
 _PROTOCOL_ERROR = 1002
 
 
@@ -93,9 +93,9 @@ class RouterInternals(RequestRouter):  # type: ignore[misc]  # ray is untyped he
     def _get_pending_request_matching_internal_request_id(
         self, request_metadata: object = None
     ) -> PendingRequest | None:
-        """Return the waiting request with this metadata object, None if it no longer waits.
+        """Return the waiting request that has this metadata object, None if the request no longer waits.
 
-        Each request has a separate object.
+        Requests are compared by object identity, because each request has its own metadata object.
         """
         matching = (pending for pending in self.waiting_requests() if pending.metadata is request_metadata)
         return next(matching, None)
@@ -110,8 +110,8 @@ def cancel_request(response: Any) -> None:
     cancelled in the gap, about one in several hundred, continues in its replica. This function reads
     `_replica_result_future` to cancel the result in the gap too.
 
-    Upstream: https://github.com/ray-project/ray/issues/52533 (closed for the other mode by
-    https://github.com/ray-project/ray/pull/52591).
+    Upstream: https://github.com/ray-project/ray/issues/52533 (fixed by https://github.com/ray-project/ray/pull/52591,
+    but only for a router in a separate loop).
 
     Args:
         response: What `remote` of a deployment handle returned, unary or streaming.
@@ -231,7 +231,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         """
 
     def shutdown(self) -> None:
-        """Keep the connection open when uvicorn stops: Serve waits for it as for any request in progress."""
+        """Do nothing, so that the connection stays open when uvicorn stops. Serve waits until it ends."""
 
     def handle_connect(self, event: Request) -> None:
         """Answer the handshake as uvicorn does, and call `on_upgrade` if it is valid."""

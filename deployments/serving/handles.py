@@ -44,15 +44,20 @@ _numbers = itertools.count(1)
 
 
 def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> ReplicaRoute:
-    """Return a `ReplicaRoute`, which explains the arguments, with an id that no other call of this process has."""
+    """Return the `ReplicaRoute` of a new call, with an id that is unique in this process.
+
+    `avoid` has the ids of replicas that should not get the call. With `strict` the call waits for another replica.
+    Calls with the same `sticky` text prefer the same replica.
+    """
     return ReplicaRoute(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
 
 
 @contextmanager
 def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
-    """Raise the errors of a handle's call inside the block as BackendError, Overloaded or the replica's RejoinderError.
+    """Raise errors of Ray and Serve inside the `with` block as BackendError or Overloaded.
 
-    At the end delete the record of the replica that got the request. `route` identifies this record.
+    A RejoinderError that the replica raised keeps its type. At the end, delete the record of which replica got the
+    request of `route`. `stage` is the name for errors.
     """
     try:
         yield
@@ -116,7 +121,7 @@ class _Stream:
             return await anext(self._generator)
 
     async def close(self) -> None:
-        """Cancel the request in the replica, without waiting until the replica has stopped."""
+        """Cancel the request in the replica. Do not wait until the replica has stopped."""
         cancel_request(self._generator)
         if self._first is not None:
             self._first.cancel()
@@ -127,9 +132,9 @@ class _Stream:
 
 @contextmanager
 def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
-    """Raise the errors of one item of a stream as `_translated_errors` does.
+    """Translate errors as `_translated_errors` does, but for one item of a stream.
 
-    Keep the record of the chosen replica, because the stream may have further items.
+    The record of which replica got the request is kept, because the stream may have further items.
     """
     try:
         with _translated_errors(stage, ReplicaRoute(f"{route.request_id}/item")):
@@ -141,7 +146,7 @@ def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
 
 @asynccontextmanager
 async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -> AsyncIterator[_Stream]:
-    """Call a streaming method and yield the iterator over its items. Leaving the context cancels it in the replica.
+    """Call a streaming method and yield the iterator over its items. Leaving the context cancels the call.
 
     `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors.
     """
@@ -154,7 +159,7 @@ async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -
 
 
 class VadHandle:
-    """`VadPort` over the Vad deployment."""
+    """`VadPort` over the Ray Serve handle of the Vad deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._step = handle.step
@@ -168,7 +173,7 @@ class VadHandle:
 
 
 class TurnDetectorHandle:
-    """`TurnDetectorPort` over the TurnDetector deployment."""
+    """`TurnDetectorPort` over the Ray Serve handle of the TurnDetector deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._predict = handle.predict
@@ -182,7 +187,7 @@ class TurnDetectorHandle:
 
 
 class SttHandle:
-    """`SttPort` over the Stt deployment."""
+    """`SttPort` over the Ray Serve handle of the Stt deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._transcribe = handle.transcribe
@@ -190,13 +195,13 @@ class SttHandle:
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Return the transcript of one utterance, if possible from a replica not in `avoid`.
 
-        Cancelling removes a queued job. See `SttPort.transcribe`.
+        Cancelling this call removes the job from the replica's queue. See `SttPort.transcribe`.
         """
         return cast(Transcript, await _call("stt", self._transcribe, job, avoid))
 
 
 class LlmHandle:
-    """`LlmPort` over the Llm or LlmBackup deployment."""
+    """`LlmPort` over the Ray Serve handle of the Llm or LlmBackup deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._generate = handle.options(stream=True).generate
@@ -206,9 +211,10 @@ class LlmHandle:
     async def open(
         self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
     ) -> AsyncIterator[LlmStream]:
-        """Yield the stream of an answer's deltas. Leaving the context cancels it in the replica.
+        """Yield the stream of an answer's deltas, if possible from a replica not in `avoid`.
 
-        `LlmPort.open` explains `avoid` and `strict`.
+        With `strict` the call waits for a replica not in `avoid`. Leaving the context cancels the request in the
+        replica.
         """
         async with _open("llm", self._generate, request, _new_route(avoid, strict, request.session)) as stream:
             yield cast(LlmStream, stream)
@@ -219,7 +225,7 @@ class LlmHandle:
 
 
 class TtsHandle:
-    """`TtsPort` over the Tts deployment."""
+    """`TtsPort` over the Ray Serve handle of the Tts deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._synthesize = handle.options(stream=True).synthesize
@@ -230,21 +236,21 @@ class TtsHandle:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Yield the stream of a segment's 24 kHz PCM chunks, if possible from a replica not in `avoid`.
 
-        Leaving the context cancels it in the replica. See `TtsPort.open`.
+        Leaving the context cancels the request in the replica. See `TtsPort.open`.
         """
         async with _open("tts", self._synthesize, request, _new_route(avoid)) as stream:
             yield cast(AsyncIterator[bytes], stream)
 
 
 class AnswerCacheHandle:
-    """`AnswerCachePort` over the AnswerCache deployment."""
+    """`AnswerCachePort` over the Ray Serve handle of the AnswerCache deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._lookup = handle.lookup
         self._store = handle.store
 
     async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
-        """Return the cached answer, or None. See `AnswerCachePort.lookup`."""
+        """Return the cached answer to the same or a similar question, or None. See `AnswerCachePort.lookup`."""
         return cast("CacheHit | None", await _call("answer_cache", self._lookup, question, avoid))
 
     async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:

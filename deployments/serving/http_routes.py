@@ -36,7 +36,7 @@ class ProxyCheck:
         self._own_ports: frozenset[int] = frozenset()
 
     def is_direct(self, scope: Mapping[str, Any]) -> bool:
-        """Return True if this process itself accepted the connection of an ASGI scope."""
+        """Return True if the server port in the ASGI scope is one that this process listens on."""
         _, port = scope.get("server") or ("", None)
         if port not in self._own_ports:
             sockets = psutil.Process().net_connections("tcp")
@@ -54,7 +54,7 @@ class RoutedHost(Protocol):
 
     @property
     def keys(self) -> frozenset[str]:
-        """The accepted API keys. Without any, every client is admitted."""
+        """The accepted API keys. If there are none, every client is admitted."""
         ...
 
     async def targets(self) -> list[dict[str, Any]]:
@@ -75,7 +75,10 @@ def http_app(served: RoutedHost) -> FastAPI:
 
     @web.get("/healthz")
     async def healthz(request: Request, response: Response) -> dict[str, Any]:
-        """Return the host's status and load. The status code is 503 until HAProxy sends requests to this host."""
+        """Return the host's status, its sessions and their limit, and its event-loop lag in ms.
+
+        The status code is 503 if the request came through Serve's Python proxy: HAProxy does not reach this host yet.
+        """
         direct = proxy_check.is_direct(request.scope)
         response.status_code = 200 if direct else 503
         return {
@@ -87,7 +90,7 @@ def http_app(served: RoutedHost) -> FastAPI:
 
     @web.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """Return the one model, "rejoinder". The engines of the stages are an extra field of it."""
+        """Return a list with the only model, "rejoinder". Its field `engines` names the engine of each stage."""
         engines = served.host.services.stages.engines
         entry = {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
         return {"object": "list", "data": [entry]}
@@ -135,8 +138,8 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
 def known_key(keys: frozenset[str], headers: Mapping[str, str]) -> str | None:
     """Return the accepted key in a request's headers, None if there is none.
 
-    A key is a bearer token, or a subprotocol as OpenAI's browser client sends it. Without accepted keys every client is
-    admitted with the key "".
+    A request has its key as a bearer token, or as a WebSocket subprotocol (OpenAI's browser client). If `keys` is
+    empty, return "", because every client is admitted.
 
     Args:
         keys: The accepted keys.

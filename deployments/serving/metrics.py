@@ -209,7 +209,7 @@ class ConversationMetrics:
         self._hedges.labels(outcome).inc()
 
     def hedge_delay(self, delay_s: float) -> None:
-        """Set the delay in seconds before the newest request is hedged."""
+        """Set the gauge of the time in seconds after which the newest request is hedged."""
         self._hedge_delay.set(delay_s)
 
     def interim_transcript(self, outcome: Literal["heard", "failed"]) -> None:
@@ -217,7 +217,10 @@ class ConversationMetrics:
         self._partials.labels(outcome).inc()
 
     def draft(self, outcome: str) -> None:
-        """Count an event of a speculative reply. HOST_HELP lists the values of `outcome` at rejoinder_drafts_total."""
+        """Count an event of a speculative reply.
+
+        `outcome` is begun, renewed, kept, discarded, discarded_ready (audio was ready), or declined_ and the reason.
+        """
         self._drafts.labels(outcome).inc()
 
     def breaker(self, outcome: Literal["opened", "closed"]) -> None:
@@ -225,7 +228,11 @@ class ConversationMetrics:
         self._breakers.labels(outcome).inc()
 
     def cache(self, outcome: str) -> None:
-        """Count an answer cache operation. HOST_HELP lists the values of `outcome` at rejoinder_answer_cache_total."""
+        """Count an answer cache operation.
+
+        `outcome` is hit_ and its kind, miss, late, failed or paused for a lookup; refused_ and the reason for a
+        question that is not looked up; stored or dropped for an answer to keep.
+        """
         self._cache.labels(outcome).inc()
 
     def filler(self, after_s: float) -> None:
@@ -245,5 +252,5 @@ class ConversationMetrics:
         self._dismissed.labels(reading).inc()
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
-        """Count an error by the part at fault and the stage where it occurred."""
+        """Count an error by the party at fault and by the stage where it occurred."""
         self._errors.labels(fault, stage).inc()

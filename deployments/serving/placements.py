@@ -1,8 +1,9 @@
-"""Where calls may go, where they went, and how long each replica's queue was.
+"""Routing instructions of calls, and records of the replica that each call got and of the replicas' queue lengths.
 
-A `ReplicaRoute` travels as the second argument of every stage call. `router.py` reads it and records here which replica
-it chose. So the caller can avoid that replica in its next attempt, even if the replica never answers. The records are
-module state of the caller's process: the router is a copy of its module, but imports this one by name.
+A `ReplicaRoute` is passed as the second argument of every stage call. `router.py` reads it and records here which
+replica it chose. So the caller can avoid that replica in its next attempt, even if the replica never answers. The
+records are state of this module in the caller's process. Serve runs a copy of `router.py` there, but the copy imports
+this module by name, so caller and router share the records.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 
 from ray.serve.exceptions import RayServeException
 
-# A placement is read within milliseconds of its call. The limit only matters for placements that are never read: they
-# would accumulate.
+# Maximum number of records of which replica a call got. A record is normally deleted when its call ends. The limit
+# drops the oldest records, in case some are never deleted.
 MAX_PLACEMENTS = 4096
 
 ROUTER = "deployments.serving.router:AvoidingRouter"
@@ -32,9 +33,9 @@ class ReplicaRoute:
 
     Attributes:
         request_id: Key of the call for `placed` and `forget`, unique in the process.
-        avoid: Ids of the replicas that must not get the call.
-        strict: True: wait for a replica outside `avoid` (for a hedge). False: a replica in `avoid` gets the call if
-            there is no other replica (for a retry).
+        avoid: Ids of the replicas that should not get the call.
+        strict: If True, the call waits for a replica that is not in `avoid` (for a hedge). If False, a replica in
+            `avoid` gets the call if there is no other replica (for a retry).
         sticky: Calls with the same non-empty value go to the same replica, unless its queue is clearly longer than the
             others.
     """
@@ -54,7 +55,7 @@ def placed(request_id: str) -> str:
 
 
 def remember(request_id: str, replica: str) -> None:
-    """Record that `replica` was chosen for the request."""
+    """Record that the replica with id `replica` was chosen for the request, and drop the oldest surplus records."""
     _placements[request_id] = replica
     while len(_placements) > MAX_PLACEMENTS:
         _placements.popitem(last=False)
@@ -74,5 +75,5 @@ def shortest_queue(deployment: str, avoid: frozenset[str]) -> int | None:
 
 
 def forget(request_id: str) -> None:
-    """Delete the record of a request that is over."""
+    """Delete the record of the replica that was chosen for a request. Call this when the request is over."""
     _placements.pop(request_id, None)

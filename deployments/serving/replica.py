@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 # of speech with full padding, takes 2 s on one core.
 STUCK_S = 30.0
 LAG_LIMIT_S = 5.0
-# The autoscaling signal covers the waiting times of the last RECENT_S seconds, at most the number below.
+# The autoscaling signal covers the waiting times of the last RECENT_S seconds, at most the RECENT_WAITS newest.
 RECENT_S = 5.0
 RECENT_WAITS = 1000
 
@@ -45,8 +45,8 @@ class EngineThread:
         """Create the thread.
 
         Args:
-            name: Its name, for debuggers.
-            nice: Added to the nice value of this thread only (Linux).
+            name: Name of the thread, for debuggers.
+            nice: Increment of the nice value of this thread only (works on Linux). A higher value is a lower priority.
         """
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=_lower_priority, initargs=(nice,))
         self._started_at: float | None = None
@@ -68,12 +68,12 @@ class EngineThread:
     @property
     def busy_s(self) -> float:
         """How long the current job has run, in seconds; 0 if none runs."""
-        started_at = self._started_at  # the engine's thread may reset it meanwhile
+        started_at = self._started_at  # read once: the engine's thread may set it to None meanwhile
         return 0.0 if started_at is None else time.monotonic() - started_at
 
 
 def _lower_priority(nice: int) -> None:
-    """Raise the nice value of the calling thread by `nice` above its process's."""
+    """Set the nice value of the calling thread to that of its process plus `nice`, at most 19."""
     if nice:
         own = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + nice))
@@ -86,9 +86,9 @@ class ReplicaDescription:
     Attributes:
         stage: The stage's name, "host" for a session host.
         replica: Serve's id of the replica.
-        pid: Its process id.
-        node: Ray's id of its node.
-        target: Address and port of its metrics.
+        pid: Process id of the replica.
+        node: Ray's id of the replica's node.
+        target: Metrics port that Prometheus scrapes, as "address:port".
         engine: The engine and its model, "" for a host.
     """
 
@@ -101,7 +101,7 @@ class ReplicaDescription:
 
 
 class ReplicaRequest:
-    """One request inside a replica.
+    """Waiting time and outcome of one request inside a replica.
 
     Attributes:
         end: How the request ended.
@@ -127,12 +127,12 @@ class ReplicaRequest:
 
 
 def replica_id(stage: str) -> str:
-    """Return Serve's id of this process's replica, or "local-" and the stage without Ray."""
+    """Return Serve's id of the replica in this process, or "local-STAGE" if Ray does not run."""
     return str(serve.get_replica_context().replica_id.unique_id) if ray.is_initialized() else f"local-{stage}"
 
 
 class Replica:
-    """Identity, metrics and health of one stage replica. It works without Ray too.
+    """Identity, metrics and health check of one stage replica. It also works without Ray.
 
     Attributes:
         description: The replica's identity.
@@ -144,7 +144,7 @@ class Replica:
         Args:
             stage: The stage's name.
             engine: The engine and its model.
-            settings: The stage's settings; read here: `inject_delay_ms`.
+            settings: The stage's settings. Only `inject_delay_ms` is used.
             worker: The engine's thread, None if the engine needs none.
         """
         in_cluster = ray.is_initialized()
@@ -177,10 +177,10 @@ class Replica:
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[ReplicaRequest]:
-        """Count a request from its arrival to its end. The configured test delay (`inject_delay_ms`) comes first.
+        """Count a request from its arrival to its end. A configured test delay (`inject_delay_ms`) comes first.
 
         Yields:
-            The request, whose service notes when it begins and when its answer is complete.
+            The request. The code that serves it calls `waited` when the service begins.
         """
         arrived_at = time.monotonic()
         self._metrics.in_flight.inc()

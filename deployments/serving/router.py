@@ -1,11 +1,12 @@
 """Request router of the stages: it decides which replica gets a call.
 
-A call of a conversation goes to the replica that served the conversation before. Any other call goes to the one of two
-random replicas with the shorter queue. A replica that the call must avoid gets it only if there is no other replica.
-Serve's own router has no anti-affinity, and a hedge sent to the stalled replica gains nothing.
+A call with a conversation's id goes to the replica that hashing assigns to the conversation, which has its KV cache.
+Any other call goes to the one of two random replicas with the shorter queue. A replica that the call should avoid gets
+it only if there is no other replica. It never gets a strict call (a hedge), which waits for another replica. Serve's
+own router cannot avoid a replica, and a hedge sent to the stalled replica gains nothing.
 
 The router runs in the caller's process. Serve sends this module there by value, as a copy. So the module must not keep
-state or define a type that other modules name: `placements.py` has these, and is imported by name.
+state that other modules read, or define a type that they use: `placements.py`, which is imported by name, has these.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RunningReplica
 from deployments.serving.compat import RouterInternals
 from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, note_queues, remember
 
-# Maximum number of routing tasks of one process. A host has fewer calls in progress at once.
+# Maximum number of calls of one process that are being routed at once. A host has fewer calls in progress.
 MAX_ROUTING = 1024
-# A conversation leaves its replica only for one with at least this many requests less in its queue: computing the
-# conversation's state again costs about one request.
+# A call leaves its conversation's replica only for a replica with at least this many requests less in its queue. The
+# other replica must compute the conversation's KV cache again, which costs about as much as one request.
 STICKY_MARGIN = 3
 
 
@@ -30,17 +31,17 @@ class AvoidingRouter(RouterInternals):
     """Power of two choices among the replicas that the `ReplicaRoute` of a request allows.
 
     A request with a `ReplicaRoute` fails at once with `NoReplicaAvailable` while the deployment has no running replica,
-    so that the caller can apologize meanwhile. Only a new deployment's first replicas are waited for. A request without
-    a `ReplicaRoute` (a health check, a test) is routed as Serve does it.
+    so that the caller can apologize meanwhile. Requests wait for a replica only until a new deployment has its first
+    one. A request without a `ReplicaRoute` (a health check, a test) is routed by Serve's own rule.
     """
 
     _populated = False
 
     @property
     def max_num_routing_tasks(self) -> int:
-        """Maximum number of requests for which a replica is looked for at once.
+        """Maximum number of requests that are routed at once.
 
-        Serve's own limit is two for each replica. A few hedges that wait for a replica would block all other calls.
+        Serve's own limit is two per replica. With it, a few hedges that wait for a replica would block all other calls.
         """
         return MAX_ROUTING
 
@@ -111,7 +112,8 @@ class AvoidingRouter(RouterInternals):
     def _choose(self, allowed: list[RunningReplica], sticky: str) -> RunningReplica:
         """Return the one of two random replicas with the shorter queue.
 
-        With `sticky`, return the conversation's own replica instead, unless its queue is too long.
+        With `sticky`, the conversation's id, return instead the replica that hashing assigns to the conversation. Its
+        queue must be less than STICKY_MARGIN requests longer.
         """
         pair = random.sample(allowed, min(2, len(allowed)))
         shorter = min(pair, key=self._queue_length)
@@ -122,7 +124,7 @@ class AvoidingRouter(RouterInternals):
         return own if self._queue_length(own) < self._queue_length(shorter) + STICKY_MARGIN else shorter
 
     def _queue_length(self, replica: RunningReplica) -> int:
-        """Return the number of requests that the replica last reported, 0 before its first report."""
+        """Return the queue length that the replica last reported, in requests; 0 before its first report."""
         return self.replica_queue_len_cache.get(replica.replica_id) or 0
 
 

@@ -19,7 +19,10 @@ Job = TypeVar("Job")
 
 @dataclass(order=True)
 class _Entry(Generic[Job]):
-    """A queued job. `rank` is its priority and its number; a removed entry stays in the heap until it is popped."""
+    """A queued job, ordered by `rank`: its priority, then its number in order of arrival.
+
+    `expires` is its deadline in seconds. A removed entry stays in the heap until it is popped.
+    """
 
     rank: tuple[int, int]
     expires: float = field(compare=False)
@@ -48,12 +51,12 @@ class SttQueue(Generic[Job]):
 
         Args:
             job: The job. It must not be in the queue already.
-            priority: Final or interim (`Priority.INTERIM`).
-            deadline_s: Time in seconds after which the job expires.
+            priority: Whether the job is for a final or an interim transcript (`Priority.INTERIM`).
+            deadline_s: Number of seconds after `now` at which the job expires.
             now: The current time in seconds.
 
         Returns:
-            The interim job that was displaced, or None.
+            The interim job that was removed to make room for this final one, or None.
 
         Raises:
             Overloaded: If the queue is full and the job is interim, or there is no interim job to displace.
@@ -82,7 +85,7 @@ class SttQueue(Generic[Job]):
             now: The current time in seconds.
 
         Returns:
-            The batch, whose jobs all have the same priority, and the expired jobs that were found while it was filled.
+            The batch, whose jobs all have the same priority, and the expired jobs. Both are removed from the queue.
         """
         batch: list[Job] = []
         expired: list[Job] = []

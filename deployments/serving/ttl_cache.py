@@ -13,7 +13,7 @@ Answer = TypeVar("Answer")
 class TtlCache(Generic[Answer]):
     """Callable that returns the latest answer of `ask`, and calls `ask` only if the answer is older than `keep_s`.
 
-    Code that calls this while `ask` runs waits for the answer of that run.
+    A call that comes while `ask` runs waits for the answer of that run.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class TtlCache(Generic[Answer]):
         self._lock = asyncio.Lock()
 
     async def __call__(self) -> Answer:
-        """Return the answer. An error of `ask` is raised in the task that called `ask`, and is not cached."""
+        """Return the answer. An error of `ask` is raised only in the call that ran `ask`, and is not cached."""
         async with self._lock:
             if self._latest is None or self._clock() - self._latest[0] >= self._keep_s:
                 self._latest = (self._clock(), await self._ask())

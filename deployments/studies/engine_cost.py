@@ -133,7 +133,7 @@ def _measure(name: str, directory: str, results: multiprocessing.Queue[EngineCos
 
 
 def study(directory: str = "") -> list[EngineCost]:
-    """Measure all engines, one after the other.
+    """Measure all engines, one after the other, and return the cost of each.
 
     Args:
         directory: Directory of the model store; empty for the user's cache.
@@ -157,7 +157,7 @@ def study(directory: str = "") -> list[EngineCost]:
 
 
 def main() -> None:
-    """Run the study and print it."""
+    """Measure all engines and print one line per engine."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="", help="directory of the model store (default: the user's cache)")
     parser.add_argument("--json", type=Path, help="write the costs to this file")

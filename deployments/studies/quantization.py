@@ -29,13 +29,13 @@ WHISPER = "whisper-base"
 
 @dataclass(frozen=True, slots=True)
 class QuantizationResult:
-    """Comparison of one model's precisions.
+    """Comparison of one model in float32 and in int8.
 
     Attributes:
         model: Name in the model store.
-        unit: Unit of `float32` and `int8`.
-        float32: Median time of a clip with float32.
-        int8: Median time of a clip with int8.
+        unit: Unit of `float32` and `int8`, in words.
+        float32: Median time of a clip with float32, in milliseconds.
+        int8: Median time of a clip with int8, in milliseconds.
         speedup: Total time with float32 over total time with int8.
         error: Additional errors of int8 as a share of the words; negative if int8 has fewer.
         what: Description of the word errors in both precisions.
@@ -51,10 +51,12 @@ class QuantizationResult:
 
 
 def whisper(store: ModelStore, clips: Sequence[HumanClip], threads: int) -> QuantizationResult:
-    """Measure Whisper's time and word errors in both precisions, alternating so that other load affects both.
+    """Measure Whisper's time and word errors in int8 and float32.
+
+    Each clip is decoded in both precisions in turn, so that other load on the machine affects both.
 
     Args:
-        store: Holds Whisper.
+        store: Model store that contains Whisper.
         clips: Recordings with their true texts.
         threads: Threads of each engine.
     """
@@ -78,7 +80,7 @@ def whisper(store: ModelStore, clips: Sequence[HumanClip], threads: int) -> Quan
         unit="ms per clip (median)",
         float32=float32,
         int8=int8,
-        # The ratio of sums, not of medians, is the gain of a busy replica.
+        # Ratio of the total times, not of the medians: this is the gain in throughput of a busy replica.
         speedup=sum(times["float32"]) / sum(times["int8"]),
         error=(errors["int8"] - errors["float32"]) / total,
         what=f"{errors['float32']} and {errors['int8']} errors in {total} words of {len(clips)} human clips",
@@ -89,7 +91,7 @@ def study(store: ModelStore, threads: int, every_prompt: int = 10) -> list[Quant
     """Return one result per model. Whisper is the only one.
 
     Args:
-        store: Holds the models and the recordings.
+        store: Model store that contains the models and the recordings.
         threads: Threads of each engine.
         every_prompt: Use every Nth telephone prompt among the recordings.
     """
@@ -98,7 +100,7 @@ def study(store: ModelStore, threads: int, every_prompt: int = 10) -> list[Quant
 
 
 def main() -> None:
-    """Run the study and print it."""
+    """Run the study and print one line per model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="", help="directory of the model store (default: the user's cache)")
     parser.add_argument("--threads", type=int, default=1)

@@ -27,7 +27,8 @@ EXTENSION = "rejoinder.audio"
 # is buffered until it is complete, which would cost too much for longer frames.
 SHORT_BYTES = 65_536
 
-# Frame header, RFC 6455 section 5.2: first byte FIN and opcode, second byte MASK and payload length.
+# Bits of a frame header (RFC 6455, section 5.2): the first byte has FIN and the opcode, the second MASK and the payload
+# length. _WHOLE_TEXT is the first byte of an unfragmented text frame.
 _WHOLE_TEXT = 0x81
 _FIN, _CONTROL = 0x80, 0x08
 _MASKED, _LENGTH = 0x80, 0x7F
@@ -46,18 +47,18 @@ class CallProtocol(UvicornWebSocket):
     """
 
     def __init__(self, config: Config, *args: Any, **more: Any) -> None:
-        # Stock clients offer compression. Decompressing a message costs more than everything else about it.
+        # Common clients offer compression. Refuse it: decompressing a message costs more than all its other processing.
         config.ws_per_message_deflate = False
         super().__init__(config, *args, **more)
         self._take: Callable[[bytes], bool] | None = None
         self._unanswered = 0
         self._in_message = False
         self._incomplete = b""
-        # Bytes still to come of a frame that takes uvicorn's path. None if all data takes it: the client sent data
-        # before it was accepted, so the position of the next frame is unknown.
+        # Bytes still to come of a frame that takes uvicorn's path. None if the client sent data before it was
+        # accepted: the position of the next frame is unknown, so all data takes uvicorn's path.
         self._passing: int | None = 0
 
-    # -- called by the application ---------------------------------------------------------------------------------
+    # -- methods that the application calls ------------------------------------------------------------------------
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None:
         """Offer short text messages to a function before they take uvicorn's path.
@@ -69,17 +70,20 @@ class CallProtocol(UvicornWebSocket):
         self._take = take
 
     def answered(self) -> None:
-        """Record that the application has finished with one message from `receive`. The fast path waits for this."""
+        """Record that the application has finished with one message from uvicorn's path.
+
+        The fast path stays closed until all these messages are finished, so that messages keep their order.
+        """
         self._unanswered -= 1
 
-    # -- called by uvicorn -----------------------------------------------------------------------------------------
+    # -- methods that uvicorn calls --------------------------------------------------------------------------------
 
     def on_upgrade(self, extensions: dict[str, Any]) -> None:
         """Put this connection into `extensions` of the ASGI scope, under EXTENSION, where the application finds it."""
         extensions[EXTENSION] = self
 
     def on_message(self) -> None:
-        """Close the fast path until the application has called `answered` for this message."""
+        """Count a message for uvicorn's path. The fast path is closed until the application calls `answered` for it."""
         self._unanswered += 1
 
     def data_received(self, data: bytes) -> None:
@@ -96,10 +100,10 @@ class CallProtocol(UvicornWebSocket):
             self._read(self._incomplete + data if self._incomplete else data, self._passing)
 
     def _read(self, data: bytes, passing: int) -> None:
-        """Offer each complete short frame in `data` to the call, and pass all other data to uvicorn.
+        """Offer each complete short frame in `data` to the application, and pass all other data to uvicorn.
 
-        An incomplete short frame at the end is kept for the next call. The first `passing` bytes belong to a frame that
-        takes uvicorn's path.
+        An incomplete short frame at the end is kept until more data arrives. The first `passing` bytes belong to a
+        frame that takes uvicorn's path.
         """
         at, end = 0, len(data)
         while at < end:
@@ -127,7 +131,10 @@ class CallProtocol(UvicornWebSocket):
         self._incomplete = data[at:]
 
     def _offered(self, data: bytes, body: int, stop: int) -> bool:
-        """Offer the payload `data[body:stop]` to the call; return True if the call consumed it."""
+        """Unmask the payload `data[body:stop]` and offer it to the application. Return True if it was consumed.
+
+        Return False while the fast path is closed.
+        """
         if self._take is None or self._unanswered or self._in_message or self.closing:
             return False
         return self._take(apply_mask(data[body:stop], data[body - 4 : body]))
@@ -136,7 +143,7 @@ class CallProtocol(UvicornWebSocket):
 def _header_bytes(data: bytes, at: int) -> int:
     """Return the size in bytes of the frame header at offset `at`, 0 if the header is incomplete.
 
-    An unmasked frame from a client has a header without a mask. It takes uvicorn's path, where it is refused.
+    The header of an unmasked frame has no mask. uvicorn refuses such a frame from a client.
     """
     if len(data) - at < 2:
         return 0

@@ -49,12 +49,12 @@ class AcceptedSocket(Protocol):
 
 
 class AudioShortcut(Protocol):
-    """Protocol of a connection's fast path for audio: `deployments.transports.call_protocol.CallProtocol`."""
+    """Protocol of a connection's fast path for audio. `CallProtocol` in `call_protocol.py` implements it."""
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None:
-        """Offer text messages to `take` before they become ASGI messages.
+        """Offer text messages to the function `take` before they become ASGI messages.
 
-        `take` returns True to consume one; None stops this.
+        `take` returns True if it has consumed the message. With None, no more messages are offered.
         """
         ...
 
@@ -64,9 +64,9 @@ class AudioShortcut(Protocol):
 
 
 class _NoShortcut:
-    """Stand-in for `AudioShortcut` on a connection without a fast path.
+    """`AudioShortcut` that does nothing, for a connection without a fast path.
 
-    Every message arrives by `AcceptedSocket.receive`.
+    Every message then arrives by `AcceptedSocket.receive`.
     """
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
@@ -133,7 +133,7 @@ class RealtimeSocket:
                 end = await _first_of(
                     self._read(session), self._write(), self._disconnect_slow(), self._expire(session)
                 )
-        except Exception:  # the only boundary of a session: a bug ends this call and no other
+        except Exception:  # catch everything here: a bug ends this call and no other
             logger.exception("session failed")
             self._host.services.metrics.error("internal", "session")
             end = _End(CLOSE_INTERNAL_ERROR, "internal error")
@@ -167,9 +167,9 @@ class RealtimeSocket:
             self._shortcut.attend(None)
 
     def _take_audio(self, session: Session, message: bytes) -> bool:
-        """Consume a message that only appends audio. Return False for any other message.
+        """Append the audio of an `input_audio_buffer.append` event and return True. Return False for any other message.
 
-        The fast path calls this only if all earlier messages are answered.
+        The fast path calls this only if all earlier messages have been processed.
         """
         audio = client.plain_append(message, self._decode.sample_bytes)
         if audio is None:

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 
 async def words(messages: list[dict[str, Any]]) -> AsyncIterator[str]:
-    """Yield the answer to a conversation, piece by piece."""
+    """Yield the answer to a conversation, piece by piece: here the caller's last words. Replace this by your model."""
     for word in f"You said: {messages[-1]['content']}".split():
         yield word + " "
 

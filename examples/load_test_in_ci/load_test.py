@@ -44,7 +44,10 @@ def main() -> int:
 
 
 def healthy(server: subprocess.Popen[bytes], url: str) -> bool:
-    """Wait until the server answers and return True; return False if it ends or is not healthy in time."""
+    """Wait until `url` answers, and return True.
+
+    Return False if the server process ends, or after START_TIMEOUT_S (240 s).
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
     while server.poll() is None and time.monotonic() < deadline:
         try:

@@ -23,12 +23,12 @@ FRAME_S = 0.02
 FRAME_BYTES = int(RATE * FRAME_S) * 2
 SESSION: RealtimeSessionCreateRequestParam = {
     "type": "realtime",
-    "audio": {"input": {"transcription": {"model": "whisper-1"}}},  # any name: the server has its own recognizer
+    "audio": {"input": {"transcription": {"model": "whisper-1"}}},  # any name works: the server uses its own recognizer
 }
 
 
 def read_question(path: str) -> bytes:
-    """Return the samples of a WAV file; raise ValueError if it has another format."""
+    """Return the samples of a WAV file. Raise ValueError if it is not 24 kHz, mono, 16 bits."""
     with wave.open(path) as file:
         if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (RATE, 1, 2):
             raise ValueError(f"{path} is not 24 kHz, mono, 16 bits")
@@ -36,7 +36,7 @@ def read_question(path: str) -> bytes:
 
 
 async def speak(connection: AsyncRealtimeConnection, question: bytes) -> None:
-    """Send the question in real time, then silence until cancelled, because the server ends a turn after silence."""
+    """Send the question in real time, then silence until cancelled. The server ends a turn after some silence."""
     loop = asyncio.get_running_loop()
     due, sent = loop.time(), 0
     while True:
@@ -48,7 +48,7 @@ async def speak(connection: AsyncRealtimeConnection, question: bytes) -> None:
 
 
 async def talk(url: str, question: bytes) -> bytes:
-    """Run one turn, print both transcripts, and return the answer's audio as 24 kHz PCM."""
+    """Send the question, print its transcript and the answer's, and return the answer's audio (24 kHz, 16-bit PCM)."""
     http = url.replace("ws", "http", 1)
     client = AsyncOpenAI(api_key=os.environ.get("REJOINDER_API_KEY", "none"), base_url=http, websocket_base_url=url)
     answer = b""
@@ -59,7 +59,7 @@ async def talk(url: str, question: bytes) -> bytes:
             if event.type == "conversation.item.input_audio_transcription.completed":
                 print(f"you:       {event.transcript}")
             elif event.type == "input_audio_buffer.speech_started":
-                answer = b""  # a live client would also flush its loudspeaker here
+                answer = b""  # the user interrupts; a client with a loudspeaker must also drop the audio not yet played
             elif event.type == "response.output_audio.delta":
                 answer += base64.b64decode(event.delta)
             elif event.type == "response.output_audio_transcript.done":

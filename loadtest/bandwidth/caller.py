@@ -1,4 +1,4 @@
-"""One caller on the network pair: it sends recorded speech, receives the answers and logs every message's size.
+"""A caller on a virtual Ethernet pair: sends recorded speech, receives the answers, logs the size of every message.
 
 All times are in seconds since the Unix epoch (`time.time`), like those of the packet capture. Caller and capture run on
 one machine, so they share one clock.
@@ -39,7 +39,7 @@ class AudioPath:
         wire: Audio format in both directions.
         message_ms: Milliseconds of audio per message from the caller.
         tls: True if the connection uses TLS.
-        muted: True if the caller sends nothing from the start of an answer until its next sentence.
+        muted: True if the caller sends no audio from the start of an answer until its own next sentence.
     """
 
     wire: AudioFormat
@@ -81,9 +81,9 @@ class BandwidthCall:
         ended: Time at which the last turn ended.
         sent: Messages with audio that the caller sent, in order.
         received: All messages that the server sent, in order.
-        spoken: (start, end) of each of the caller's sentences. The end is the time at which the message after the
-            sentence's last message is due.
-        heard: (start, end) of each answer: the arrival of its `response.created` and its `response.done`.
+        spoken: (start, end) of each of the caller's sentences. A sentence ends `path.message_ms` after its last message
+            was sent.
+        heard: (start, end) of each answer: the arrival times of its `response.created` and its `response.done`.
     """
 
     path: AudioPath
@@ -116,9 +116,9 @@ class CallTarget:
     """Server to call, and sentences to speak.
 
     Attributes:
-        side: The caller's end of the network pair.
+        side: The caller's end of the virtual Ethernet pair.
         address: The server's IPv4 address.
-        port: The server's port. It must match the path's use of TLS.
+        port: The server's port: a TLS port if the call's path uses TLS, else a plain one.
         utterances: One sentence per turn: 16-bit samples at the sample rate of the path's audio format.
         trust: TLS settings that accept the server's certificate. Used only if the path uses TLS.
     """
@@ -131,7 +131,7 @@ class CallTarget:
 
 
 async def hold_call(path: AudioPath, target: CallTarget) -> BandwidthCall:
-    """Make one call with one turn per utterance, and return its log.
+    """Make one call with one turn per sentence in `target.utterances`, and return its log.
 
     Raises:
         BackendError: An answer did not complete within `ANSWER_S`, or the server sent an error event.
@@ -155,7 +155,7 @@ async def hold_call(path: AudioPath, target: CallTarget) -> BandwidthCall:
 
 
 def first(group: BaseExceptionGroup[BackendError]) -> BackendError:
-    """Return the first error of an exception group, also from nested groups."""
+    """Return the first BackendError in an exception group. If the first entry is a group, search inside it."""
     error = group.exceptions[0]
     return first(error) if isinstance(error, BaseExceptionGroup) else error
 
@@ -174,7 +174,7 @@ class _Conversation:
         self._plays_until = 0.0
 
     async def run(self, utterances: Sequence[Pcm]) -> None:
-        """Run one turn per utterance. Raises TimeoutError if an answer is not complete within `ANSWER_S`."""
+        """Run one turn per utterance. Raise TimeoutError if an answer is not complete within `ANSWER_S`."""
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(self._listen())
             await self._configure()
@@ -225,7 +225,10 @@ class _Conversation:
             await asyncio.sleep(max(0.0, began + number * path.message_ms / 1000 - loop.time()))
 
     def _log_speech(self, at: float) -> None:
-        """Record in `spoken` that a message with speech was sent at `at`: extend the sentence or start a new one."""
+        """Update `spoken` for a message with speech that was sent at `at`.
+
+        The first message of a sentence adds an entry, and each later message moves the end of that entry.
+        """
         due = at + self._call.path.message_ms / 1000
         if self._sentence_began is None:
             self._sentence_began = at

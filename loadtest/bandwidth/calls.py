@@ -1,4 +1,7 @@
-"""Calls over the network pair: Rejoinder's server in one namespace, callers in the other, and the captured packets."""
+"""Run calls over a virtual Ethernet pair and capture their packets.
+
+Rejoinder's server runs in one network namespace, and the callers run in the other.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +46,17 @@ AUDIO_PATHS = (
 
 @dataclass(frozen=True, slots=True)
 class CapturedCalls:
-    """Logs of calls that ran at the same time, and all their captured packets."""
+    """Logs of calls that ran at the same time, and all packets captured meanwhile."""
 
     calls: tuple[BandwidthCall, ...]
     packets: tuple[Packet, ...]
 
 
 class BandwidthServers:
-    """Two running servers on the network pair, one without and one with TLS. `running_servers` starts them."""
+    """Two running servers, one without and one with TLS, in one of two joined network namespaces.
+
+    `running_servers` starts them. Calls come from the other namespace.
+    """
 
     def __init__(self, pair: Pair, trust: ssl.SSLContext) -> None:
         self._pair = pair
@@ -72,7 +78,7 @@ class BandwidthServers:
 
 @contextmanager
 def running_servers(pair: Pair) -> Iterator[BandwidthServers]:
-    """Start both servers and stop them at the end.
+    """Start a server without TLS and one with TLS in the server's namespace. Stop both when the context ends.
 
     Raises:
         BackendError: A server did not start.
@@ -99,7 +105,7 @@ async def _hold(pair: Pair, paths: Sequence[AudioPath], trust: ssl.SSLContext) -
 
 @contextmanager
 def _server(pair: Pair, port: int, certificate: Path | None) -> Iterator[None]:
-    """Run Rejoinder's server with emulated engines until the context ends. With a certificate the server uses TLS."""
+    """Run Rejoinder's server with emulated engines until the context ends. It uses TLS if `certificate` is given."""
     command = [
         sys.executable,
         "-m",
@@ -134,7 +140,7 @@ def _until_listening(server: subprocess.Popen[bytes], pair: Pair, port: int) -> 
 
 
 def _certificate(folder: Path, address: str) -> Path:
-    """Create a self-signed certificate for `address`, with its key in the same folder. Return its path."""
+    """Create a self-signed certificate for `address`, and its key `key.pem`, in `folder`. Return its path."""
     certificate = folder / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=rejoinder", "-addext", f"subjectAltName=IP:{address}"]

@@ -1,7 +1,7 @@
-"""Packet capture on the network pair: recorded by dumpcap, read by tshark, checked against the interface's counters.
+"""Packet capture on a virtual Ethernet pair: recorded by dumpcap, read by tshark.
 
-If a capture has fewer packets than the interface counted, an error is raised. Lost packets therefore never lower a
-result.
+The number of captured packets is compared with the interface's counters. If the capture has fewer, an error is raised,
+so lost packets never lower a result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from loadtest.bandwidth.formula import NOTHING, NetworkLoad
 from loadtest.bandwidth.netns import Side
 from rejoinder.core.errors import BackendError
 
-# Number of bytes kept of each packet: enough for its headers. The full length is recorded separately.
+# Number of bytes that dumpcap stores of each packet: enough for its headers. The capture file has the full length, too.
 _SNAP = 128
 _BUFFER_MB = 64
 _START_S, _STOP_S, _READ_S = 20.0, 20.0, 120.0
@@ -84,12 +84,12 @@ class CapturedTraffic:
 
     @property
     def all(self) -> NetworkLoad:
-        """IP bytes and number of data packets and acknowledgements together."""
+        """IP bytes and number of packets: data and pure acknowledgements together."""
         return self.data + self.acknowledgements
 
 
 def traffic(packets: Iterable[Packet]) -> CapturedTraffic:
-    """Return the sums of bytes and packets. Packets that open or close a connection are left out."""
+    """Return the sums of bytes and packets over captured packets, without those that open or close a connection."""
     data, acknowledgements, payload = NOTHING, NOTHING, 0
     for packet in packets:
         if packet.handshake:
@@ -104,7 +104,7 @@ def traffic(packets: Iterable[Packet]) -> CapturedTraffic:
 
 @contextmanager
 def capturing(side: Side) -> Iterator[Capture]:
-    """Capture all packets on one end of the network pair while the context lasts.
+    """Capture all packets on one end of the virtual Ethernet pair while the context lasts.
 
     Yields:
         The capture. It is empty until the context ends.

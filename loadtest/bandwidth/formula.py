@@ -43,7 +43,7 @@ class Srtp(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NetworkLoad:
-    """A number of IP bytes (headers included) and of packets. Supports `+`, and `*` by a count."""
+    """A number of IP bytes (headers included) and of packets. Loads can be added, and multiplied by a number."""
 
     ip_bytes: float = 0
     packets: float = 0
@@ -77,15 +77,18 @@ class Tcp:
 
     @property
     def segment(self) -> int:
-        """Maximum number of stream bytes in one packet."""
+        """Maximum number of TCP payload bytes in one packet, for the MTU of 1500."""
         return MTU - self.ip - TCP - TCP_TIMESTAMPS
 
     def message(self, payload: int, *, masked: bool) -> NetworkLoad:
-        """Return the load of one message of `payload` bytes. Set `masked` for a client's message: only clients mask."""
+        """Return the load of one WebSocket message with `payload` bytes.
+
+        Set `masked` for a message from the client: WebSocket masks only these, with 4 bytes more.
+        """
         return self.write(websocket_frame(payload, masked=masked))
 
     def write(self, stream: int) -> NetworkLoad:
-        """Return the load of `stream` bytes of WebSocket frames that are written at once."""
+        """Return the load of `stream` bytes of WebSocket frames that are written to the TCP connection in one call."""
         if self.tls:
             stream += math.ceil(stream / TLS_RECORD_MAX) * TLS_RECORD
         packets = math.ceil(stream / self.segment)
@@ -93,7 +96,7 @@ class Tcp:
 
 
 def websocket_frame(payload: int, *, masked: bool) -> int:
-    """Return the bytes of one WebSocket frame, unfragmented and uncompressed, with `payload` bytes inside."""
+    """Return the number of bytes of one WebSocket frame, unfragmented and uncompressed, with `payload` bytes inside."""
     header = 2 if payload < 126 else 4 if payload < 65_536 else 10
     return header + (WEBSOCKET_MASK if masked else 0) + payload
 
@@ -124,7 +127,7 @@ class Rtp:
         return NetworkLoad(self.overhead + payload, 1)
 
     def constant(self, kbps: float, frame_ms: float) -> NetworkLoad:
-        """Return the load of one second of audio at a constant `kbps`, in frames of `frame_ms` milliseconds."""
+        """Return the load of one second of audio at a bit rate of `kbps`, in frames of `frame_ms` milliseconds."""
         frames = 1000 / frame_ms
         return self.packet(kbps * 1000 / 8 / frames) * frames
 

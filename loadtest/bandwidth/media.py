@@ -1,4 +1,4 @@
-"""Send media streams over the network pair: SRTP in real time, both directions, one UDP port per stream.
+"""Send media streams over a virtual Ethernet pair: SRTP in real time, both directions, one UDP port per stream.
 
 All streams run at the same time in one loop that sends at fixed deadlines. The other end receives and decrypts every
 packet, so that only packets which a listener could play are counted.
@@ -29,10 +29,10 @@ _PROFILES = {
 _OPUS_CLOCK = 48_000
 _PAYLOAD_TYPE = 111
 _VERSION, _EXTENSION_BIT = 0x80, 0x10
-# RFC 8285: the marker of one-byte extensions, their length in 32-bit words, and the (empty) words themselves.
+# Block of RTP header extensions (RFC 8285): marker of the one-byte form, length in 32-bit words, and empty words.
 _EXTENSIONS = struct.pack("!HH", 0xBEDE, (RTP_EXTENSIONS - 4) // 4) + bytes(RTP_EXTENSIONS - 4)
 _TICK_S = 0.02
-# Time for the last packets to arrive, in seconds.
+# Wait in seconds after the end of sending, so that the last packets arrive.
 _DRAIN_S = 0.5
 
 
@@ -63,7 +63,7 @@ class MediaStream:
 
 
 class _Flow:
-    """Sender and receiver of one direction of one stream, with counts of the packets sent and received."""
+    """One direction of a media stream: its sender, its receiver, and the number of packets sent and received."""
 
     def __init__(
         self, source: socket.socket, target: socket.socket, stream: MediaStream, packets: Sequence[bytes]
@@ -83,7 +83,7 @@ class _Flow:
             return
         stamp = number * self._stream.frame_ms * _OPUS_CLOCK // 1000
         first = _VERSION | (_EXTENSION_BIT if self._stream.extensions else 0)
-        # A frame that is not sent gets no sequence number. The time stamp shows the gap (RFC 7587, section 4.2).
+        # A frame that is not sent gets no sequence number. Its absence shows in the time stamp (RFC 7587, section 4.2).
         header = struct.pack("!BBHII", first, _PAYLOAD_TYPE, self.sent & 0xFFFF, stamp & 0xFFFFFFFF, 1)
         body = (_EXTENSIONS if self._stream.extensions else b"") + self._packets[number]
         self._source.send(self._protect.protect(header + body))
@@ -102,7 +102,7 @@ def send_streams(pair: Pair, streams: Sequence[MediaStream]) -> dict[str, tuple[
     """Send all streams at the same time, in real time, and wait for the last packet.
 
     Returns:
-        By the stream's name: (UDP port, start of sending, end of sending). The times are in seconds since the Unix
+        (UDP port, start of sending, end of sending) of each stream, by its name. Times are in seconds since the Unix
         epoch.
 
     Raises:
@@ -140,7 +140,10 @@ def _bound(side: Side, port: int, sockets: list[socket.socket]) -> socket.socket
 
 
 def _run(flows: Sequence[_Flow], seconds: float) -> tuple[float, float]:
-    """Send at fixed deadlines while a thread receives. Return (start, end) in seconds since the Unix epoch."""
+    """Send the packets of all flows at their deadlines for `seconds`, while a thread receives them.
+
+    Return (start, end) of sending in seconds since the Unix epoch.
+    """
     done = threading.Event()
     receiver = threading.Thread(target=_receive, args=(flows, done))
     receiver.start()

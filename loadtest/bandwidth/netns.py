@@ -22,7 +22,7 @@ from pathlib import Path
 from loadtest.bandwidth.formula import MTU
 from rejoinder.core.errors import BackendError, ConfigError
 
-# Required command-line tools, each with its Debian package.
+# Required command-line tools, each with the Debian package that contains it.
 TOOLS = {
     "ip": "iproute2",
     "ethtool": "ethtool",
@@ -39,7 +39,13 @@ _OURS = re.compile(r"rejoinder-(\d+)-(?:caller|server)")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One end of the pair: its namespace, the interface inside it, and the interface's IPv4 address."""
+    """One end of the virtual Ethernet pair.
+
+    Attributes:
+        namespace: Name of the network namespace.
+        interface: Name of the interface inside the namespace.
+        address: IPv4 address of the interface.
+    """
 
     namespace: str
     interface: str
@@ -56,8 +62,8 @@ class Side:
             BackendError: The socket cannot be opened.
         """
         results: list[socket.socket | OSError] = []
-        # The namespace is a property of the thread, and a socket keeps the namespace in which it was opened. So a
-        # short-lived thread switches the namespace, and the calling thread stays in its own.
+        # A network namespace belongs to a thread, and a socket stays in the namespace in which it was opened. Therefore
+        # a short-lived thread enters the namespace and opens the socket, while the calling thread stays in its own.
         thread = threading.Thread(target=_open_socket, args=(self.namespace, kind, results))
         thread.start()
         thread.join()
@@ -76,24 +82,29 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A network pair: the callers' namespace and the server's namespace, joined by a virtual Ethernet cable."""
+    """Two network namespaces joined by a virtual Ethernet pair.
+
+    Attributes:
+        caller: The end with the callers.
+        server: The end with the server.
+    """
 
     caller: Side
     server: Side
 
 
 def missing() -> list[str]:
-    """Return the privileges and tools, in words, that this machine lacks for a network pair. Empty if none."""
+    """Return what this machine lacks to create the namespaces, in words: root or tools. Empty if nothing."""
     tools = [f"{tool} (Debian package {package})" for tool, package in TOOLS.items() if shutil.which(tool) is None]
     return [*(["root"] if os.geteuid() else []), *tools]
 
 
 @contextmanager
 def pair() -> Iterator[Pair]:
-    """Create a network pair, and remove it when the context ends, also after an error.
+    """Create two namespaces and a virtual Ethernet pair. Remove them when the context ends, also after an error.
 
     Yields:
-        The pair, with both interfaces up.
+        The pair of namespaces, with both interfaces up.
 
     Raises:
         ConfigError: The machine lacks root or a tool. The message names what is missing.
@@ -123,7 +134,7 @@ _ENDS = ((1, "caller"), (2, "server"))
 
 
 def _remove_stale() -> None:
-    """Remove the namespaces of earlier runs that were killed before they could clean up."""
+    """Remove the namespaces of earlier runs whose process was killed before it could remove them."""
     for name in _run(["ip", "netns", "list"]).split():
         owner = _OURS.fullmatch(name)
         if owner and not Path(f"/proc/{owner[1]}").exists():
@@ -139,7 +150,8 @@ def _join(caller: Side, server: Side) -> None:
         for link_up in (["lo", "up"], [side.interface, "mtu", str(MTU), "up"]):
             _run(["ip", "-n", side.namespace, "link", "set", *link_up])
         for offload in _OFFLOADS:
-            # Some kernels do not let every offload be changed. The three that matter are checked below.
+            # Some kernels do not let every offload be changed, so a failure is ignored here. The three offloads that
+            # would merge or split packets are checked below.
             subprocess.run(
                 side.command("ethtool", "-K", side.interface, offload, "off"),
                 check=False,
@@ -159,7 +171,8 @@ def _open_socket(namespace: str, kind: socket.SocketKind, results: list[socket.s
     try:
         if ctypes.CDLL(None, use_errno=True).setns(handle, _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        # asyncio turns Nagle's algorithm off only for sockets with an explicit TCP protocol number.
+        # Give TCP as the explicit protocol number. Otherwise asyncio does not turn off Nagle's algorithm for the
+        # socket.
         protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else 0
         results.append(socket.socket(socket.AF_INET, kind, protocol))
     except OSError as error:

@@ -22,7 +22,7 @@ from rejoinder.core.errors import BackendError, ConfigError
 
 FRAME_MS = (20, 40, 60)
 MAX_PACKET = 4000
-# DTX marks an unchanged frame with at most two bytes. RFC 7587, section 3.1.3: such a frame need not be sent.
+# Maximum length in bytes of a packet that DTX need not send: the frame is silent (RFC 7587, section 3.1.3).
 SILENT_BYTES = 2
 _VOIP = 2048
 _SET_BITRATE, _SET_VBR, _SET_DTX = 4002, 4006, 4016

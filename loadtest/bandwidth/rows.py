@@ -1,6 +1,7 @@
 """Measured traffic compared with the formula: one row per session, direction and state.
 
-The state is either the time in which the direction carries speech ("talking"), or the whole call ("conversation").
+The state says which time the row covers: "talking" is the time in which the direction carries speech, "conversation" is
+the whole call.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ State = Literal["talking", "conversation"]
 TOLERANCE = 0.03
 """Maximum relative difference between measurement and formula, in bytes and in packets."""
 
-# A placeholder with the length of a real session key (deployments/transports/realtime_ws.py), so that generated ids
-# have their real length.
+# Placeholder for the session key in event ids. It is as long as a real key (deployments/transports/realtime_ws.py), so
+# that computed event lengths are exact.
 _KEY = "0" * 12
-# Tolerance in seconds between timestamps of one clock that two programs read: the caller and dumpcap.
+# Maximum difference in seconds between the times that the caller and dumpcap record for one message. Both read the same
+# clock, but not at the same moment.
 _CLOCK_TOLERANCE_S = 0.001
 
 
@@ -83,7 +85,7 @@ class SessionKind:
     """Traffic of one measured kind of session.
 
     Attributes:
-        transport: Name of the transport.
+        transport: Name of the transport, such as `WebSocket, TLS` or `SRTP over UDP`.
         name: Label of the audio format in tables.
         rows: Four rows: "up" and "down", each while "talking" and over the whole "conversation".
     """
@@ -112,18 +114,21 @@ class SessionKind:
 
 
 def call_session(call: BandwidthCall, packets: Iterable[Packet], server: str) -> SessionKind:
-    """Return the measured and the computed traffic of one call.
+    """Return the traffic of one call, measured and by formula.
 
-    `packets` is the complete capture, and `server` is the server's IPv4 address.
+    Args:
+        call: Log of the call.
+        packets: The complete capture, which may also contain other calls.
+        server: The server's IPv4 address.
     """
     own = [packet for packet in packets if call.port in (packet.source_port, packet.target_port)]
     up = [packet for packet in own if packet.source != server]
     down = [packet for packet in own if packet.source == server]
     whole = [(call.began, call.ended)]
     tcp = Tcp(tls=call.path.tls)
-    # A packet is captured after its message is written and before the message is read. The log ends a sentence when the
-    # next message is due, and begins an answer when its first event is read. Both times are moved half a message
-    # earlier, so that exactly the packets of the sentence or answer lie between start and end.
+    # The capture sees a packet after the sender wrote its message and before the receiver reads it. `spoken` ends when
+    # the next message is due, and `heard` begins when the first event is read. Moving both times half a message earlier
+    # keeps exactly the packets of the sentence or answer between start and end.
     half = call.path.message_ms / 2000
     speech_spans = [(start - _CLOCK_TOLERANCE_S, end - half) for start, end in call.spoken]
     answer_spans = [(start - half, end) for start, end in call.heard]
@@ -164,13 +169,13 @@ def call_session(call: BandwidthCall, packets: Iterable[Packet], server: str) ->
 def stream_session(
     stream: MediaStream, packets: Iterable[Packet], port: int, began: float, *, server: str
 ) -> SessionKind:
-    """Return the measured and the computed traffic of one media stream.
+    """Return the traffic of one media stream, measured and by formula.
 
-    The caller speaks in the first half of the time, the agent in the second.
+    The caller speaks in the first half of the stream, the agent in the second.
 
     Args:
         stream: The stream that was sent.
-        packets: The complete capture.
+        packets: The complete capture, which may also contain other streams.
         port: The stream's UDP port.
         began: Start of sending, in seconds since the Unix epoch.
         server: The server's IPv4 address.
@@ -194,7 +199,7 @@ def stream_session(
 
 
 def delta_length(wire: AudioFormat, audio: int) -> int:
-    """Return the number of characters in a `response.output_audio.delta` event of our server with `audio` bytes."""
+    """Return the number of characters of Rejoinder's `response.output_audio.delta` event with `audio` audio bytes."""
     stamp = IdStamp(_KEY)
     events = ResponseEvents(stamp("resp"), stamp("item"), None, spoken=True, format=wire)
     event = {"event_id": stamp("event"), **events.audio_delta(b"")} | {"delta": ""}
@@ -203,21 +208,21 @@ def delta_length(wire: AudioFormat, audio: int) -> int:
 
 
 def append_length(wire: AudioFormat, milliseconds: float) -> int:
-    """Return the number of characters in an `input_audio_buffer.append` event with `milliseconds` of audio."""
+    """Return the number of characters of an `input_audio_buffer.append` event with `milliseconds` of audio."""
     return len(APPEND % "") + base64_length(round(wire.rate * wire.sample_bytes * milliseconds / 1000))
 
 
 def _uplink(call: BandwidthCall, tcp: Tcp) -> NetworkLoad:
-    """Return the computed load of one second in which the caller sends audio."""
+    """Return the load, by formula, of the messages that carry one second of audio from the caller."""
     path = call.path
     return tcp.message(append_length(path.wire, path.message_ms), masked=True) * (1000 / path.message_ms)
 
 
 def _downlink(call: BandwidthCall, tcp: Tcp, spans: Sequence[tuple[float, float]]) -> NetworkLoad:
-    """Return the computed load of the server's events that arrived within these (start, end) times.
+    """Return the load, by formula, of the server's events that arrived within the (start, end) times `spans`.
 
-    The length of an audio delta is computed from its audio. The other events keep their measured length, because
-    their number and text depend on the dialogue.
+    The length of an audio delta is computed from its audio. The other events keep their measured length, because their
+    number and text depend on the dialogue.
     """
     within = [message for message in call.received if any(start <= message.at <= end for start, end in spans)]
     lengths = (delta_length(call.path.wire, message.audio) if message.audio else message.length for message in within)
@@ -225,7 +230,7 @@ def _downlink(call: BandwidthCall, tcp: Tcp, spans: Sequence[tuple[float, float]
 
 
 def _audio_s(call: BandwidthCall, spans: Sequence[tuple[float, float]]) -> float:
-    """Return the seconds of audio that the caller sent within these (start, end) times."""
+    """Return the seconds of audio that the caller sent within the (start, end) times `spans`."""
     rate = call.path.wire.rate * call.path.wire.sample_bytes
     sent = (
         message for message in call.sent if any(start <= message.at < end - _CLOCK_TOLERANCE_S for start, end in spans)
@@ -234,7 +239,7 @@ def _audio_s(call: BandwidthCall, spans: Sequence[tuple[float, float]]) -> float
 
 
 def _coded(rtp: Rtp, packets: Sequence[bytes]) -> NetworkLoad:
-    """Return the computed load of RTP packets with these payloads. An empty payload is a frame that was not sent."""
+    """Return the load, by formula, of RTP packets with the payloads `packets`. An empty payload means no packet."""
     return sum((rtp.packet(len(packet)) for packet in packets if packet), NOTHING)
 
 

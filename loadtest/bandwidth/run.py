@@ -1,6 +1,7 @@
 """Entry point of `rejoinder load bandwidth`.
 
-It measures single calls, media streams and many calls at once, and compares them with the latency guide's tables.
+It measures single calls, media streams and many calls at once, and compares the results with the latency guide's
+tables.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from loadtest.bandwidth.tables import (
 
 ReportProgress = Callable[[str], None]
 
-# The audio paths for which many calls are also run at the same time.
+# Audio paths that are also measured with many calls at once: the first two with 20 ms messages and without TLS.
 CONCURRENT_PATHS = tuple(path for path in AUDIO_PATHS if path.message_ms == 20 and not path.tls)[:2]
 
 
@@ -57,11 +58,11 @@ class BandwidthReport:
 
 
 def measure(seconds: float, agents: int, report_progress: ReportProgress) -> BandwidthReport:
-    """Run every measurement on a new network pair and return the report.
+    """Run every measurement on a new virtual Ethernet pair and return the report.
 
     Args:
         seconds: Length of each media stream in seconds.
-        agents: Number of calls to make at the same time for the guide's first server row. 0 skips this part.
+        agents: Number of calls to make at the same time, to check the guide's server table. 0 skips this part.
         report_progress: Called with a line of text when a part begins.
 
     Raises:

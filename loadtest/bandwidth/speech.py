@@ -55,9 +55,9 @@ def caller_side(seconds: float) -> Pcm:
 
 
 def agent_side(seconds: float) -> Pcm:
-    """Return the agent's audio at 48 kHz: zeros in the first half, speech in the second.
+    """Return the agent's audio at 48 kHz: silence in the first half, speech in the second.
 
-    A speech synthesizer adds no room noise, so its silence is digital.
+    The silent samples are 0, because a speech synthesizer adds no room noise.
     """
     spoken = continuous_speech(seconds / 2)
     return np.concatenate([np.zeros_like(spoken), spoken])

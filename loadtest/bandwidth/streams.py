@@ -1,4 +1,4 @@
-"""The media streams to measure, all as SRTP: Opus at the latency guide's rates, with and without DTX, and G.711."""
+"""Media streams to measure, all over SRTP: Opus at the rates of the latency guide, with and without DTX, and G.711."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rejoinder.core.audio.g711 import MU_LAW
 
 KBPS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
 STEREO_KBPS = (64, 96, 128)
-# Rates in kbps that are measured with 60 ms frames, too. Such frames need a third of the headers of 20 ms frames but
+# Opus rates in kbps that are also measured with 60 ms frames. These need a third of the headers of 20 ms frames, but
 # add 40 ms of delay.
 LONG_FRAME_KBPS = (8, 12, 16, 24, 32, 48)
 G711_FRAME_MS = 20
@@ -19,7 +19,9 @@ _G711_RATE = 8_000
 
 
 def streams(seconds: float) -> list[MediaStream]:
-    """Return every stream, encoded, with `seconds` of audio per direction. The caller speaks first, then the agent.
+    """Encode and return every media stream to measure.
+
+    Each direction has `seconds` of audio: the caller speaks in the first half, the agent in the second.
 
     Raises:
         ConfigError: libopus or the recorded speech is missing.

@@ -1,8 +1,9 @@
 """The latency guide's bandwidth tables (section 4.4), compared row by row with the measurements.
 
-The guide's quality rows are codec rates, printed as the bandwidth of an agent. Its server rows are multiplications: 200
-and 500 kbps per agent. Both are compared with the rates of IP packets with headers. If a row's rate is exceeded, the
-result names a configuration that stays within it, or the reason why none does.
+The guide's quality rows are codec rates without headers, printed as the bandwidth of an agent. Its server rows multiply
+the number of agents by 200 kbps (minimum) and 500 kbps (recommended). Both are compared with the rates of IP packets
+with headers. If a rate exceeds its row, the result names a configuration that stays within the row, or says that none
+does.
 """
 
 from __future__ import annotations
@@ -69,14 +70,15 @@ SERVERS = (
 
 @dataclass(frozen=True, slots=True)
 class QualityRow:
-    """Comparison of a per-agent row of the guide with measurements, for one direction while one side speaks.
+    """Comparison of a per-agent row of the guide with measurements of one direction while it carries speech.
 
     Attributes:
         quality: The guide's row.
         coded_kbps: Measured rates without headers at the (lower, upper) end of the row's range, in kilobits per second.
-        measured_kbps: Measured rates of IP packets with headers at the (lower, upper) end of the row's range.
+        measured_kbps: Measured rates of IP packets with headers at the (lower, upper) end of the row's range, in
+            kilobits per second.
         verdict: HOLDS if the measured rate at the upper end is within the row's upper rate, else EXCEEDED.
-        instead: If the row is exceeded, a configuration that stays within it, as text. Else empty.
+        instead: If the row is exceeded, settings that stay within it, as text. Else empty.
     """
 
     quality: PublishedQuality
@@ -97,11 +99,12 @@ class ServerRow:
         session: Name of the session kind.
         projected_mbps: Measured rate of one session times the number of agents, in megabits per second.
         projected_kpps: Packets of one session times the number of agents, in thousands of packets per second.
-        ethernet_mbps: `projected_mbps` plus the Ethernet overhead of every packet.
+        ethernet_mbps: `projected_mbps` plus the Ethernet overhead of every packet, in megabits per second.
         verdict: Comparison of `projected_mbps` with the row's minimum and recommended rate.
         instead: The kind of session with the highest rate that stays within the row. Empty unless the verdict is
             EXCEEDED.
-        measured_mbps: Rate measured with this many calls at the same time. None if they were not made.
+        measured_mbps: Rate in megabits per second, measured with the row's number of calls at the same time. None
+            without that measurement.
         by_formula: True if the session's rate is computed and not measured.
     """
 
@@ -117,14 +120,17 @@ class ServerRow:
 
 
 def quality_rows(sessions: Sequence[SessionKind]) -> list[QualityRow]:
-    """Compare the guide's per-agent rows with the measured Opus streams with 20 ms frames and without DTX, in order."""
+    """Compare the guide's per-agent rows with the measured Opus streams. Return one row for each, in the guide's order.
+
+    The streams have 20 ms frames and no DTX.
+    """
     return [_quality_row(quality, sessions) for quality in QUALITIES]
 
 
 def _quality_row(quality: PublishedQuality, sessions: Sequence[SessionKind]) -> QualityRow:
     ends = (quality.low_kbps, quality.high_kbps)
     rows = [_find(OpusSettings(rate, channels=quality.channels).name, sessions).row("down", "talking") for rate in ends]
-    # The UDP payload contains the RTP and SRTP headers. Subtract all headers to get the codec's own rate.
+    # The measured IP bytes include the IP, UDP, RTP and SRTP headers. Subtract them to get the rate of the codec alone.
     rtp = Rtp()
     coded = [kbps(row.measured.ip_bytes - row.measured.packets * rtp.overhead, row.seconds) for row in rows]
     holds = rows[1].kbps <= quality.high_kbps * (1 + TOLERANCE)
@@ -140,10 +146,11 @@ def _quality_row(quality: PublishedQuality, sessions: Sequence[SessionKind]) -> 
 
 
 def fitting(quality: PublishedQuality) -> str:
-    """Return, as text, the smallest change of the settings that keeps the rate within the row's upper rate.
+    """Return, as text, Opus settings whose rate stays within the upper rate of a per-agent row.
 
     The rate is that of one direction, with headers, by formula. Streams without DTX are tried before DTX, short frames
-    before long ones, and high rates before low ones. If no setting fits, the text gives the rate of the headers alone.
+    before long ones, and high bit rates before low ones. If no setting fits, the text gives the rate of the headers
+    alone.
     """
     for dtx in (False, True):
         for frame_ms in FRAME_MS:
@@ -201,10 +208,10 @@ def _server_row(
 
 
 def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
-    """Compare the guide's server rows with a unit that forwards media between caller and agent, by formula.
+    """Compare the guide's server rows with a media server that forwards audio between caller and agent, by formula.
 
-    Return one row for each configuration in `projected` and each server row. The unit carries four legs of each
-    conversation: two directions on each side.
+    Return one row for each configuration in `projected` and each server row. The media server carries four streams for
+    each conversation: two directions to the caller and two to the agent.
     """
     rows = []
     for row in projected:
@@ -231,14 +238,17 @@ def forwarded_rows(projected: Sequence[Projection]) -> list[ServerRow]:
 
 
 def judge(mbps: float, server: PublishedServer) -> RowVerdict:
-    """Compare a rate in megabits per second with a server row, whose rates may be exceeded by the share `TOLERANCE`."""
+    """Return the verdict on a rate of `mbps` megabits per second for a server row.
+
+    The rate may exceed the minimum or recommended rate of the row by the share `TOLERANCE`.
+    """
     if mbps <= server.minimum * (1 + TOLERANCE):
         return RowVerdict.HOLDS
     return RowVerdict.WITHIN_RECOMMENDED if mbps <= server.recommended * (1 + TOLERANCE) else RowVerdict.EXCEEDED
 
 
 def _instead(server: PublishedServer, transport: str, sessions: Sequence[SessionKind]) -> str:
-    """Describe the kind of session with the highest rate within the row's recommended rate, as text.
+    """Return, as text, the kind of session with the highest rate within the recommended rate per agent of a server row.
 
     Sessions on `transport` are preferred. If no session is within the rate, the text says so.
     """
@@ -274,12 +284,18 @@ class Projection:
 
     @property
     def four_legs_kbps(self) -> float:
-        """Rate of a unit that forwards media between caller and agent, in kbps: two directions on each side."""
+        """Rate of one conversation at a media server between caller and agent, in kilobits per second.
+
+        The server carries four streams: two directions to the caller and two to the agent.
+        """
         return 4 * self.kbps
 
 
 def projections() -> list[Projection]:
-    """Return configurations that are not measured: header extensions, AES-GCM, IPv6 and TURN."""
+    """Return the rates, by formula, of configurations that are not measured.
+
+    They are Opus streams of 24 and 32 kbps with header extensions, alone and with AES-GCM, IPv6 or TURN.
+    """
     paths = (
         ("extensions", Rtp(extensions=12)),
         ("extensions, AES-GCM", Rtp(Srtp.AEAD_AES_128_GCM, extensions=12)),

@@ -4,8 +4,8 @@ Each row of the result is one change of the configuration. Rows are measured one
 drifts. "All on" is therefore measured before the first row and again after the last, and both measurements form the
 baseline.
 
-The clips of a conversation differ more from each other than a technique changes any of them. Their latencies form
-clusters, and the median over all clips jumps between clusters. The cost is therefore computed per clip.
+Latencies differ more from clip to clip than with and without a technique. They form clusters, and the median over all
+clips jumps from one cluster to another. The cost of turning a technique off is therefore computed per clip.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ class AblationRow:
 
     Attributes:
         technique: The technique.
-        spread: Voice-to-voice latency of all answered turns.
-        stages: Statistics of the duration of each stage in these turns, by name of the stage.
+        spread: Statistics of the voice-to-voice latency of all answered turns.
+        stages: Statistics of the milliseconds that each stage adds to these turns, by name of the stage.
         unanswered: Number of turns without an answer.
         premature: Number of replies that started before the caller had finished.
         cost_ms: Mean over the clips of a clip's median latency with the technique off minus its median with all
             techniques on, in milliseconds.
         low_ms: Lower end of the 95% confidence interval of `cost_ms`.
-        high_ms: Upper end of that interval.
+        high_ms: Upper end of the 95% confidence interval of `cost_ms`.
     """
 
     technique: Technique
@@ -113,10 +113,10 @@ class AblationRow:
 
 
 def row(technique: Technique, records: Sequence[TurnRecord], baseline: Sequence[TurnRecord]) -> AblationRow:
-    """Return the result of turning a technique off: compare the turns without it with the baseline.
+    """Return the result of turning a technique off, compared with the baseline.
 
     Args:
-        technique: The technique.
+        technique: The technique that was turned off.
         records: Turns with the technique off.
         baseline: Turns with all techniques on.
 
@@ -154,7 +154,10 @@ def by_clip(records: Sequence[TurnRecord]) -> dict[str, list[float]]:
 def difference(
     without: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]], seed: int = 0
 ) -> tuple[float, float, float]:
-    """Return the mean difference of medians over the common clips, and its 95% bootstrap interval.
+    """Return how much longer latencies are without a technique, and a 95% bootstrap interval.
+
+    The result is the mean, over the clips in both mappings, of the clip's median without minus its median with the
+    technique.
 
     Args:
         without: Latencies without the technique, by clip.
@@ -162,7 +165,7 @@ def difference(
         seed: Seed of the bootstrap.
 
     Returns:
-        The mean difference and both ends of its interval, in the unit of the latencies.
+        (mean difference, lower end, upper end of its interval), in the unit of the latencies.
 
     Raises:
         ValueError: No clip is in both `without` and `baseline`.

@@ -1,8 +1,8 @@
 """Barge-in bench: how fast a reply stops when the caller speaks over it, and what stays in the conversation history.
 
-Callers hold conversations in which each line after the first interrupts the reply to the line before. Their
-loudspeaker is simulated. It stops when the client receives the event that the server detected speech. Emulated engines
-make the replies at a fixed number of characters per second, so the played part of their text is known.
+In each conversation, every line after the first interrupts the reply to the line before. The caller's loudspeaker is
+simulated. It stops when the client receives `input_audio_buffer.speech_started`. The replies come from emulated engines
+that speak a fixed number of characters per second, so the played part of a reply's text is known.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Interruption:
 
     Attributes:
         clip: The clip that interrupts.
-        stop_ms: Time from sending the first frame with speech to the reply's last played sample.
-        frame_ms: Time from the first sample of speech to sending its frame.
-        server_ms: Time from the arrival of the first voice activity window with speech to the end of the reply,
+        stop_ms: Milliseconds from sending the first frame with speech to the reply's last played sample.
+        frame_ms: Milliseconds from the first sample of speech to sending the frame that contains it.
+        server_ms: Milliseconds from the arrival of the first voice activity window with speech to the end of the reply,
             measured by the server. None if the server did not report it.
         heard_s: Seconds of the reply that were played.
-        kept_s: Seconds that it takes to speak `kept`.
+        kept_s: Seconds of audio that the text `kept` has.
         kept: Text of the reply in the conversation history.
-        said: Text of the reply that the server sent.
+        said: Whole text of the reply, as the server sent it.
     """
 
     clip: str
@@ -79,8 +79,8 @@ def script(question: Clip, clips: Sequence[Clip], count: int, offset: int) -> li
         question: First line.
         clips: Clips that interrupt. They are used in order and then repeated.
         count: Number of interruptions.
-        offset: Number of interruptions in the scripts of all earlier callers, so that every caller interrupts at other
-            times.
+        offset: Number of interruptions in the scripts of all earlier callers. It continues their sequence of clips and
+            times, so that callers do not interrupt at the same times.
     """
     numbers = range(offset, offset + count)
     over = [ScriptedLine(clips[number % len(clips)], FIRST_S + number * STEP_S % SPREAD_S) for number in numbers]
@@ -88,9 +88,9 @@ def script(question: Clip, clips: Sequence[Clip], count: int, offset: int) -> li
 
 
 def interruptions(dialogue: ScriptedCaller) -> list[Interruption]:
-    """Return the interruptions of a finished conversation that stopped a reply, in order. Empty if none did.
+    """Return the interruptions of a finished conversation, in order.
 
-    Lines that did not stop the previous line's reply are left out.
+    Lines that did not stop the reply to the previous line are left out.
     """
     stopped = []
     for turn, interrupting in pairwise(dialogue.turns):
@@ -133,12 +133,15 @@ class Stops:
     late_ms: float = 0.0
 
     def spreads(self) -> dict[str, Spread]:
-        """Return statistics of the times, in milliseconds, from the caller's speech to the reply's last played sample.
+        """Return statistics of how long the interrupted replies took to stop, in milliseconds, by name.
 
-        By name: the time from the first frame with speech, the time from the first sample of speech, and two parts of
-        the former. One part is in the server, from the arrival of the first voice activity window with speech. The
-        other part is the network in both directions and the speech before that window. A time that was never
-        measured is left out.
+        - `first frame to silence`: from sending the first frame with speech to the reply's last played sample.
+        - `first sample to silence`: from the first sample of speech to the reply's last played sample.
+        - `of it: in the server, ...`: the server's part of the first time, from the first voice activity window with
+          speech.
+        - `of it: before that window, ...`: the rest of the first time, in the network and before that window.
+
+        A time that was never measured is left out.
         """
         server = [each.server_ms for each in self.found if each.server_ms is not None]
         rest = [each.stop_ms - each.server_ms for each in self.found if each.server_ms is not None]

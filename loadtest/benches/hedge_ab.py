@@ -1,7 +1,7 @@
 """A/B comparison of hedging off and on, with the same arrivals and the same replicas.
 
-Latency is measured from the scheduled arrival to the first token, so that waiting to be sent counts. Arrivals do not
-wait for answers. The schedule is Poisson, drawn once from a seed.
+Latency is measured from a request's scheduled arrival to its first token, so a late send counts as latency. Arrivals do
+not wait for answers. The schedule is Poisson, drawn once from a seed.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class HedgeArm:
     def quantile(self, share: float) -> float:
         """Return the quantile at `share` (0 to 1) of the time to first token, in milliseconds.
 
-        It is the nearest rank over all requests. Unanswered requests rank last and have an infinite time.
+        It is the nearest rank over all requests. Unanswered requests rank last, with an infinite time.
         """
         ordered = sorted(self.ttft_ms) + [math.inf] * self.unanswered
         return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
@@ -114,7 +114,7 @@ class HedgeArm:
 
 @dataclass(frozen=True, slots=True)
 class HedgeComparison:
-    """Results of a case with hedging off and on."""
+    """Results of one case, sent once with hedging off and once with hedging on."""
 
     case: HedgeCase
     off: HedgeArm
@@ -127,7 +127,10 @@ class HedgeComparison:
 
     @property
     def holds(self) -> bool:
-        """True if the case's rule for passing is met, with at most `MOST_EXTRA` hedges per request."""
+        """True if the case passes: its rule `bar` is met, with at most `MOST_EXTRA` hedges per request.
+
+        The rules on the median also require that hedging leaves no more requests unanswered.
+        """
         within_budget = self.on.extra <= MOST_EXTRA
         if self.case.bar == "tail":
             return self.fall >= LEAST_FALL and within_budget

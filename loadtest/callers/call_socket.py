@@ -1,6 +1,6 @@
 """WebSocket connection of a caller: the OpenAI Realtime protocol over picows.
 
-The session is configured before the caller sends audio.
+`dial` connects and configures the session. The caller sends audio only after that.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ class CallSocket(WSListener):
     """WebSocket connection of one call.
 
     Attributes:
-        participant: The caller, or None until `begin`.
-        sent: Number of messages sent at deadlines.
-        bytes_sent: Payload bytes of these messages.
+        participant: The caller that `begin` has set, or None before.
+        sent: Number of messages that `send_frame` has sent.
+        bytes_sent: Payload bytes of the messages that `send_frame` has sent.
         bytes_received: Payload bytes of all frames received.
         rtts_s: Round-trip times of the answered pings, in seconds.
         lost: True once the connection has ended.
-        cause: Reason for the end of the connection, in words. It is of use only if `lost` is true.
+        cause: Reason for the end of the connection, in words. Valid only if `lost` is true.
         ready: Future that completes when the server confirms the session. It fails with ConnectionError if the server
             reports an error or closes the connection.
     """
@@ -111,15 +111,15 @@ class CallSocket(WSListener):
         self._blocked_since: float | None = None
         self._last_sent_due = 0.0
 
-    # -- callbacks of picows ---------------------------------------------------------------------------------------
+    # -- callbacks that picows calls -------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Configure the session."""
+        """Send the `session.update` event that configures the session."""
         self._transport = transport
         transport.send(WSMsgType.TEXT, self._configure)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Handle one frame: an event or a fragment of an event, a ping, a pong or a close."""
+        """Handle one WebSocket frame: an event or a fragment of an event, a ping, a pong or a close."""
         arrived = time.monotonic()
         kind = frame.msg_type
         payload = frame.get_payload_as_bytes()
@@ -140,26 +140,26 @@ class CallSocket(WSListener):
             self._handle_event(payload, arrived)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """Report the lost connection."""
+        """Mark the connection as lost, let `ready` fail if it has not completed, and call `on_lost`."""
         self.lost = True
         if not self.ready.done():
             self.ready.set_exception(ConnectionError("the server closed the connection before the session started"))
         self._on_lost(self)
 
     def pause_writing(self) -> None:
-        """Note that the send buffer is full."""
+        """Record when the send buffer became full. `send_frame` disconnects a call that stays blocked."""
         self._blocked_since = time.monotonic()
 
     def resume_writing(self) -> None:
-        """Note that the send buffer has room again."""
+        """Record that the send buffer has room again."""
         self._blocked_since = None
 
-    # -- interface of the generator --------------------------------------------------------------------------------
+    # -- methods for the load generator ----------------------------------------------------------------------------
 
     def send_frame(self, due: float) -> int:
         """Send the participant's messages for the deadline `due` and return their number.
 
-        A call whose server has read nothing for `WRITE_STALL_S` is disconnected.
+        Disconnect the call if the send buffer has been full for more than `WRITE_STALL_S`.
         """
         participant, transport = self.participant, self._transport
         if participant is None or transport is None or self.lost:
@@ -176,9 +176,9 @@ class CallSocket(WSListener):
         return len(messages)
 
     def overdue_frames(self, now: float) -> int:
-        """Return the number of frames that are due by `now` and that a late pacer has not sent.
+        """Return the number of frames that were due by `now` and have not been sent, because the pacer is late.
 
-        It is 0 while the caller is muted.
+        The result is 0 while the caller is muted.
         """
         return int((now - self._last_sent_due) / FRAME_S) if self._last_sent_due else 0
 
@@ -188,7 +188,7 @@ class CallSocket(WSListener):
             self._transport.send_ping(str(time.monotonic_ns()).encode())
 
     def send_event(self, message: bytes) -> None:
-        """Send an event that is not paced audio, such as a truncation."""
+        """Send an event at once, outside the pacing of audio frames, for example a truncation."""
         if self._transport and not self.lost:
             self._transport.send(WSMsgType.TEXT, message)
 
@@ -197,7 +197,7 @@ class CallSocket(WSListener):
         self.participant = participant
 
     async def close(self) -> None:
-        """Send a close frame and wait up to 1 s for the server to disconnect. Then disconnect."""
+        """Send a close frame, wait up to 1 s for the server to disconnect, and else disconnect."""
         if self._transport is None:
             return
         self._transport.send_close(picows.WSCloseCode.OK)

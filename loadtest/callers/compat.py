@@ -1,7 +1,7 @@
-"""Every use of a private name of a third-party package in the load generator, in one module.
+"""All uses of private names of third-party packages in the load generator.
 
-The load generator must not import `deployments`, whose own module is `deployments/serving/compat.py`. The contract
-tests of both are in `tests/deployments/serving/test_compat.py`. The uses were checked with the versions in
+`deployments/serving/compat.py` has the uses in `deployments`, which the load generator must not import. Contract tests
+for both modules are in `tests/deployments/serving/test_compat.py`. The uses were checked with the versions in
 constraints.txt.
 """
 
@@ -11,13 +11,14 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
 
 async def ping(connection: AsyncRealtimeConnection) -> float:
-    """Send a WebSocket ping and return the round trip time in seconds.
+    """Send a WebSocket ping and return the round-trip time in seconds.
 
-    The OpenAI client has no method for pings. This function uses the websockets connection in its `_connection`.
+    The OpenAI client has no method for pings. This function uses the websockets connection in its private
+    `_connection`.
 
     Source: https://github.com/openai/openai-python/blob/v3.54.0/src/openai/resources/realtime/realtime.py
 
     Raises:
-        ConnectionClosed: If the connection closes before the pong comes.
+        ConnectionClosed: The connection closes before the pong arrives.
     """
     return await (await connection._connection.ping())

@@ -1,8 +1,8 @@
 """A simulated loudspeaker: it computes which audio of a reply is played at which time.
 
-Playback starts with the first audio and runs in real time. It stalls while no audio is left and continues with the next
-audio, so each received chunk has an interval in which it is played. A flush drops the audio that has not been played.
-Audio that arrives after a flush is played normally: the server resumes a reply that only a noise interrupted.
+Playback starts with the first received audio and runs in real time. It stalls while no audio is left and continues with
+the next audio, so every chunk has its own playback time. A flush drops the audio that has not been played. Audio that
+arrives after a flush is played normally, because the server resumes a reply that only a noise interrupted.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Loudspeaker:
 
     @property
     def ends_at(self) -> float:
-        """Time at which all received audio has been played or flushed, or 0 if no audio was received."""
+        """Time at which playback of all received audio ends or was stopped by a flush. 0 if no audio was received."""
         return self._ends_at
 
     def playing(self, now: float) -> bool:
@@ -60,7 +60,7 @@ class Loudspeaker:
         return now < self.ends_at
 
     def played_s(self, now: float) -> float:
-        """Return how many seconds of audio have been played by `now`."""
+        """Return the seconds of audio that have been played by `now`."""
         return sum(min(max(0.0, now - chunk.at), _seconds(chunk.pcm)) for chunk in self._chunks)
 
     def audible_at(self, from_s: float = 0.0) -> float | None:
@@ -83,11 +83,11 @@ class Loudspeaker:
 
     @property
     def received(self) -> bytes:
-        """All audio that has been received and not flushed."""
+        """All received audio, without the parts that a flush has dropped."""
         return b"".join(chunk.pcm for chunk in self._chunks)
 
     def heard(self) -> list[PlayedChunk]:
-        """Return the chunks that have been or will be played, cut where playback was flushed."""
+        """Return the chunks of audio that have been or will be played. A flush has removed or shortened the others."""
         return list(self._chunks)
 
 

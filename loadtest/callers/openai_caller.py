@@ -30,7 +30,7 @@ LATENESS_LIMIT_MS = 5.0
 delay and not the server's."""
 
 PING_PERIOD_S = 0.5
-# The server normally confirms the session at once.
+# Time limit in seconds for the confirmation of the session. The server normally confirms at once.
 SETUP_TIMEOUT_S = 10.0
 MODEL = "rejoinder"
 
@@ -79,14 +79,14 @@ class HeldCall:
 
     Attributes:
         dialogue: The caller, with the records of its turns.
-        lateness_s: Delay of each frame after its deadline, in seconds.
+        lateness_s: Delay of each sent frame after its deadline, in seconds.
     """
 
     dialogue: ScriptedCaller
     lateness_s: list[float] = field(default_factory=list)
 
     def lateness_ms(self) -> tuple[float, float]:
-        """Return the 99th percentile (nearest rank) and the maximum of the lateness in milliseconds."""
+        """Return (99th percentile by nearest rank, maximum) of the frames' delays, in milliseconds."""
         if not self.lateness_s:
             return 0.0, 0.0
         p99 = np.percentile(self.lateness_s, 99, method="inverted_cdf")
@@ -131,7 +131,10 @@ async def talk(
 async def _send_frames(
     connection: AsyncRealtimeConnection, call: HeldCall, on_turn: Callable[[TurnRecord], None]
 ) -> None:
-    """Send a frame at every deadline until the conversation is finished or the connection is lost."""
+    """Send a microphone frame at every deadline until the conversation is finished or the connection is lost.
+
+    Call `on_turn` with the record of each turn when it is over.
+    """
     clock = asyncio.get_running_loop().time
     caller, reported = call.dialogue, 0
     while not caller.finished:
@@ -142,7 +145,7 @@ async def _send_frames(
         try:
             await connection.input_audio_buffer.append(audio=audio)
         except ConnectionClosed:
-            return  # `_receive_events` records the reason
+            return  # the connection is lost; `_receive_events` records why
         call.lateness_s.append(clock() - due)
         if reported < caller.closed:
             for record in caller.records()[reported : caller.closed]:
@@ -151,7 +154,7 @@ async def _send_frames(
 
 
 async def _receive_events(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> None:
-    """Pass events to the caller until the connection is lost. Send the truncations that it returns."""
+    """Pass server events to the caller until the connection is lost. Send the truncation commands that it returns."""
     clock = asyncio.get_running_loop().time
     try:
         while True:
@@ -176,7 +179,7 @@ async def _ping(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> 
             await asyncio.sleep(PING_PERIOD_S)
             caller.round_trip(await ping(connection))
     except ConnectionClosed:
-        return  # `_receive_events` records the reason
+        return  # the connection is lost; `_receive_events` records why
 
 
 @asynccontextmanager
@@ -214,12 +217,12 @@ def _refusal(url: str, error: OSError | TimeoutError | InvalidHandshake) -> Rejo
 def _seconds(retry_after: str | None) -> float:
     try:
         return float(retry_after or 1)
-    except ValueError:  # the header may also be a date
+    except ValueError:  # Retry-After may also be a date, which is not parsed
         return 1.0
 
 
 async def _configure(connection: AsyncRealtimeConnection) -> None:
-    """Configure the session as in `SESSION`. Raise BackendError if the server rejects it or does not confirm it."""
+    """Configure the session as in `SESSION`. Raise BackendError if the server rejects or does not confirm it."""
     await connection.session.update(session=SESSION)
     try:
         async with asyncio.timeout(SETUP_TIMEOUT_S):

@@ -1,8 +1,8 @@
-"""A simulated playout buffer: the playback times of a reply, without keeping its audio.
+"""A simulated playout buffer: it computes when a reply is played, without keeping the reply's audio.
 
-Playback starts when the buffer holds `buffer_s` of audio and runs in real time. If no audio is left, playback stalls;
-that is an underrun, and its length is recorded. Only the audio up to the first audible sample is decoded. For the rest,
-its length suffices.
+Playback starts when the buffer holds `buffer_s` seconds of audio, and runs in real time. If no audio is left, playback
+stalls. This is an underrun, and its length is recorded. Audio is decoded only up to the first audible sample. After
+that, the length of the audio suffices.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class BufferedReply:
     """One response as the caller hears it. All times are in seconds on the caller's clock.
 
     Attributes:
-        key: Identifier of the response.
-        item_id: Identifier of the conversation item with the audio.
+        key: Id of the response.
+        item_id: Id of the conversation item with the audio.
         began_at: Time at which playback starts, or None if no audio was received.
         audible_at: Time at which the first audible sample is played, or None if there is none so far.
         ends_at: Time at which all received audio has been played.
@@ -30,8 +30,8 @@ class BufferedReply:
         report: The `rejoinder` field of `response.done`, or None.
         cut_at: Time at which the caller silenced the reply, or None.
         underruns: Number of underruns.
-        stalled_s: Silence inside the reply in seconds: underruns and interruptions that were resumed.
-        deltas: For each delta, its position in the audio and the time at which it is played, in seconds.
+        stalled_s: Silence inside the reply in seconds, from underruns and from cuts after which it was resumed.
+        deltas: (position in the audio, time at which it is played) of each received piece of audio, in seconds.
     """
 
     key: str
@@ -60,13 +60,13 @@ class BufferedReply:
         if not isinstance(from_ms, int | float):
             return None
         from_s = max(0.0, from_ms / 1000)
-        # Half a millisecond of tolerance, because the positions are sums of rounded lengths.
+        # Half a millisecond of tolerance, because the positions of the deltas are sums of rounded lengths.
         start, at = next(pair for pair in reversed(self.deltas) if pair[0] <= from_s + 0.0005)
         return max(self.audible_at, at + from_s - start)
 
     @property
     def over_at(self) -> float | None:
-        """Time at which the reply was played to its end or cut, or None while it may still grow.
+        """Time at which the reply was played to its end or cut. None while more audio may arrive.
 
         It is also None for a reply that was cancelled before any audio, because the server may then answer again.
         """
@@ -77,7 +77,7 @@ class BufferedReply:
         return None if self.done_at is None else max(self.done_at, self.ends_at)
 
     def playing(self, now: float) -> bool:
-        """Return True if playback has started and is not over at `now`, stalls included."""
+        """Return True from the start of playback until the reply is over, stalls included."""
         return self.began_at is not None and self.began_at <= now and (self.over_at is None or self.over_at > now)
 
     def cut(self, now: float) -> None:
@@ -86,12 +86,12 @@ class BufferedReply:
         self.cut_at = now
 
     def resume(self, now: float) -> None:
-        """Continue the playback of a cut reply at `now`, at the position at which it was cut."""
+        """Continue the playback of a cut reply at `now`, from the position at which it was cut."""
         self.stalled_s += now - (self.cut_at or now)
         self.ends_at, self.cut_at = now, None
 
     def hang_up(self, now: float) -> None:
-        """Mark the reply as cut if the caller, who hangs up at `now`, was hearing it.
+        """Mark the reply as cut at `now` if it is playing when the caller hangs up.
 
         A reply that is stalled at `now` is not marked, so it counts as incomplete.
         """
@@ -99,14 +99,14 @@ class BufferedReply:
             self.cut_at = now
 
     def played_s(self, now: float) -> float:
-        """Return how many seconds of audio have been played by `now`."""
+        """Return the seconds of audio that have been played by `now`."""
         if self.began_at is None:
             return 0.0
         return max(0.0, min(self.received_s, now - self.began_at - self.stalled_s))
 
 
 class PlayoutBuffer:
-    """Player of one caller's replies."""
+    """Simulated player of one caller's replies. It updates the playback times in their `BufferedReply`."""
 
     def __init__(self, wire: AudioFormat, buffer_s: float) -> None:
         """Create a player.
@@ -120,7 +120,7 @@ class PlayoutBuffer:
         self._bytes_a_second = wire.rate * wire.sample_bytes
 
     def play(self, reply: BufferedReply, delta: str, now: float) -> None:
-        """Queue audio of a reply.
+        """Queue audio of a reply. If the caller had silenced the reply, playback resumes.
 
         Args:
             reply: The reply, whose fields are updated.
@@ -131,7 +131,8 @@ class PlayoutBuffer:
             reply.resume(now)
         length_s = (len(delta) // 4 * 3 - delta.count("=", -2)) / self._bytes_a_second
         if reply.began_at is None:
-            # Assume that the rest of the buffer arrives in real time. The wire usually delivers it faster.
+            # The first piece of audio may be shorter than the buffer. Assume that the rest arrives in real time,
+            # although the server usually sends faster.
             reply.began_at = now + max(0.0, self._buffer_s - length_s)
             reply.ends_at = reply.began_at
         elif now > reply.ends_at:
@@ -145,7 +146,10 @@ class PlayoutBuffer:
         reply.received_s += length_s
 
     def _audible(self, delta: str, plays_at: float) -> float | None:
-        """Return the time of a delta's first audible sample, or None. Playback of the delta starts at `plays_at`."""
+        """Return the time at which the first audible sample of `delta` is played. None if all of it is silent.
+
+        Playback of `delta` (base64-encoded audio) starts at `plays_at`.
+        """
         audio = binascii.a2b_base64(delta)
         pcm = self._wire.law.decode(audio) if self._wire.law else audio
         index = first_audible(pcm16_to_float(pcm), self._wire.rate)

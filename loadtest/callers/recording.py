@@ -15,9 +15,9 @@ from rejoinder.core.errors import ConfigError
 def save(caller: ScriptedCaller, directory: Path) -> list[Path]:
     """Write the recording of a conversation as WAV files and return their paths.
 
-    `reply-01.wav` and so on contain all audio of a reply that was not flushed. `conversation.wav` has the caller in the
-    left channel and the played replies in the right channel, on the client's timeline. `directory` is created if it
-    does not exist.
+    `reply-01.wav`, `reply-02.wav` and so on contain the audio of each reply, without audio that was flushed.
+    `conversation.wav` has the caller in the left channel and the played replies in the right one, on the client's
+    timeline. `directory` is created if it does not exist.
 
     Raises:
         ConfigError: The directory cannot be written.

@@ -1,16 +1,16 @@
 """A scripted caller as a pure state machine: server events with arrival times in, frames and commands out.
 
-The caller speaks its lines in order. The next line starts one think time after the reply to the previous line was
-played to its end. A barge-in line starts a given time after that reply's playback started. Otherwise the microphone
-sends silence.
+The caller speaks its lines in order, and the microphone sends silence between them. A line normally starts one think
+time after the reply to the previous line was played to its end. A barge-in line starts a given time after playback of
+that reply began.
 
 The client behaves like a real one. When the server detects speech while a reply plays, the client stops the playback
 and reports how much of the reply was played. If the speech was only noise, the server resumes the reply and the client
 continues the playback.
 
 One line is one turn, and one turn has one reply: the reply to the last utterance that the server detected in the line.
-If the server took a pause inside the line for its end, the reply to the first part is premature. Premature replies are
-counted but not measured.
+If the server mistook a pause inside the line for its end, the reply to the first part is premature. Premature replies
+are counted but not measured.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class ScriptedLine:
 
     Attributes:
         clip: The clip.
-        barge_in_s: Start of the line in seconds after playback of the previous line's reply started. None waits for
-            the end of that reply.
+        barge_in_s: Start of the line in seconds after playback of the previous line's reply started. With None the
+            caller waits for the end of that reply.
     """
 
     clip: Clip
@@ -118,7 +118,7 @@ class ScriptedCaller:
         self._speech_detected = False
         self._newest_item = ""
 
-    # -- speaking ----------------------------------------------------------------------------------------------------
+    # -- speaking: the frames that the caller sends ------------------------------------------------------------------
 
     def next_frame(self) -> bytes:
         """Return the 20 ms of PCM to send at `microphone.due`. Start the next line if it is due."""
@@ -133,12 +133,12 @@ class ScriptedCaller:
 
     @property
     def closed(self) -> int:
-        """Number of turns, from the first, whose records are final: the reply was played to its end, or timed out."""
+        """Number of turns whose records are final, counted from the first: their reply was played or timed out."""
         return next((count for count in range(len(self._turns), 0, -1) if self._turns[count - 1] in self._over), 0)
 
     @property
     def finished(self) -> bool:
-        """True if the conversation is over and no further frame is due."""
+        """True if the conversation is over, so that no further frame is to be sent."""
         if self.behavior.leaves and len(self._turns) == len(self.lines) and self._answers_last():
             return True
         if self.closed < len(self.lines):
@@ -146,12 +146,12 @@ class ScriptedCaller:
         return not self.lines or self.microphone.due >= self._over[self._turns[-1]] + LINGER_S
 
     def _answers_last(self) -> bool:
-        """Return True if the reply to the last line has started to play and all earlier replies are done."""
+        """Return True if playback of the reply to the last line has started and all earlier replies are complete."""
         reply = self._turns[-1].reply if self._turns else None
         return reply is not None and reply.playback.began_at is not None and self._settled(self._turns[-1])
 
     def _next_line_at(self) -> float | None:
-        """Return the time at which the next line starts, or None if it is unknown or no line is left."""
+        """Return the time at which the next line starts. None if no line is left or the time is not known yet."""
         if len(self._turns) == len(self.lines):
             return None
         if not self._turns:
@@ -167,7 +167,7 @@ class ScriptedCaller:
         return due
 
     def _close(self, turn: ScriptedTurn, now: float) -> None:
-        """Close the turn if its reply was played to its end or the timeout has passed."""
+        """Close the turn if its reply was played to its end, or if no reply came within the timeout."""
         reply = turn.reply
         if reply and reply.done_at is not None and not reply.cut and not self._speech_detected and self._settled(turn):
             over = max(reply.done_at, reply.playback.ends_at, turn.speech_ends)
@@ -180,14 +180,17 @@ class ScriptedCaller:
             self._over[turn] = now
 
     def _settled(self, turn: ScriptedTurn) -> bool:
-        """Return True if all replies to earlier lines are done, so that their outcomes are final."""
+        """Return True if all replies to lines before `turn` are complete.
+
+        The outcomes of those lines are then final.
+        """
         earlier = self._turns[: self._turns.index(turn)]
         return all(reply.done_at is not None for other in earlier for reply in other.replies.values())
 
-    # -- server events -----------------------------------------------------------------------------------------------
+    # -- handling events from the server -----------------------------------------------------------------------------
 
     def take(self, event: ServerEvent, now: float) -> Truncate | None:
-        """Handle a server event that arrived at `now`. Return a command that the client must send at once, or None."""
+        """Handle a server event that arrived at `now`. Return the truncation to send at once, or None."""
         match event:
             case SpeechStarted():
                 self._speech_detected = True
@@ -208,7 +211,7 @@ class ScriptedCaller:
         return None
 
     def round_trip(self, seconds: float) -> None:
-        """Record the round-trip time of a ping in seconds."""
+        """Record the round-trip time of a ping, in seconds, for the current turn."""
         if self._turns:
             self._turns[-1].rtts_s.append(seconds)
 
@@ -230,10 +233,13 @@ class ScriptedCaller:
             case ResponseDone(response=response) if response.id in self._replies:
                 self._note_done(self._replies[response.id], event, now)
             case _:
-                pass  # a turn's record needs nothing from the other events
+                pass  # other events do not contribute to a turn's record
 
     def _add_utterance(self, item_id: str, end_ms: int) -> None:
-        """Assign an utterance that ended at `end_ms` of the stream to the last line that started before that time."""
+        """Assign a detected utterance to the last line that started before the utterance ended.
+
+        `end_ms` is its end in milliseconds of the microphone's stream.
+        """
         end = end_ms * WIRE_RATE // 1000
         turn = next((turn for turn in reversed(self._turns) if turn.spoken.start < end), None)
         if turn:
@@ -241,12 +247,12 @@ class ScriptedCaller:
         self._newest_item = item_id
 
     def _remove_utterance(self) -> None:
-        """Remove the newest utterance, which the server has discarded as noise."""
+        """Remove the newest utterance from its turn, because the server has discarded it as noise."""
         for turn in self._turns:
             turn.items = [item for item in turn.items if item != self._newest_item]
 
     def _note_resumed(self, reply: ReceivedReply) -> None:
-        """Undo the interruption of a reply whose audio the server resumes."""
+        """If the reply was interrupted, undo the interruption: the server sends more of its audio."""
         if reply.cut:
             reply.cut = False
             for turn in self._turns:
@@ -272,12 +278,12 @@ class ScriptedCaller:
                 self._detach(reply)
 
     def _detach(self, reply: ReceivedReply) -> None:
-        """Remove from its turn a response that answers no turn according to the server, such as an apology."""
+        """Remove a response from its turn. The server reports that it answers no turn, for example an apology."""
         for turn in self._turns:
             turn.replies = {item: other for item, other in turn.replies.items() if other is not reply}
 
     def _silence_playback(self, now: float) -> Truncate | None:
-        """Stop the reply that plays and return the truncation to send. Return None if no reply plays."""
+        """Stop the reply that is playing and return the truncation to send. Return None if no reply is playing."""
         playing = next((reply for reply in self._replies.values() if reply.playback.playing(now)), None)
         if playing is None:
             return None
@@ -290,23 +296,23 @@ class ScriptedCaller:
             cut.stop_s = now - latest.speech_begins
         return Truncate(playing.item_id, int(played_s * 1000))
 
-    # -- results -----------------------------------------------------------------------------------------------------
+    # -- results of the conversation ---------------------------------------------------------------------------------
 
     @property
     def replies(self) -> list[ReceivedReply]:
-        """Every response with audio, in order."""
+        """Every response with audio, in the order in which the server created them."""
         return [reply for reply in self._replies.values() if reply.playback.began_at is not None]
 
     @property
     def turns(self) -> Sequence[ScriptedTurn]:
-        """The turns of all lines that were started, in order."""
+        """Turns of the lines that the caller has started to speak, in order."""
         return self._turns
 
     def records(self, run: int = 1) -> list[TurnRecord]:
-        """Return one record for each line, in order. Lines that were not reached are unanswered.
+        """Return one record for each line, in order. Lines that the caller never started are unanswered.
 
         Args:
-            run: Number of the repetition, from 1.
+            run: Number of the repetition, from 1, to note in the records.
         """
         last = len(self._turns) - 1
         begun = [turn.record(self._transcripts, number == last, run) for number, turn in enumerate(self._turns)]
@@ -315,6 +321,6 @@ class ScriptedCaller:
 
 
 def _history_text(event: ResponseDone) -> str:
-    """Return the text of a response's items in the conversation history."""
+    """Return the text that the conversation history keeps of a response, from its `response.done` event."""
     items = [item for item in event.response.output or [] if isinstance(item, AssistantMessage)]
     return "".join(part.transcript or part.text or "" for item in items for part in item.content or [])

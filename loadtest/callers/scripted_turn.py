@@ -49,10 +49,10 @@ class ScriptedTurn:
     Attributes:
         microphone: The caller's microphone.
         spoken: The clip and its position in the microphone's stream.
-        items: Identifiers of the utterances that the server detected in the line, in order.
-        replies: Replies, by the identifier of the utterance that they answer.
-        stop_s: Seconds from the interruption's first sample of speech to the end of this turn's reply. None without an
-            interruption.
+        items: Ids of the utterances that the server detected in the line, in order.
+        replies: Replies, by the id of the utterance that they answer.
+        stop_s: Seconds from the first speech of the next line, which interrupts this turn's reply, to the end of the
+            reply's playback. None without an interruption.
         rtts_s: Round-trip times of the pings during the turn, in seconds.
         given_up: True after the timeout. A reply that starts later does not belong to the turn.
     """
@@ -81,11 +81,11 @@ class ScriptedTurn:
         return self.microphone.scheduled(self.spoken.start + self.spoken.clip.speech_end - 1)
 
     def outcome(self, latest: bool) -> TurnOutcome:
-        """Return the outcome so far. `latest` is True if the caller has started no later line."""
+        """Return the outcome of the turn so far. `latest` is True if the caller has not started a later line."""
         reply = self.reply
         if reply is None or reply.playback.began_at is None:
             return TurnOutcome.UNANSWERED
-        if reply.cut:  # the next line interrupted it, or the rest of the same line, which then has no answer
+        if reply.cut:  # interrupted by a later line, or by the rest of its own line, which then has no answer
             return TurnOutcome.UNANSWERED if latest else TurnOutcome.INTERRUPTED
         if reply.failed or reply.done_at is None:
             return TurnOutcome.FAILED
@@ -95,9 +95,9 @@ class ScriptedTurn:
         """Return the record of the turn.
 
         Args:
-            transcripts: Transcripts, by the utterance's identifier.
-            latest: True if the caller has started no later line.
-            run: Number of the repetition, from 1.
+            transcripts: Transcripts of the caller's speech, by the utterance's id.
+            latest: True if the caller has not started a later line.
+            run: Number of the repetition, from 1, to note in the record.
         """
         clip, outcome = self.spoken.clip, self.outcome(latest)
         reference = clip.expected or ""
@@ -115,7 +115,7 @@ class ScriptedTurn:
         return self._timed(self._answered(record, self.reply), self.reply)
 
     def _answered(self, record: TurnRecord, reply: ReceivedReply) -> TurnRecord:
-        """Return the record with the reply's text and the server's report."""
+        """Return a copy of the record with the reply's text, its token counts and the server's report."""
         report = reply.report or ServerReport()
         return replace(
             record,
@@ -130,7 +130,7 @@ class ScriptedTurn:
         )
 
     def _timed(self, record: TurnRecord, reply: ReceivedReply) -> TurnRecord:
-        """Return the record with the latency and its stages, if the turn was answered."""
+        """Return a copy of the record with its latency and stages. Return it unchanged if the turn was not answered."""
         report = reply.report or ServerReport()
         audible_at = reply.playback.audible_at((report.answer_from_ms or 0.0) / 1000)
         if not record.ok or audible_at is None:
@@ -140,7 +140,10 @@ class ScriptedTurn:
         return replace(record, voice_to_voice_ms=voice_to_voice_ms, stages_ms=shares)
 
     def _shift_ms(self, report: ServerReport) -> float:
-        """Return the ms from the true end of speech to the server's end of speech, by the deadlines of their frames."""
+        """Return the milliseconds from the true end of speech to the end that the server detected.
+
+        Both ends count as the deadline of the frame that contains them. The result is 0 if the server reported no end.
+        """
         if report.speech_end_ms is None:
             return 0.0
         last = max(0, round(report.speech_end_ms * WIRE_RATE / 1000) - 1)

@@ -5,10 +5,10 @@ pauses, and speaks again, until its call ends.
 
     WAITING --think time--> SPEAKING --last frame--> AWAITING --reply played, cut or timed out--> WAITING
 
-The edge is the server's end of the emulated network. The caller's clock and the edge's clock differ by the network's
-constant delay. A sample that the caller speaks at t reaches the edge at t + up. A message that the edge sends at t
-reaches the caller at t + down. Frames are paced at the edge, so the caller speaks a frame at the frame's deadline minus
-the upstream delay.
+The edge is the server's end of the emulated network. Caller and edge are separated by the network's constant delays,
+`up` and `down`. A sample that the caller speaks at t reaches the edge at t + up. A message that the edge sends at t
+reaches the caller at t + down. Deadlines of frames are times at the edge. The caller therefore speaks a frame at its
+deadline minus the upstream delay.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class CallPhase(Enum):
     """Phase of a simulated call.
 
     Attributes:
-        WAITING: The caller listens or pauses before its next utterance.
+        WAITING: The caller pauses before its next utterance.
         SPEAKING: The caller sends an utterance.
-        AWAITING: The utterance was sent. The reply is outstanding or plays.
+        AWAITING: The utterance was sent. The caller waits for the reply or listens to it.
         OVER: The call has ended.
     """
 
@@ -65,8 +65,8 @@ class SharedCallerSettings:
     Attributes:
         speech: The encoded utterances.
         behavior: How the callers behave.
-        outcomes: Recorder of finished turns.
-        playout_buffer_s: Audio that a player buffers before playback starts, in seconds.
+        outcomes: Recorder of the outcomes and latencies of finished turns.
+        playout_buffer_s: Audio that a caller's player buffers before playback starts, in seconds.
         last_turn_at: Time after which no turn starts, in seconds on the monotonic clock.
     """
 
@@ -83,8 +83,8 @@ class SimulatedCaller:
     Call `leaving` at every deadline and `take` for every message, until `over`.
 
     Attributes:
-        call: The scheduled call.
-        path: The network of the call.
+        call: The call's entry in the schedule.
+        path: Emulated network of the call.
         phase: Current phase.
         ends_at: Time at which the call ends. No turn starts after it.
     """
@@ -101,10 +101,10 @@ class SimulatedCaller:
         """Create a caller.
 
         Args:
-            call: The scheduled call.
-            path: The network of the call.
+            call: The call's entry in the schedule.
+            path: Emulated network of the call.
             shared: Speech, settings and recorder of all callers of the process.
-            send: Function that sends an event that is not paced audio.
+            send: Function that sends an event at once, outside the pacing of audio frames.
             began_at: Time at which the call starts.
         """
         self.call = call
@@ -128,7 +128,7 @@ class SimulatedCaller:
         self._uplink = Uplink(path)
 
     def take_frames_due(self) -> int:
-        """Return the number of frames that were due since the last call of this method."""
+        """Return the number of frames that became due since the last call of this method."""
         count, self._frames_due = self._frames_due, 0
         return count
 
@@ -137,13 +137,13 @@ class SimulatedCaller:
         """True if the call has ended."""
         return self.phase is CallPhase.OVER
 
-    # -- sending ---------------------------------------------------------------------------------------------------
+    # -- sending audio to the server -------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
         """Return the messages to send at the deadline `due`.
 
-        On a route without jitter and loss it is one frame, or none while the caller is muted. Jitter and loss hold
-        frames back, so later deadlines may have several.
+        Without jitter and loss, this is one frame, or none while the caller is muted. Jitter and loss hold frames back,
+        so a later deadline may have several.
         """
         messages = self._uplink.leaving(self._frame(due), due)
         self._frames_due += len(messages)
@@ -152,7 +152,7 @@ class SimulatedCaller:
         return messages
 
     def _frame(self, due: float) -> bytes | None:
-        """Return the frame that is recorded for this deadline, or None while the caller is muted."""
+        """Return the frame that the caller records for the deadline `due`, or None while the caller is muted."""
         now = due - self.path.up_s
         self._advance(now)
         turn = self._turn
@@ -168,10 +168,10 @@ class SimulatedCaller:
         return message
 
     def _muted(self, turn: OpenTurn | None, now: float) -> bool:
-        """Return True if the client sends nothing at `now`.
+        """Return True if the caller sends no audio at `now`.
 
-        With `muted_between_turns` it sends only from the start of an utterance to the first audible sample of its
-        answer.
+        If the scenario sets `muted_between_turns`, audio is sent only from the start of an utterance to the first
+        audible sample of its answer.
         """
         if not self._shared.behavior.muted_between_turns:
             return False
@@ -179,7 +179,7 @@ class SimulatedCaller:
             return True
         return self.phase is not CallPhase.AWAITING or (turn is not None and turn.answered(now))
 
-    # -- phases ----------------------------------------------------------------------------------------------------
+    # -- changing the phase of the call ----------------------------------------------------------------------------
 
     def hang_up(self, now: float, *, dropped: bool) -> None:
         """End the call and record the turn in progress.
@@ -197,7 +197,7 @@ class SimulatedCaller:
         self.phase = CallPhase.OVER
 
     def _advance(self, now: float) -> None:
-        """Enter the phase that is due at `now`."""
+        """Move to the next phase if it is due at `now`: start a turn, stop waiting for a reply, or end the call."""
         if self.phase is CallPhase.AWAITING and self._turn:
             self._advance_awaiting(self._turn, now)
         if self.phase is CallPhase.WAITING:
@@ -208,7 +208,10 @@ class SimulatedCaller:
                 self._speak(now)
 
     def _advance_awaiting(self, turn: OpenTurn, now: float) -> None:
-        """End the phase AWAITING if the reply is over or has timed out, or if the caller is due to interrupt it."""
+        """End the phase AWAITING if its time has come.
+
+        This is when the reply is over or has timed out, or when the caller is due to interrupt it or to hang up.
+        """
         reply = turn.reply
         if self.call.hangs_up and now >= self.ends_at:
             self._end_call(turn, now)
@@ -229,7 +232,11 @@ class SimulatedCaller:
             self._plan_next_turn(turn, now, think=True)
 
     def _end_call(self, turn: OpenTurn, now: float) -> None:
-        """Hang up within a turn. Before an answer the turn's latency is unknown, so it only counts as abandoned."""
+        """Hang up within a turn.
+
+        If the answer is audible, the turn is recorded. Otherwise its latency is unknown, so it is only counted as
+        abandoned.
+        """
         self._close_interrupted()
         if turn.reply and turn.answered(now):
             turn.reply.hang_up(now)
@@ -239,12 +246,13 @@ class SimulatedCaller:
         self.phase = CallPhase.OVER
 
     def _plan_next_turn(self, turn: OpenTurn, at: float, *, think: bool) -> None:
-        """Start to wait for the next turn.
+        """Enter the phase WAITING and plan the next turn.
 
         Args:
             turn: The turn that ends or is interrupted.
             at: Time at which it ends or is interrupted.
-            think: True if the next turn starts one think time after `at`, false if it starts at `at`.
+            think: True if the next turn starts one think time after `at`, false if it starts at `at` as an
+                interruption.
         """
         self._turn = None if think else turn
         self.phase = CallPhase.WAITING
@@ -257,7 +265,7 @@ class SimulatedCaller:
         self.phase = CallPhase.SPEAKING
 
     def _close_interrupted(self) -> None:
-        """Record the turn that the caller interrupted, if it is still open."""
+        """Record the turn whose reply the caller interrupted, if it has not been recorded yet."""
         interrupted, self._interrupted = self._interrupted, None
         if interrupted:
             self._close(interrupted)
@@ -267,20 +275,20 @@ class SimulatedCaller:
         self._shared.outcomes.close(turn, self.call, self.path)
 
     def _next_plan(self) -> TurnPlan:
-        """Count one more turn and return its plan."""
+        """Increase the number of the turn by 1, and return the plan of the turn with this number."""
         self._number += 1
         return self.call.turn(self._number, self._shared.behavior, len(self._shared.speech.utterances))
 
-    # -- server events ---------------------------------------------------------------------------------------------
+    # -- handling events from the server ---------------------------------------------------------------------------
 
     def take(self, message: bytes, arrived: float) -> None:
         """Handle a server event.
 
         Args:
             message: The event as JSON.
-            arrived: Time at which the event arrived at the edge. The route's delay, jitter and loss are added.
+            arrived: Time at which the event arrived at the edge. This method adds the route's delay, jitter and loss.
         """
-        # TCP delivers in order: no event reaches the caller before an earlier one.
+        # TCP delivers in order, so an event reaches the caller no earlier than the event before.
         now = self._newest_arrival = max(self._newest_arrival, arrived + self.path.down_s + self.path.late_s())
         event = orjson.loads(message)
         handler = self._HANDLERS.get(event.get("type"))
@@ -292,7 +300,7 @@ class SimulatedCaller:
         reply = BufferedReply(event["response"]["id"])
         self._replies = {reply.key: reply}
         if turn is None or turn.detected_whole is None:
-            return  # a late answer to an earlier turn
+            return  # the response answers an earlier turn
         if turn.detected_whole:
             turn.reply = reply
         else:
@@ -315,10 +323,13 @@ class SimulatedCaller:
                 self._close_interrupted()
 
     def _on_started(self, event: dict[str, Any], now: float) -> None:
-        """Stop playback and report how much was played, as a real client does when the server detects speech."""
+        """Stop playback, as a real client does when the server detects speech.
+
+        Also tell the server how much of the reply was played.
+        """
         for reply in self._replies.values():
             if reply.playing(now):
-                # The truncation reaches the server after the upstream delay.
+                # Delay the truncation event, which reaches the server after the upstream delay.
                 self._delayed_events.append((now + self.path.up_s, truncate(reply, now)))
                 reply.cut(now)
                 if self._interrupted and self._interrupted.reply is reply and self._turn:
@@ -345,7 +356,7 @@ class SimulatedCaller:
 
 
 def truncate(reply: BufferedReply, now: float) -> bytes:
-    """Return the event that tells the server how much of a silenced reply was played, as JSON."""
+    """Return the event, as JSON, that tells the server how much of the reply was played by `now`."""
     played_ms = int(reply.played_s(now) * 1000)
     event = {"type": "conversation.item.truncate", "item_id": reply.item_id, "content_index": 0}
     return orjson.dumps(event | {"audio_end_ms": played_ms})

@@ -1,7 +1,8 @@
-"""Outcomes and latencies of the simulated callers' turns, recorded for turns within the measured time.
+"""Outcomes and latencies of the simulated callers' turns.
 
-A turn without an answer within the timeout is a failure, and its latency counts as the timeout. Leaving it out would
-make a system that answers few turns look fast.
+Only turns whose speech ended within the measured time are recorded. A turn without an answer within the timeout is a
+failure, and the timeout counts as its latency. If such turns were left out, a system that answers few turns would look
+fast.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ class OpenTurn:
         number: Number of the turn within the call, from 1.
         utterance: The utterance that the caller speaks.
         began_at: Deadline of the utterance's first frame.
-        first_frame: Number of frames that the call sent before the utterance.
+        first_frame: Number of frames that the caller sent in this call before the utterance.
         sent_frames: Number of frames of the utterance sent so far.
         detected_whole: True if the utterance that the server detected last reaches the end of the caller's speech,
-            false if it ends earlier. None before the server detects an utterance.
+            false if it ends earlier. None until the server has detected an utterance.
         premature: Number of replies that started before the utterance was over.
-        reply: The reply to the turn, or None.
+        reply: The reply to the whole utterance, or None.
     """
 
     number: int
@@ -70,14 +71,14 @@ class OpenTurn:
         return self.began_at + self.utterance.speech_end_s // FRAME_S * FRAME_S
 
     def answered(self, now: float) -> bool:
-        """Return True if the reply is audible at `now`."""
+        """Return True if the reply has become audible by `now`."""
         return self.reply is not None and self.reply.audible_at is not None and self.reply.audible_at <= now
 
 
 class TurnOutcomes:
-    """Recorder of finished turns.
+    """Recorder of the outcomes and latencies of finished turns.
 
-    Turns whose speech ended outside the measured time are only counted as `discarded`.
+    A turn whose speech ended outside the measured time is only counted, as `discarded`.
     """
 
     def __init__(self, histograms: TurnHistograms, measure_from: float, measure_to: float, timeout_s: float) -> None:
@@ -87,7 +88,7 @@ class TurnOutcomes:
             histograms: Histograms to which outcomes and latencies are added.
             measure_from: Start of the measured time, in seconds on the callers' clock.
             measure_to: End of the measured time, in seconds on the callers' clock.
-            timeout_s: Latency of a turn without an answer, in seconds.
+            timeout_s: Latency, in seconds, that is recorded for a turn without an answer.
         """
         self._histograms = histograms
         self._from = measure_from
@@ -103,16 +104,21 @@ class TurnOutcomes:
         return max(0.0, min(end, self._to) - max(begin, self._from))
 
     def count_error(self, code: str) -> None:
-        """Count an error event of the server under its code."""
+        """Count an error event from the server, by its error code."""
         self._histograms.counts[f"error:{code}"] += 1
 
     def record_stop(self, seconds: float, turn: OpenTurn) -> None:
-        """Record the time from the first speech of the interrupting `turn` to the end of the interrupted reply."""
+        """Record how long an interrupted reply took to stop.
+
+        Args:
+            seconds: Time from the first speech of the interrupting turn to the end of the reply's playback.
+            turn: The interrupting turn.
+        """
         if self.measures(turn.speech_begins):
             self._histograms.record("stop", max(0.0, seconds))
 
     def count_abandoned(self, turn: OpenTurn) -> None:
-        """Count a turn whose caller hung up before any answer. It is neither a success nor a failure."""
+        """Count a turn whose caller hung up before the answer. Such a turn is neither a success nor a failure."""
         self._histograms.counts["abandoned" if self.measures(turn.speech_ends) else "discarded"] += 1
 
     def close(self, turn: OpenTurn, call: Call, path: NetworkPath) -> None:
@@ -140,7 +146,7 @@ class TurnOutcomes:
         self._histograms.offer_slow_turn(latency_s, _turn_summary(turn, call, outcome, latency_s))
 
     def _record_stages(self, turn: OpenTurn, reply: BufferedReply, latency_s: float, path: NetworkPath) -> None:
-        """Record the reply's underruns and the turn's stages, as far as the server reported them."""
+        """Record the reply's underruns, and the stages of the turn if the server reported them."""
         counts, histograms = self._histograms.counts, self._histograms
         counts["underruns"] += reply.underruns
         counts["underrun_us"] += round(reply.stalled_s * 1e6)
@@ -152,7 +158,7 @@ class TurnOutcomes:
             histograms.record(stage, max(0.0, share_ms / 1000))
         for name, parts in _SUMS.items():
             if shares:
-                # The emulated route's delay belongs to the network component, not to the audio pipeline.
+                # The delay of the emulated route counts as network time, so it is not part of the audio pipeline.
                 sum_s = sum(shares[part] for part in parts) / 1000 - (path.rtt_s if name == AUDIO else 0.0)
                 histograms.record(name, max(0.0, sum_s))
         for stage, raw_ms in (report.get("raw_ms") or {}).items():
@@ -170,12 +176,12 @@ def _outcome(reply: BufferedReply | None) -> str:
 
 
 def _stage_shares_ms(report: Mapping[str, Any], turn: OpenTurn, latency_s: float) -> dict[str, float] | None:
-    """Return the milliseconds that each stage adds to a turn's latency, by stage. None if the server reported none.
+    """Return the milliseconds that each stage adds to a turn's latency, by stage. None if the server reports none.
 
     Args:
         report: The `rejoinder` field of the reply's `response.done`.
         turn: The turn.
-        latency_s: Voice-to-voice latency of the turn in seconds. The stages sum to it.
+        latency_s: Voice-to-voice latency of the turn in seconds. The milliseconds of all stages sum to it.
     """
     if report.get("stages_ms") is None:
         return None

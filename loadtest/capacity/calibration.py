@@ -1,8 +1,8 @@
 """Calibration document: load runs of a real deployment at a few loads, reduced to the figures that a plan needs.
 
-A level is one run. It keeps the client's measurements (percentiles, throughput, the parts of a turn) and the
-replicas' measurements (service times, waits, CPU, memory). The levels are at 20, 40 and 60% of the knee. This is low
-enough that the bottleneck does not dominate, and far enough apart to show growth with load.
+Each run becomes a `Level`. It keeps the client's measurements (percentiles, throughput, the parts of a turn) and the
+replicas' measurements (service times, waits, CPU, memory). The runs are at 20, 40 and 60% of the knee. At these loads
+waiting at the bottleneck does not dominate, and they differ enough to show growth with load.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class TimeDistribution:
 
     @property
     def times(self) -> Quantiles:
-        """The quantiles as a distribution from which a simulation can draw."""
+        """The distribution in the form from which a simulation draws."""
         return Quantiles(self.points)
 
 
 @dataclass(frozen=True, slots=True)
 class StageLevel:
-    """One stage in one run, as measured by its replicas.
+    """Measurements of one stage in one run, by its replicas.
 
     Attributes:
         replicas: Number of replicas.
@@ -77,7 +77,7 @@ class StageLevel:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One run at a constant number of sessions.
+    """Measurements of one run at a constant number of sessions.
 
     Attributes:
         sessions: Number of sessions.
@@ -93,8 +93,8 @@ class Level:
         host_memory_mb: Memory of the largest host in MB.
         in_kbps: WebSocket payload from one caller in kilobits per second, without headers.
         out_kbps: WebSocket payload to one caller in kilobits per second, without headers.
-        frames_per_s: Messages per second from one caller.
-        hedged: Number of second LLM requests.
+        frames_per_s: Audio messages per second from one caller.
+        hedged: Number of turns whose LLM request was hedged.
         hosts: Number of hosts.
     """
 
@@ -117,22 +117,22 @@ class Level:
 
     @property
     def turns_per_s(self) -> float:
-        """Throughput of all sessions, in turns per second."""
+        """Throughput of all sessions in the run, in answered turns per second."""
         return self.turns / self.for_s
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """All levels of one deployment.
+    """Measurements of one deployment at several numbers of sessions.
 
     Attributes:
-        levels: The levels, each a run at one number of sessions.
+        levels: Measurements of the runs, each at one number of sessions.
         engines: Engine of each stage, in words.
-        slots: Requests that one replica serves at the same time, by stage.
+        slots: Number of requests that one replica serves at the same time, by stage.
         behavior: Behaviour of the simulated callers.
-        settings: Settings of the deployment: `args` in ray_config.yaml.
+        settings: Settings of the deployment: the mapping `args` in ray_config.yaml.
         machine: Description of the machine.
-        version: Format of the document, see `FORMAT`.
+        version: Number of the document's format. `load` accepts only `FORMAT`.
     """
 
     levels: tuple[Level, ...]
@@ -145,17 +145,17 @@ class Calibration:
 
     @property
     def least(self) -> Level:
-        """The level with the fewest sessions."""
+        """Measurements of the run with the fewest sessions."""
         return min(self.levels, key=lambda level: level.sessions)
 
     @property
     def most(self) -> Level:
-        """The level with the most sessions."""
+        """Measurements of the run with the most sessions."""
         return max(self.levels, key=lambda level: level.sessions)
 
     @property
     def emulated(self) -> bool:
-        """True if any engine was emulated. The levels then measure the system around the engine, not a model."""
+        """True if any engine was emulated. The calibration then measures the system around that engine, not a model."""
         return any(engine.startswith("emulated") for engine in self.engines.values())
 
 
@@ -163,7 +163,7 @@ _ADAPTER = TypeAdapter(Calibration)
 
 
 def save(calibration: Calibration, path: Path) -> None:
-    """Write a calibration as JSON."""
+    """Write a calibration to a file as JSON."""
     path.write_text(json.dumps(asdict(calibration), sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -193,11 +193,13 @@ def load(path: Path) -> Calibration:
 
 
 def levels_for(knee: int) -> tuple[int, ...]:
-    """Return the numbers of sessions at which to calibrate, rising: the shares `SHARES` of `knee`.
+    """Return the numbers of sessions at which to calibrate, in rising order: the shares `SHARES` of `knee`.
 
-    `knee` is the largest number of sessions with which the deployment is within its latency limit.
+    Args:
+        knee: Largest number of sessions with which the deployment is within its latency limit.
 
-    Raises ConfigError if `knee` is too small for three different numbers.
+    Raises:
+        ConfigError: `knee` is too small for three different numbers.
     """
     sessions = tuple(max(1, round(share * knee)) for share in SHARES)
     if len(set(sessions)) < len(SHARES):
@@ -208,9 +210,14 @@ def levels_for(knee: int) -> tuple[int, ...]:
 
 
 def level(result: RunResult, window: MeasuredWindow) -> Level:
-    """Return a run, reduced to a level. `window` has the replicas' metrics of the same run.
+    """Reduce a calibration run to the figures that a plan needs.
 
-    Raises ConfigError if fewer than `LEAST_TURNS` turns were answered.
+    Args:
+        result: The client's result of the run.
+        window: The replicas' metrics of the same run.
+
+    Raises:
+        ConfigError: Fewer than `LEAST_TURNS` turns were answered.
     """
     whole = result.latencies.get(VOICE_TO_VOICE)
     if whole is None or result.counts.answered < LEAST_TURNS:
@@ -248,7 +255,7 @@ _PARTS = {VOICE_TO_VOICE, *(stage.value for stage in Stage), "unattributed"}
 
 
 def time_distribution(latency: Latency) -> TimeDistribution:
-    """Return the distribution of a latency, from its histogram if it has one, else from its listed percentiles."""
+    """Return the distribution of a latency, from its histogram if there is one, else from its percentile `curve`."""
     if latency.histogram:
         histogram = HdrHistogram.decode(latency.histogram)
         values = [histogram.get_value_at_percentile(100 * share) / 1e6 for share in _SHARES_OF_A_CURVE]
@@ -261,7 +268,7 @@ def time_distribution(latency: Latency) -> TimeDistribution:
 def histogram_points(histogram: Histogram) -> tuple[tuple[float, float], ...]:
     """Return the quantiles of a histogram as (share, seconds) pairs.
 
-    The buckets give their shape, and the histogram's sum gives the exact mean.
+    The buckets give the shape of the distribution. It is scaled so that its mean is the exact mean of the histogram.
     """
     finite = [bound if bound != float("inf") else 2 * histogram.bounds_s[-2] for bound in histogram.bounds_s]
     spread = bucketed(finite, histogram.counts)

@@ -1,10 +1,12 @@
 """Validation of the capacity model (`rejoinder bench capacity`): predictions compared with later measurements.
 
-Each row is a configuration that was not calibrated. Its emulated slots, not the machine, limit it. The prediction of a
-row is written to a file first. Then the row is measured in repeats, at loads around the predicted knee. The measured
-knee is where the repeats' mean 95th percentiles, joined by straight lines, cross the limit. Lines are used because
-waits in a saturated closed system grow linearly with its callers. The spread of the repeats is the machine's noise. An
-error below it is not significant.
+Each row is a configuration that was not calibrated. The slots of its emulated engines limit it, not the machine. First,
+the prediction of a row is written to a file. Then the row is measured several times, at loads around the predicted
+knee.
+
+The 95th percentiles are averaged over the repeats and joined by straight lines. The measured knee is where these lines
+cross the limit. Straight lines fit because waits in a saturated closed system grow linearly with the number of callers.
+The spread of the repeats is the machine's noise, and an error below this noise is not significant.
 """
 
 from __future__ import annotations
@@ -63,9 +65,9 @@ def _stage(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
 
 
 def _stt(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
-    """Return settings of speech to text whose transcripts end with a full stop.
+    """Return settings of a speech-to-text stage whose emulated transcripts end with a full stop.
 
-    The punctuation ends turns, so the turn detector uses no CPU of this machine.
+    The full stop ends a turn without the turn detector, so the detector uses no CPU of this machine.
     """
     emulated_stage = _stage(replicas, slots, **curve)
     emulated_stage["emulation"] |= {"full_stop": True}
@@ -83,7 +85,7 @@ BASE: dict[str, Any] = {
     "llm": _llm(2, 4, median_ms=350, sigma=0.2),
     "tts": _stage(1, 6, median_ms=120),
     "hedging": {"min_samples": 50},
-    # The simulated network starts replies at the end of turn, so speculative replies are off.
+    # Speculative replies are off, because the simulated network starts every reply at the end of turn.
     "speculation": {"enabled": False},
 }
 """Settings of the calibrated configuration. Its single replica of speech to text is the bottleneck."""
@@ -110,15 +112,15 @@ ROWS: tuple[CapacityRow, ...] = (
 
 
 def row(name: str) -> CapacityRow:
-    """Return the row of `ROWS` with this name. Raises KeyError for an unknown name."""
+    """Return the element of `ROWS` with this name. Raise KeyError if the name is unknown."""
     return {row.name: row for row in ROWS}[name]
 
 
 def settings_of(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """Return the settings `base` with the stages in `changes` replaced, and without fillers and degradation.
+    """Return the settings `base` with the stages in `changes` replaced, and with fillers and degradation turned off.
 
-    A filler delays the answer that follows it, and degradation changes the system between two turns. The simulated
-    network has neither.
+    Both are off because the simulated network has neither. A filler delays the answer after it, and degradation changes
+    the system from one turn to the next.
     """
     conversation = {**base.get("conversation", {}), "filler_after_ms": 0}
     return parse_settings({**base, **changes, "conversation": conversation, "degradation": {"enabled": False}})
@@ -133,7 +135,7 @@ class Predicted:
         what: The configuration in words.
         limit_ms: Limit of the 95th percentile of voice-to-voice latency in milliseconds.
         knee: Maximum number of sessions with which the limit is predicted to be met.
-        sessions: Loads at which to measure the row: numbers of sessions.
+        sessions: Numbers of sessions (loads) at which to measure the row.
         p50_ms: Predicted median at each load, in milliseconds.
         p95_ms: Predicted 95th percentile at each load, in milliseconds.
         turns_per_s: Predicted throughput at each load, in turns per second.
@@ -158,8 +160,8 @@ class Repeat:
     Attributes:
         p50_ms: Measured median at each load, in milliseconds.
         p95_ms: Measured 95th percentile at each load, in milliseconds.
-        turns: Number of turns at each load.
-        seconds: Length of each run in seconds.
+        turns: Number of measured turns at each load.
+        seconds: Measured time at each load, in seconds.
         invalid: Failed self-checks of the load generator, in words. Empty if all passed.
     """
 
@@ -172,22 +174,22 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A row's prediction and its measurements."""
+    """Prediction of a row, and one `Repeat` for each time that the row was measured at all its loads."""
 
     predicted: Predicted
     repeats: tuple[Repeat, ...] = field(default=())
 
     @property
     def knee(self) -> float:
-        """Measured knee: the number of sessions at which the repeats' mean 95th percentiles cross the limit."""
+        """Measured knee in sessions: where the 95th percentiles, averaged over the repeats, cross the limit."""
         return crossing(self.predicted.sessions, self._p95_ms(), self.predicted.limit_ms)
 
     @property
     def knees(self) -> tuple[float, ...]:
         """Knee of each repeat, in sessions.
 
-        It is that of the line of all repeats, shifted by this repeat's mean difference. No line is drawn through a
-        single repeat, because the two percentiles of one short run do not give a usable slope.
+        A repeat has too few turns for a line of its own. Its knee is where the line through the averages of all repeats
+        crosses the limit, after the line is shifted by this repeat's mean difference from the averages.
         """
         sessions, mean = self.predicted.sessions, self._p95_ms()
         _, slope = _segment(sessions, mean, self.predicted.limit_ms)
@@ -199,7 +201,7 @@ class Measured:
     @property
     def knee_error(self) -> float:
         """Relative error of the predicted knee: predicted / measured - 1."""
-        # A predicted knee is a whole number. The true value is between it and the next one, so take the middle.
+        # The predicted knee is a whole number: the limit is crossed between this number and the next. Take the middle.
         return (self.predicted.knee + 0.5) / self.knee - 1
 
     @property
@@ -210,7 +212,7 @@ class Measured:
 
     @property
     def p95_error(self) -> float:
-        """The element of `p95_errors` with the largest absolute value."""
+        """The element of `p95_errors` with the largest absolute value, with its sign."""
         return float(max(self.p95_errors, key=abs))
 
     def _p95_ms(self) -> list[float]:
@@ -223,21 +225,23 @@ class Measured:
 
     @property
     def p95_noise(self) -> float:
-        """Half the range of the repeats' 95th percentiles, relative to their mean.
+        """Largest noise of the 95th percentile over the loads.
 
-        The load with the largest value counts.
+        The noise at a load is half the range of the repeats' values, relative to their mean.
         """
         columns: list[tuple[float, ...]] = list(zip(*(repeat.p95_ms for repeat in self.repeats), strict=True))
         return max((max(values) - min(values)) / 2 / fmean(values) for values in columns)
 
     @property
     def holds(self) -> bool:
-        """True if the prediction is accurate: the errors are within `KNEE_WITHIN` and `P95_WITHIN`."""
+        """True if the errors of the knee and of every 95th percentile are within `KNEE_WITHIN` and `P95_WITHIN`."""
         return abs(self.knee_error) <= KNEE_WITHIN and abs(self.p95_error) <= P95_WITHIN
 
 
 def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]) -> TurnNetwork:
-    """Return the queueing network of a row: the calibrated one, with emulated stages in place of those that it changes.
+    """Return the queueing network of a row: the calibrated network with the stages that the row changes replaced.
+
+    The models of the replaced stages come from the settings of their emulated engines.
 
     Args:
         calibration: Calibration of `BASE`.
@@ -277,8 +281,8 @@ def predict_row(net: TurnNetwork, changed: CapacityRow, limit_ms: float = LIMIT_
 def crossing(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) -> float:
     """Return the number of sessions at which the measured percentiles, joined by straight lines, cross the limit.
 
-    Outside the measured loads the nearest rising line is extended. Where noise makes a percentile fall with load, only
-    rising lines count.
+    If no line crosses the limit, the nearest rising line is extended. Lines that fall with load, because of noise, are
+    ignored.
 
     Args:
         sessions: Measured numbers of sessions, rising.
@@ -286,14 +290,17 @@ def crossing(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) 
         limit_ms: The limit in milliseconds.
 
     Raises:
-        ValueError: The percentile rises between no two loads.
+        ValueError: No line rises, so there is no knee.
     """
     (n, low), slope = _segment(sessions, p95_ms, limit_ms)
     return n + (limit_ms - low) / slope
 
 
 def _segment(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) -> tuple[tuple[int, float], float]:
-    """Return ((sessions, ms) at the start of the line that crosses the limit, its slope in ms per session)."""
+    """Return the line that crosses the limit, or else the nearest rising line.
+
+    Its form is ((sessions, ms) at the start of the line, slope in ms per session).
+    """
     pairs = list(pairwise(zip(sessions, p95_ms, strict=True)))
     rising = [pair for pair in pairs if pair[1][1] > pair[0][1]]
     if not rising:
@@ -307,7 +314,7 @@ def _segment(sessions: Sequence[int], p95_ms: Sequence[float], limit_ms: float) 
 class AdmissionRow:
     """Validation of the predicted share of refused calls (Erlang B).
 
-    Silent calls arrive at random at a host with limited sessions.
+    Calls without speech arrive at random at a host with a limited number of sessions.
 
     Attributes:
         calls_per_s: Mean number of calls that arrive per second.
@@ -346,7 +353,7 @@ class AdmissionResult:
 
     @property
     def measured(self) -> float:
-        """Measured share of refused calls, over the calls of all repeats."""
+        """Measured share of refused calls, over the calls of all repeats together."""
         return sum(share * count for share, count in zip(self.refused, self.calls, strict=True)) / sum(self.calls)
 
     @property
@@ -356,10 +363,10 @@ class AdmissionResult:
 
     @property
     def noise(self) -> float:
-        """Half the range of the repeats' shares, relative to the measured share."""
+        """Half the range of the repeats' shares of refused calls, relative to the measured share."""
         return (max(self.refused) - min(self.refused)) / 2 / self.measured
 
     @property
     def holds(self) -> bool:
-        """True if the prediction is accurate: the error is within `REFUSED_WITHIN`."""
+        """True if the prediction is accurate: the size of the relative error is within `REFUSED_WITHIN`."""
         return abs(self.error) <= REFUSED_WITHIN

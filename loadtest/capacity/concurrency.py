@@ -1,8 +1,14 @@
-"""The latency guide's tables of concurrency and memory (sections 5 and 4.3), cell by cell.
+"""The latency guide's tables of concurrency (section 5) and memory (section 4.3), cell by cell.
 
-Every cell has a status: measured here, projected from measurements (the source shows the arithmetic), published (with
-its source), or "does not hold" (the guide's figure is not met; the cell names a configuration that meets it). A cell
-without evidence is "not known". `hardware_cells` does the same for sections 4.1 and 4.2.
+Every cell has a status:
+
+- measured: measured on this machine.
+- projected: computed from measurements. The cell's source shows the arithmetic.
+- published: taken from a publication, which the source names.
+- does not hold: the guide's figure is not met. The cell names a configuration that meets it.
+- not known: there is no evidence.
+
+`hardware_cells` fills the tables of sections 4.1 and 4.2 in the same way.
 """
 
 from __future__ import annotations
@@ -33,11 +39,11 @@ class Cell:
     """One cell of the latency guide's tables.
 
     Attributes:
-        table: Section of the guide.
-        row: Row in that table.
-        column: Column in that table.
+        table: Section of the guide with the table, such as "4.3".
+        row: Label of the row.
+        column: Label of the column.
         guide: The guide's figure, as text. "-" if the guide has no such cell.
-        found: Our result, as text.
+        found: Result for Rejoinder, as text.
         status: Kind of evidence.
         source: Source of the result, or its arithmetic.
         would: If the guide's figure is not met, a configuration that meets it. Else empty.
@@ -95,7 +101,7 @@ class ConcurrencyRun:
         p95_ms: 95th percentile of voice-to-voice latency in milliseconds. None without answers.
         host_cores: Mean number of CPU cores used by the host.
         host_memory_mb: Memory of the host in MB.
-        causes: Failed self-checks that make the run INVALID, in words.
+        causes: Failed self-checks of the load generator that make the run INVALID, in words.
     """
 
     sessions: int
@@ -128,16 +134,19 @@ class Measurements:
 
     @property
     def furthest(self) -> int:
-        """Largest number of sessions of a valid run. 0 if no run is valid."""
+        """Largest number of sessions of a valid load run. 0 if no run is valid."""
         return max((run.sessions for run in self.runs if run.outcome != "INVALID"), default=0)
 
 
 def sessions(measurements: Measurements) -> Iterator[Cell]:
-    """Yield the cells of section 5 for 10 to 10,000 sessions.
+    """Yield the cells of section 5, for 10 to 10,000 sessions.
 
-    Each number of sessions has four cells: the result of a load run on this machine, the cores and memory of workers
-    with 10 and with 20 sessions each (the guide calls a session a job), and the same of hosts with as many sessions as
-    fit within `HOST_CORES`.
+    Each number of sessions has four cells:
+
+    - the result of a load run on this machine,
+    - the cores and memory of workers with 10 sessions each, and of workers with 20 sessions each (the guide calls a
+      session a job),
+    - the cores and memory of hosts with as many sessions as fit within `HOST_CORES`.
     """
     runs = {run.sessions: run for run in measurements.runs}
     for count in SESSION_ROWS:
@@ -148,7 +157,7 @@ def sessions(measurements: Measurements) -> Iterator[Cell]:
 
 
 def _held(count: int, run: ConcurrencyRun | None, measurements: Measurements) -> Cell:
-    """Return the cell for `count` sessions on this machine: the result of a load run, or `_not_run` without one."""
+    """Return the cell with the result of the load run with `count` sessions. Without a run, use `_not_run`."""
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
     if run is None:
         return _not_run(count, measurements)
@@ -181,7 +190,10 @@ def _held(count: int, run: ConcurrencyRun | None, measurements: Measurements) ->
 
 
 def _not_run(count: int, measurements: Measurements) -> Cell:
-    """Return the cell for `count` sessions without a run: the cores that the hosts alone would need."""
+    """Return the cell for `count` sessions that no load run measured.
+
+    The cell compares the cores that the hosts alone would need with the cores of this machine.
+    """
     table, row, column = "5", f"{count:,} sessions", "held on one machine"
     if measurements.cores_line is None:
         return Cell(table, row=row, column=column, guide="-", found="-", status=CellStatus.UNKNOWN, source=NO_SERVER)
@@ -212,14 +224,17 @@ def _would_hold(count: int, measurements: Measurements) -> str:
 
 
 def _workers(count: int, jobs: int, measurements: Measurements) -> Cell:
-    """Return the cell for `count` sessions on workers of `jobs` jobs: their number, cores and memory."""
+    """Return the cell with the cores and memory of workers for `count` sessions.
+
+    Each worker has `jobs` sessions, which the guide calls jobs.
+    """
     workers = math.ceil(count / jobs)
     guide = f"{_count(workers, 'worker')} of {jobs} jobs"
     return _hosts_cell(count, workers=workers, guide=guide, column=f"{jobs} jobs a worker", measurements=measurements)
 
 
 def _filled(count: int, measurements: Measurements) -> Cell:
-    """Return the cell for `count` sessions on our hosts, each filled to `HOST_CORES` of a core."""
+    """Return the cell with the cores and memory of hosts for `count` sessions. Each host is filled to `HOST_CORES`."""
     line = measurements.cores_line
     if line is None or not line.each:
         return Cell(
@@ -272,7 +287,7 @@ def _total(line: LinearFit, workers: int, count: int) -> float:
     return workers * line.at_none + count * line.each
 
 
-# -- section 4.3 ------------------------------------------------------------------------------------------------------
+# -- section 4.3 of the latency guide: memory -------------------------------------------------------------------------
 
 KV_SHARE = 0.15
 """Memory for the KV cache and the engine itself, as a share of the memory for the weights."""
@@ -281,7 +296,10 @@ PRECISION_BITS = {"FP16": 16, "INT8": 8, "INT4": 4}
 
 
 def ram(measurements: Measurements) -> Iterator[Cell]:
-    """Yield the cells of section 4.3: for each component, whether the guide's three amounts of memory are enough."""
+    """Yield the cells of section 4.3, three for each component.
+
+    They say whether the minimum, recommended and production memory of the guide is enough.
+    """
     for row in RAM:
         for column, given_mb in (
             ("minimum", row.minimum_mb),
@@ -343,9 +361,12 @@ def _needed_mb(row: Ram, measurements: Measurements) -> tuple[float, str, CellSt
 
 
 def _weights_cell(row: Ram, column: str, given_mb: int) -> Cell:
-    """Return the cell of a model that is too large to measure here, from the size of its weights.
+    """Return the cell of a model that is too large to run here. The memory it needs is computed from its parameters.
 
-    `given_mb` is the guide's memory in MB, which stands in `column`.
+    Args:
+        row: The component.
+        column: Column of the guide: minimum, recommended or production.
+        given_mb: Memory in MB that the guide states in this column.
     """
     needs = {name: row.parameters_b * bits / 8 * (1 + KV_SHARE) for name, bits in PRECISION_BITS.items()}
     fits = [name for name, gb in needs.items() if gb * 1000 <= given_mb]

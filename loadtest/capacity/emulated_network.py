@@ -1,4 +1,4 @@
-"""Queueing model of emulated engines, taken from their settings instead of from measurements.
+"""Queueing model of emulated engines, computed from their settings instead of from measurements.
 
 The settings do not contain the times of the network hop to a stage, of the host and of the caller's machine. These
 times come from a calibration (`loadtest.capacity.network_fit.with_calibrated_hops`).
@@ -22,7 +22,7 @@ LEAST_AUDIO_S = 0.1
 
 
 def section(settings: Settings, name: EmulatedStage) -> SttSettings | LlmSettings | TtsSettings:
-    """Return the settings of a stage. Raises ConfigError unless its engine is emulated."""
+    """Return the settings of the stage `name`. Raise ConfigError if its engine is not emulated."""
     stages: dict[str, SttSettings | LlmSettings | TtsSettings] = {
         "stt": settings.stt,
         "llm": settings.llm,
@@ -38,10 +38,12 @@ def section(settings: Settings, name: EmulatedStage) -> SttSettings | LlmSetting
 
 
 def emulated_stage(settings: Settings, name: EmulatedStage) -> QueueStage:
-    """Return the queueing model of an emulated stage: replicas, slots and service times.
+    """Return the queueing model of an emulated stage: its replicas, slots and service times.
 
-    The number of replicas is `autoscaling.min_replicas`, so the stage must have a fixed number of them. Raises
-    ConfigError unless the engine is emulated.
+    The number of replicas is `autoscaling.min_replicas`, so the stage must have a fixed number of replicas.
+
+    Raises:
+        ConfigError: The engine of the stage is not emulated.
     """
     configured = section(settings, name)
     profile = configured.emulation.resolve(name)
@@ -49,11 +51,13 @@ def emulated_stage(settings: Settings, name: EmulatedStage) -> QueueStage:
 
 
 def emulated_reply(settings: Settings, words: Sequence[str]) -> ReplyModel:
-    """Return the timing of an emulated language model's reply: when each segment is complete and how long its audio is.
+    """Return the timing of an emulated language model's reply.
 
-    The reply repeats `words` up to its number of tokens and is split into segments as the host does.
+    The result states when the text of each segment is complete, and how long its audio is. The text repeats `words` up
+    to the reply's number of tokens, one word per token. It is split into segments in the same way as on the host.
 
-    Raises ConfigError unless the language model is emulated.
+    Raises:
+        ConfigError: The language model is not emulated.
     """
     section(settings, "llm")
     llm, tts = settings.llm.emulation.resolve("llm"), settings.tts.emulation.resolve("tts")
@@ -64,7 +68,8 @@ def emulated_reply(settings: Settings, words: Sequence[str]) -> ReplyModel:
     segments: list[tuple[float, float]] = []
     for number in range(tokens):
         last = number == tokens - 1
-        # The first token is sent alone. The others are sent in bursts, each at the time of its last token.
+        # Index of the last token in the burst of this token. The first token is sent alone, and each later burst when
+        # its last token is ready.
         sent = min(-(-number // burst) * burst, tokens - 1)
         texts = segmenter.push(words[number % len(words)] + ("" if last else " "))
         segments += [(sent * pace_s, _audio_s(text)) for text in (texts + segmenter.flush() if last else texts)]

@@ -1,7 +1,8 @@
-"""Cores, memory and network traffic of sessions and requests, from a calibration.
+"""Cores, memory and network traffic of hosts and stages, computed from a calibration.
 
-Cores and memory of a host are a straight line over its sessions. A stage's cores are the CPU seconds of one request
-times the requests per second of a replica. Network figures are header arithmetic over measured message rates.
+The cores and the memory of a host are straight lines over its number of sessions. The cores of a stage's replica are
+the CPU seconds of one request times the requests per second. Network traffic is computed from header sizes and measured
+message rates.
 """
 
 from __future__ import annotations
@@ -62,12 +63,15 @@ class LinearFit:
     each: float
 
     def at(self, sessions: float) -> float:
-        """Return the value at a number of sessions."""
+        """Return the value of the line at a number of sessions."""
         return self.at_none + self.each * sessions
 
 
 def fit_line(sessions: list[float], values: list[float]) -> LinearFit:
-    """Fit a line by least squares, with both coefficients at least 0. A single point gives a line through 0."""
+    """Fit a straight line through `values` over `sessions` by least squares, with both coefficients at least 0.
+
+    If all numbers of sessions are equal, the line passes through 0.
+    """
     x, y = np.array(sessions), np.array(values)
     through_zero = LinearFit(0.0, float((x @ y) / (x @ x)))
     if len(set(sessions)) < 2:
@@ -96,13 +100,17 @@ class HostFootprint:
 
     @property
     def unit(self) -> ReplicaUnit:
-        """The host as a unit of a plan, filled with `sessions` and with headroom."""
+        """The host as a unit of a plan: slots, cores and memory with `sessions` sessions, headroom included."""
         cores = max(LEAST_CORES, self.cores.at(self.sessions) * HEADROOM)
         return ReplicaUnit("host", self.sessions, min(1.0, cores), self.memory_mb.at(self.sessions) * HEADROOM)
 
 
 def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
-    """Return the footprint of a host, fitted to a calibration. `most` is an upper limit of its sessions.
+    """Return the footprint of one host, fitted to a calibration.
+
+    Args:
+        calibration: Measurements of the calibration runs.
+        most: Upper limit of the number of sessions per host. None means no limit except `HOST_CORES`.
 
     Raises:
         ConfigError: Not even one session fits within `HOST_CORES`.
@@ -121,30 +129,37 @@ def host(calibration: Calibration, most: int | None = None) -> HostFootprint:
 
 
 def cpu_per_request_s(calibration: Calibration, stage: str) -> float:
-    """Return the mean CPU seconds of one request to a stage, over all levels."""
+    """Return the mean CPU time of one request to a stage in seconds, over all calibration runs. 0 without requests."""
     rows = [(level.stages[stage], level.for_s) for level in calibration.levels if stage in level.stages]
     requests = sum(row.requests for row, _ in rows)
     return sum(row.cores * row.replicas * for_s for row, for_s in rows) / requests if requests else 0.0
 
 
 def stage_unit(calibration: Calibration, stage: str, requests_per_s: float) -> ReplicaUnit:
-    """Return cores, memory and slots of one replica that serves `requests_per_s` requests per second, with headroom."""
+    """Return cores, memory and slots of one replica of a stage, with headroom.
+
+    `requests_per_s` is the number of requests per second that the replica serves.
+    """
     memory = max(level.stages[stage].memory_mb for level in calibration.levels if stage in level.stages)
     cores = max(LEAST_CORES, cpu_per_request_s(calibration, stage) * requests_per_s * HEADROOM)
     return ReplicaUnit(stage, calibration.slots.get(stage, 1), cores, memory * HEADROOM)
 
 
 def requests_per_turn(calibration: Calibration, stage: str) -> float:
-    """Return the requests to a stage per request to the language model, over all levels."""
+    """Return the mean number of requests to a stage per turn, over all calibration runs.
+
+    The number of requests to the language model counts as the number of turns. The result is 0 without turns.
+    """
     rows = [level.stages for level in calibration.levels if stage in level.stages]
     turns = sum(row["llm"].requests for row in rows)
     return sum(row[stage].requests for row in rows) / turns if turns else 0.0
 
 
 def edge_traffic(level: Level) -> Traffic:
-    """Return one session's network traffic between caller and host: TCP over IPv4 without TLS.
+    """Return the network traffic of one session between caller and host, over TCP and IPv4 without TLS.
 
-    The caller's messages have their measured rate and size. The answers have the measured seconds of audio.
+    The caller's messages have the rate and size measured in the run `level`. The host's messages carry the measured
+    seconds of audio.
     """
     frame = level.in_kbps * 1000 / 8 / level.frames_per_s if level.frames_per_s else 0.0
     deltas_per_s = level.audio_s / DELTA_S * level.turns_per_s / level.sessions
@@ -158,15 +173,15 @@ def _kbps(load: NetworkLoad) -> float:
 
 
 def detector_traffic(per_s: float) -> Traffic:
-    """Return the turn detector's network traffic at `per_s` verdicts per second.
+    """Return the network traffic of the turn detector in the cluster, at `per_s` verdicts per second.
 
-    A verdict takes up to `VERDICT_S` of speech as input and returns one probability.
+    The request for a verdict has `VERDICT_S` of speech, the maximum. The answer is one probability.
     """
     return messages(VERDICT_S * STT_RATE * SAMPLE_BYTES, SMALL_BYTES, per_s, per_s)
 
 
 def stage_traffic(network: TurnNetwork, stage: str, turns_per_s: float, speech_s: float) -> Traffic:
-    """Return the network traffic of all replicas of a stage inside the cluster.
+    """Return the network traffic between the hosts and all replicas of a stage.
 
     Args:
         network: Network from which requests per turn and the length of answers are taken.

@@ -1,6 +1,6 @@
-"""The latency guide's tables of placement (section 4.1), GPUs and precisions (4.2), cell by cell.
+"""The latency guide's tables of placement (section 4.1), and of GPUs and precisions (section 4.2), cell by cell.
 
-See `loadtest.capacity.concurrency` for the meaning of a cell's status.
+`loadtest.capacity.concurrency` explains the status of a cell.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ Column = Literal["recommended", "alternative"]
 
 
 class _Finding(NamedTuple):
-    """What a cell of section 4.1 says besides the guide's own words. See `Cell` for the fields."""
+    """Result for one cell of section 4.1, before the guide's own text is added.
+
+    The fields have the same meaning as in `Cell`: result, status, source, and a configuration that would meet the
+    guide.
+    """
 
     found: str
     status: CellStatus
@@ -49,7 +53,10 @@ class _Finding(NamedTuple):
 
 
 def placement(measurements: Measurements) -> Iterator[Cell]:
-    """Yield two cells of section 4.1 per component: our result for the recommended and for the alternative hardware."""
+    """Yield two cells of section 4.1 for each component.
+
+    They say whether the guide's recommended and alternative hardware suffice.
+    """
     for row in PLACEMENTS:
         columns: tuple[tuple[Column, str], ...] = (("recommended", row.recommended), ("alternative", row.alternative))
         for column, guide in columns:
@@ -125,9 +132,9 @@ _FINDINGS = {"WebRTC/SFU": _edge, "VAD": _vad, "STT": _stt, "LLM": _llm, "TTS": 
 
 
 def gpus() -> Iterator[Cell]:
-    """Yield three cells of section 4.2 for each GPU: its memory, its rank by speed, and its best use.
+    """Yield three cells of section 4.2 for each GPU: its memory, its rank by speed, and the models that it holds.
 
-    They are computed from published figures, because this machine has no GPU.
+    The cells are computed from published figures, because this machine has no GPU.
     """
     ranked = sorted(GPUS, key=lambda gpu: -gpu.bandwidth_gb_s)
     for gpu in GPUS:
@@ -145,9 +152,9 @@ def gpus() -> Iterator[Cell]:
 
 
 def _pace(gpu: Gpu, ranked: list[Gpu]) -> Cell:
-    """Return the cell that compares a GPU's place in the guide's order with its rank by memory bandwidth.
+    """Return the cell that compares a GPU's place in the guide's order of speed with its rank by memory bandwidth.
 
-    Memory bandwidth limits the speed of a single stream.
+    Memory bandwidth limits the tokens per second of a single stream.
     """
     bound = decode_bound_tokens_per_s(gpu.bandwidth_gb_s, SEVEN_B, 16)
     found = f"at most {bound:.0f} tokens/s of 7B at FP16, {ranked.index(gpu) + 1}. of {len(ranked)}"
@@ -196,7 +203,7 @@ def _use(gpu: Gpu) -> Cell:
 
 
 def quantization(measurements: Measurements) -> Iterator[Cell]:
-    """Yield the precision cells of section 4.2: speed-up and error against float32."""
+    """Yield the cells of section 4.2 for each precision: speed-up and error compared with float32."""
     for row in PRECISIONS:
         if row.name == "INT8":
             for quantized in measurements.quantized:
@@ -253,7 +260,10 @@ def _error(row: Precision, comparison: Quantized) -> Cell:
 
 
 def _not_measured(row: Precision) -> Iterator[Cell]:
-    """Yield the cells of a precision that this CPU's engines do not support."""
+    """Yield the cells of a precision that was not measured: speed-up and error.
+
+    FP32 is the baseline. The engines on this CPU do not support the others.
+    """
     guide = (
         f"{row.least_speedup:g}x"
         if row.least_speedup == row.most_speedup

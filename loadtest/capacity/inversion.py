@@ -1,7 +1,7 @@
 """Find the smallest number of replicas per stage with which a number of sessions meets its latency target.
 
-The formulas of `rejoinder.core.capacity.sizing` give a starting point. The simulation then adds replicas where turns
-wait longest until the target is met, and removes those that the target does not need.
+The formulas of `rejoinder.core.capacity.sizing` give a first guess. While the simulated network misses the target,
+replicas are added at the stage with the longest waits. Then replicas that the target does not need are removed.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class CapacityTarget:
     """Target of a plan. It must be met while the spare replicas are missing, with no stage busier than `MOST_BUSY`.
 
     Attributes:
-        sessions: Mean number of sessions that the callers offer.
-        tier: Latency tier of the latency guide (section 3.1). Its total limits the median.
+        sessions: Mean number of sessions that the callers try to hold at the same time.
+        tier: Latency tier of the latency guide (section 3.1). The tier's total is the limit of the median.
         p95_ms: Limit of the 95th percentile of voice-to-voice latency in milliseconds.
         spare: Number of replicas of each component that may be missing while the target is met.
         refused: Share of calls that may be refused, 0 to 1.
@@ -54,21 +54,24 @@ class CapacityTarget:
         return total_limit_ms(self.tier)
 
     def met_by(self, prediction: Prediction) -> bool:
-        """Return True if both percentiles are within their limits and no stage is busier than `MOST_BUSY`."""
+        """Return True if the predicted median and 95th percentile are within their limits.
+
+        No stage may be busier than `MOST_BUSY`, either.
+        """
         in_time = prediction.p95_ms.value <= self.p95_ms and prediction.p50_ms.value < self.p50_ms
         return in_time and max(prediction.busy.values()) <= MOST_BUSY
 
 
 @dataclass(frozen=True, slots=True)
 class SolvedReplicas:
-    """Smallest number of replicas that meets a target.
+    """Smallest number of replicas per stage that meets a target, and the predictions for it.
 
     Attributes:
         admitted: Number of sessions that the hosts admit.
         needed: Number of replicas by stage, without spare replicas.
-        prediction: Predicted latency and load of these replicas with `admitted` sessions.
-        alone: Predicted latency of a single session.
-        cycle_s: Length in seconds of a conversation's cycle (think, speak, wait, listen) without load.
+        prediction: Predicted latency and load with these replicas and `admitted` sessions.
+        alone: Predicted latency and load with a single session.
+        cycle_s: Length in seconds of one cycle of a conversation (think, speak, wait, listen) with a single session.
     """
 
     admitted: int
@@ -93,7 +96,8 @@ def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> Solve
     for _ in range(MAX_STEPS):
         if target.met_by(found):
             break
-        # Add a tenth (at least one replica) to a stage above MOST_BUSY, else to the stage at which turns wait longest.
+        # Choose a stage above MOST_BUSY, or else the stage at which turns wait longest. Add a tenth of its replicas, at
+        # least one.
         slowest = max(STAGES, key=lambda stage: (found.busy[stage] > MOST_BUSY, found.wait_p95_ms[stage]))
         needed = needed | {slowest: needed[slowest] + max(1, needed[slowest] // 10)}
         found = search.predict(needed)
@@ -109,7 +113,10 @@ def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> Solve
 
 
 def _check(target: CapacityTarget, alone: Prediction) -> None:
-    """Raise ConfigError if one caller alone misses the target. More replicas only remove waiting."""
+    """Raise ConfigError if a single caller already misses the target.
+
+    More replicas then do not help, because they only shorten waits.
+    """
     limits = (
         ("p95", alone.p95_ms.value, target.p95_ms, "--p95-ms"),
         ("p50", alone.p50_ms.value, target.p50_ms, "--tier"),
@@ -125,7 +132,7 @@ def _check(target: CapacityTarget, alone: Prediction) -> None:
 
 
 def work(network: TurnNetwork, stage: str) -> StageWork:
-    """Return the work of one turn at a stage: its number of requests, and how long each occupies a slot."""
+    """Return the work of one turn at a stage: its number of requests, and how long a request occupies a slot."""
     answer = network.answer
     first: ServiceTimes = getattr(network, stage).first
     if stage == "stt":
@@ -137,13 +144,19 @@ def work(network: TurnNetwork, stage: str) -> StageWork:
 
 
 def _scv(first: ServiceTimes, rest_s: float) -> float:
-    """Return the squared coefficient of variation of a random time followed by a constant one."""
+    """Return the squared coefficient of variation of the time for which a request occupies a slot.
+
+    This time is the random time `first` plus the constant `rest_s` seconds.
+    """
     total_s = first.mean_s + rest_s
     return first.scv * (first.mean_s / total_s) ** 2 if total_s else 0.0
 
 
 class _Search:
-    """Predictions for one target, network and number of admitted sessions. Each set of replicas is simulated once."""
+    """Predictions for one network, target and number of admitted sessions, with varying numbers of replicas.
+
+    Each combination of replicas is simulated only once.
+    """
 
     def __init__(self, network: TurnNetwork, target: CapacityTarget, admitted: int, cycle_s: float) -> None:
         self._network = network
@@ -155,8 +168,8 @@ class _Search:
     def start(self, slack_ms: float) -> dict[str, int]:
         """Return a first guess of the replicas per stage, by the formulas of `rejoinder.core.capacity.sizing`.
 
-        `slack_ms` is the part of the latency limit that remains for waiting, in milliseconds. Each of the three stages
-        may use a third of it.
+        `slack_ms` is the limit of the 95th percentile minus the 95th percentile of a single caller, in milliseconds.
+        Each of the three stages may use a third of it for waiting.
         """
         per_s = self._admitted / self._cycle_s
         return {stage: self._by_formula(stage, per_s, slack_ms / 3000) for stage in STAGES}
@@ -166,7 +179,7 @@ class _Search:
         return replicas(work(self._network, stage), unit, turns_per_s, wait_s)
 
     def predict(self, needed: dict[str, int]) -> Prediction:
-        """Return the prediction for `needed` replicas per stage."""
+        """Return the prediction with `needed` replicas per stage. Simulate only combinations that are new."""
         key = tuple(needed[stage] for stage in STAGES)
         if key not in self._predictions:
             stages: dict[str, QueueStage] = {
@@ -180,15 +193,16 @@ class _Search:
         return self._predictions[key]
 
     def fewest(self, needed: dict[str, int], stage: str) -> int:
-        """Return the smallest number of replicas of one stage that meets the target. The other stages stay the same.
+        """Return the smallest number of replicas of `stage` that meets the target.
 
-        Bisection works because fewer replicas never lower the latency.
+        The other stages have the replicas in `needed`. The search is a bisection, which works because fewer replicas
+        never lower the latency.
         """
         return _least(needed[stage], lambda count: self._target.met_by(self.predict(needed | {stage: count})))
 
 
 def _least(high: int, holds: Callable[[int], bool]) -> int:
-    """Return the smallest count from 1 to `high` for which `holds` returns True. It must return True for `high`."""
+    """Return the smallest count from 1 to `high` for which `holds` is True. It must be True for `high`."""
     low = 1
     while low < high:
         middle = (low + high) // 2

@@ -1,11 +1,11 @@
 """Fit a network of queues to a calibration, for simulation at other loads, with other replicas or other engines.
 
 - Service times are those that the replicas measured.
-- Growth of the service time with the number of running services is fitted over the levels (the batching curve). If
-  the growth is significant, the lowest level's times are taken for a service alone. Otherwise the times of all
-  levels are pooled.
+- The growth of a stage's service time with the number of running services is fitted over the calibration runs (the
+  batching line). If the growth is significant, the times in the run with the fewest sessions count as times of a
+  service alone. Otherwise the times of all runs with short waits are pooled.
 - The time of the host, the network and the caller's machine is the length of a turn minus the engines' own times.
-- The length of a caller's speech is the rest of a cycle after thinking, waiting and listening.
+- The length of a caller's speech is what remains of a conversation's cycle after thinking, waiting and listening.
 """
 
 from __future__ import annotations
@@ -60,18 +60,19 @@ class Batching:
 
     @property
     def believed(self) -> bool:
-        """True if the growth of the service time with load is significant, so that it is used."""
+        """True if the service time grows significantly with load. Only then the model uses the growth."""
         return self.slope_s > SIGNIFICANT * self.error_s
 
     def factors(self, slots: int) -> tuple[float, ...]:
-        """Return the slow-down while 1, 2, ... `slots` services run, relative to a service alone."""
+        """Return the factors by which services are slower while 1, 2, ... `slots` of them run. The first is 1."""
         return tuple(1 + self.slope_s * others / self.alone_s for others in range(slots))
 
 
 def batching(calibration: Calibration, stage: str) -> Batching | None:
-    """Fit the batching line of a stage by weighted least squares over the levels.
+    """Fit the line of a stage's mean service time over its number of running services, by weighted least squares.
 
-    Return None if the levels do not differ enough in how busy the stage was.
+    Each calibration run is one point. Return None if the number of running services differs too little between the
+    runs.
     """
     rows = [level.stages[stage] for level in calibration.levels if level.stages[stage].served]
     busy = [max(1.0, row.in_service) for row in rows]
@@ -93,11 +94,11 @@ def fit(calibration: Calibration, answer: ReplyModel | None = None) -> TurnNetwo
     """Return a network of queues that models the calibrated deployment.
 
     Args:
-        calibration: The levels and settings.
-        answer: Model of the replies, if it is known. None derives it from the lowest level.
+        calibration: Calibration runs and settings of the deployment.
+        answer: Model of the replies. If it is None, the model is derived from the run with the fewest sessions.
 
     Raises:
-        ConfigError: A stage served no request in the lowest level.
+        ConfigError: A stage served no request in the run with the fewest sessions.
     """
     least = calibration.least
     missing = [stage for stage in STAGES if stage not in least.stages or not least.stages[stage].served]
@@ -122,13 +123,14 @@ def fit(calibration: Calibration, answer: ReplyModel | None = None) -> TurnNetwo
 
 
 def measured_answer(level: Level, conversation: ConversationSettings) -> ReplyModel:
-    """Return a model of the replies in a level, with as many segments as the voice received requests per turn.
+    """Return a model of the replies in a calibration run.
 
-    The first segment's length follows from its number of words. The other segments share the rest of the audio. They
-    complete at even intervals while the language model generates.
+    A reply has as many segments as the voice received requests per turn. The length of the first segment follows from
+    its number of words. The other segments share the rest of the audio, and are complete at even intervals while the
+    language model generates.
 
     Args:
-        level: The level.
+        level: Measurements of the run.
         conversation: Settings of the deployment, which give the number of words of the first segment.
     """
     segments = max(1, round(level.stages["tts"].requests / max(1.0, _turns_counted(level))))
@@ -147,7 +149,7 @@ def measured_answer(level: Level, conversation: ConversationSettings) -> ReplyMo
 
 
 def _turns_counted(level: Level) -> float:
-    """Return the number of turns that the replicas served, warm-up included: LLM requests without hedges."""
+    """Return the number of turns in a run, warm-up included: the requests to the LLM without hedges."""
     return level.stages["llm"].requests - level.hedged
 
 
@@ -157,15 +159,19 @@ def _stage(calibration: Calibration, name: str, first: Quantiles, hop_s: float =
 
 
 def _served(calibration: Calibration, name: str) -> Quantiles:
-    """Return the service times of a stage, pooled over the levels of `_comparable`."""
+    """Return the measured service times of a stage without load.
+
+    They are pooled over the calibration runs in which the stage had short waits.
+    """
     rows = [level.stages[name] for level in _comparable(calibration, name)]
     return pooled([(row.served, Quantiles(row.service)) for row in rows])
 
 
 def _comparable(calibration: Calibration, name: str) -> list[Level]:
-    """Return the levels with short waits. Their service times count as times without load.
+    """Return the calibration runs whose service times at a stage count as times without load.
 
-    If the services of the stage slow each other down, only the lowest level counts.
+    These are the runs with short waits at the stage. If running services slow each other down, or if all waits are
+    long, only the run with the fewest sessions counts.
     """
     line = batching(calibration, name)
     if line is not None and line.believed:
@@ -176,10 +182,17 @@ def _comparable(calibration: Calibration, name: str) -> list[Level]:
 
 
 def _streaming(calibration: Calibration, name: str, part: str, rest_s: float) -> QueueStage:
-    """Return a stage that occupies its slot for a mean of `rest_s` seconds after the first output.
+    """Return the model of a stage that streams its output, the language model or the voice.
 
-    The time of the first output is the turn's measured part for it, minus the mean wait. If this exceeds the replica's
-    own service time until then, the difference is the hop to the replica and back, which occupies no slot.
+    The time to the first output is the turn's measured `part` minus the mean wait for a slot. The replica's own share
+    of it is the measured service time minus `rest_s`. The difference of both is the network hop to the replica and
+    back, which occupies no slot.
+
+    Args:
+        calibration: Measurements of the calibration runs.
+        name: Name of the stage.
+        part: Name of the turn's part that ends with the first output.
+        rest_s: Mean seconds for which a request occupies its slot after the first output.
     """
     levels = _comparable(calibration, name)
     turns = [level.turns for level in levels]
@@ -196,7 +209,7 @@ def _mean(weights: Sequence[float], values: Sequence[float]) -> float:
 
 
 def pooled(samples: Sequence[tuple[float, Quantiles]]) -> Quantiles:
-    """Combine weighted distributions of the same quantity: the weighted mean of their quantiles (Vincent averaging).
+    """Combine distributions of the same quantity into one, by the weighted mean of their quantiles (Vincent averaging).
 
     `samples` are (weight, distribution) pairs.
     """
@@ -217,10 +230,11 @@ def _part(level: Level, name: str) -> ServiceTimes:
 
 
 def _callers(calibration: Calibration) -> CallerModel:
-    """Return the callers' behaviour, from all levels together.
+    """Return the behaviour of the callers for the simulation, from all calibration runs together.
 
-    The length of speech is the rest of the conversation's cycle after thinking, waiting and listening. It does not
-    depend on load. Transcripts beyond one per turn were requested at pauses.
+    The length of speech is what remains of a conversation's cycle after thinking, waiting and listening. It is the same
+    at every load. If there is more than one transcript per turn, the others are transcripts that were requested at
+    pauses and abandoned.
     """
     levels, behavior = calibration.levels, calibration.behavior
     turns = [level.turns for level in levels]
@@ -236,9 +250,11 @@ def _callers(calibration: Calibration) -> CallerModel:
 
 
 def log_normal(median_s: float, sigma: float) -> ServiceTimes:
-    """Return a log-normal distribution of seconds as quantiles, scaled to have the exact mean.
+    """Return a log-normal distribution of seconds as quantiles, scaled so that its mean is exact.
 
-    `sigma` is the standard deviation of the logarithm.
+    Args:
+        median_s: Median in seconds.
+        sigma: Standard deviation of the logarithm.
     """
     normal = NormalDist()
     shares = [index / (_THINK_POINTS - 1) for index in range(_THINK_POINTS)]
@@ -255,27 +271,29 @@ def _hedges(calibration: Calibration) -> bool:
 
 
 def _transcript_hop_s(network: TurnNetwork, level: Level) -> float:
-    """Return the seconds of the hop to speech to text and back.
+    """Return the seconds by which the network hop to speech to text and back makes a turn longer.
 
-    Only the part by which the hop makes a turn longer than endpointing alone counts.
+    This is the measured time from the tentative end of speech to the transcript, minus the same time in a simulation
+    without the hop. The part of the hop that endpointing hides does not count.
     """
     measured_s = sum(level.parts[name].mean_s for name in ("endpoint", "stt") if name in level.parts)
     runs = [simulate(network, level.sessions, FOR_S, seed) for seed in SEEDS]
     simulated_s = fmean(turn.transcript_s for run in runs for turn in run.turns)
-    # The network pools several levels. Remove the difference between this level's mean service time and the pool's.
+    # The simulation uses service times pooled over several calibration runs. Subtract the difference between the mean
+    # service time in this run and the pooled mean.
     difference_s = level.stages["stt"].service_mean_s - network.stt.first.mean_s
     return max(0.0, measured_s - simulated_s - difference_s)
 
 
 def with_calibrated_hops(network: TurnNetwork, stages: dict[str, QueueStage]) -> TurnNetwork:
-    """Return the network with `stages` replaced, by name.
+    """Return the network with its stages replaced by `stages`, which are given by name.
 
-    The time of the network hop to the replicas of each stage stays as calibrated.
+    A replaced stage keeps the calibrated time of the network hop to its replicas.
     """
     changed = {name: replace(stage, hop_s=getattr(network, name).hop_s) for name, stage in stages.items()}
     return network.with_stages(changed)
 
 
 def session_range(levels: Sequence[Level]) -> tuple[int, int]:
-    """Return (lowest, highest) calibrated number of sessions."""
+    """Return (lowest, highest) number of sessions of the calibration runs."""
     return min(level.sessions for level in levels), max(level.sessions for level in levels)

@@ -1,4 +1,4 @@
-"""A capacity plan: the error of the model at the calibrated levels, and the replicas that the target needs.
+"""A capacity plan: the replicas that a target needs, and how well the model fits the calibration runs.
 
 `plan` is the entry point. The fields of `Plan` are the keys of `rejoinder plan --json`.
 """
@@ -31,13 +31,13 @@ on it."""
 
 @dataclass(frozen=True, slots=True)
 class LevelCheck:
-    """Measurement and prediction at one calibrated level.
+    """Measurement and prediction for one calibration run.
 
     Attributes:
         sessions: Number of sessions.
         measured: By name: percentiles of voice-to-voice latency in milliseconds (`p50_ms`, `p95_ms`, `p99_ms`), and
             turns per second (`turns_per_s`).
-        predicted: The same figures from the simulation.
+        predicted: The same figures by the same names, from the simulation.
     """
 
     sessions: int
@@ -56,7 +56,7 @@ class Knee:
 
     Attributes:
         sessions: Number of sessions.
-        bound: The resource that limits it, in words: a stage's slots (simulated) or the hosts' core (computed).
+        bound: The resource that limits the sessions, in words: the slots of a stage, or the core of each host.
         basis: PREDICTED if the knee is within the calibrated range, else EXTRAPOLATED.
         turns_per_s: Simulated throughput at the knee, in turns per second.
     """
@@ -90,15 +90,15 @@ class Plan:
 
     Attributes:
         target: The target of the plan.
-        checks: Measurement and prediction at each calibrated level.
+        checks: Measurement and prediction for each calibration run.
         knee: Knee of the calibrated deployment.
-        inverted: Replicas that meet the target, and their predicted percentiles. Their `error` is only the
-            simulation's sampling error. `intervals_ms` has the intervals.
+        inverted: Replicas that meet the target, and their predicted percentiles. The `error` of a percentile is only
+            the simulation's sampling error.
         components: Replicas to deploy, by component.
         edge: Network traffic between all callers and the hosts.
-        refused: Predicted share of refused calls: (with all hosts, while the spare hosts are missing).
-        basis: PREDICTED if the calibration covers the whole plan, else EXTRAPOLATED. See `target_basis`.
-        intervals_ms: Half width in milliseconds of the intervals of `p50_ms`, `p95_ms` and `p99_ms`. None for an
+        refused: Predicted share of refused calls, 0 to 1: (with all hosts, while the spare hosts are missing).
+        basis: PREDICTED if the plan is within the calibrated range, else EXTRAPOLATED.
+        intervals_ms: Half width, in milliseconds, of the error interval of `p50_ms`, `p95_ms` and `p99_ms`. None for an
             extrapolated plan.
         per_host: Maximum number of sessions per host.
     """
@@ -125,8 +125,8 @@ class PlanResources:
     """Choices of the user about the resources of a plan.
 
     Attributes:
-        gpus: Number of GPUs per replica, by stage. Stages that are not in it use no GPU.
-        most_per_host: Maximum number of sessions per host. None fills a host to `footprint.HOST_CORES`.
+        gpus: Number of GPUs per replica, by stage. A stage without an entry uses no GPU.
+        most_per_host: Maximum number of sessions per host. If it is None, only `footprint.HOST_CORES` limits a host.
         engines_calibrated: True if the plan uses the engines of the calibration, false if it uses published engines.
     """
 
@@ -136,7 +136,7 @@ class PlanResources:
 
 
 def checks(calibration: Calibration, network: TurnNetwork) -> tuple[LevelCheck, ...]:
-    """Return measurement and prediction at every calibrated level, in order of sessions."""
+    """Return measurement and prediction for every calibration run, by rising number of sessions."""
     rows = []
     for level in sorted(calibration.levels, key=lambda level: level.sessions):
         prediction = predict(network, level.sessions)
@@ -154,8 +154,8 @@ def checks(calibration: Calibration, network: TurnNetwork) -> tuple[LevelCheck, 
 def knee(calibration: Calibration, network: TurnNetwork, limit_ms: float) -> Knee:
     """Return the knee of the calibrated deployment.
 
-    It is the largest number of sessions whose p95 voice-to-voice latency is within `limit_ms` in a simulation of
-    `network`, or the number that the hosts' cores can serve if that is smaller.
+    The knee is the largest number of sessions whose p95 voice-to-voice latency is within `limit_ms` in a simulation of
+    `network`. If the cores of the hosts can serve only fewer sessions, that number is the knee.
     """
     by_slots = predicted_knee(network, limit_ms, KNEE_FOR_S, most=20 * calibration.most.sessions)
     by_core = calibration.most.hosts * footprint.host(calibration).sessions
@@ -170,15 +170,15 @@ def knee(calibration: Calibration, network: TurnNetwork, limit_ms: float) -> Kne
 
 
 def target_basis(calibration: Calibration, checked: Sequence[LevelCheck], found: SolvedReplicas) -> Basis:
-    """Return PREDICTED if the calibration covers the solved plan, else EXTRAPOLATED.
+    """Return PREDICTED if the plan is within the calibrated range, else EXTRAPOLATED.
 
-    It covers the plan if the admitted sessions, the turns per second and the replicas of every stage are all within
-    the calibrated range. The rate may reach the highest rate measured or predicted at a level.
+    The admitted sessions, the turns per second and the replicas of every stage must all be within the range. The upper
+    end for turns per second is the highest rate measured or predicted for a run.
 
     Args:
-        calibration: The calibrated levels.
-        checked: Measurement and prediction at each level.
-        found: The solved plan.
+        calibration: Measurements of the calibration runs.
+        checked: Measurement and prediction for each calibration run.
+        found: The replicas of the plan.
     """
     levels = calibration.levels
     rate = max(max(check.measured["turns_per_s"], check.predicted["turns_per_s"]) for check in checked)
@@ -193,12 +193,19 @@ def target_basis(calibration: Calibration, checked: Sequence[LevelCheck], found:
 
 
 def intervals_ms(checked: Sequence[LevelCheck], prediction: Prediction, basis: Basis) -> dict[str, float] | None:
-    """Return the half width of the interval of `p50_ms`, `p95_ms` and `p99_ms` in milliseconds, by these names.
+    """Return the half width of the error interval of `p50_ms`, `p95_ms` and `p99_ms` in milliseconds, by these names.
 
-    The result is None if `basis` is EXTRAPOLATED. `checked` has measurement and prediction at each calibrated level.
-    The width combines the largest relative error at a calibrated level with the simulation's sampling error (root of
-    the sum of squares). The sampling error alone approaches 0 in large systems and with constant service times, so it
-    is not an interval of the prediction. Outside the calibrated range nothing bounds the error of the model.
+    The half width is the root of the sum of two squares: the largest relative error for a calibration run times the
+    prediction, and the simulation's sampling error. The sampling error alone would be too narrow, because it approaches
+    0 in large systems and with constant service times.
+
+    Args:
+        checked: Measurement and prediction for each calibration run.
+        prediction: The prediction for the plan.
+        basis: Basis of the plan.
+
+    Returns:
+        The half widths. None if `basis` is EXTRAPOLATED, because nothing bounds the error outside the calibrated range.
     """
     if basis is not Basis.PREDICTED:
         return None
@@ -215,7 +222,7 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
 
     Args:
         calibration: Measurements of a running deployment.
-        network: The network to plan with. It is fitted to the calibration, or has published engines in its place.
+        network: Queueing network to plan with: fitted to the calibration, or with published engines.
         target: Sessions and latency to plan for.
         resources: The user's choices.
 
@@ -269,7 +276,10 @@ def _sized(
 
 
 def _detector(calibration: Calibration, turns_per_s: float, spare: int) -> SizedComponent:
-    """Size the turn detector by its CPU. Its latency does not matter: if a verdict is late, silence ends the turn."""
+    """Return the turn detector with the number of replicas that its CPU time needs.
+
+    Its latency does not matter, because silence ends the turn if a verdict is late.
+    """
     requests = footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s
     cores = requests * footprint.cpu_per_request_s(calibration, DETECTOR)
     needed = max(1, math.ceil(cores / DETECTOR_CORES))
@@ -281,7 +291,10 @@ def _detector_traffic(calibration: Calibration, turns_per_s: float) -> Traffic:
 
 
 def _stage_basis(calibration: Calibration, stage: str, busy: float) -> Basis:
-    """Return EXTRAPOLATED if the plan's share of slots in use, `busy`, exceeds that of every level, else PREDICTED."""
+    """Return PREDICTED if a calibration run had as large a share of slots in use, else EXTRAPOLATED.
+
+    `busy` is the share of the slots of `stage` that the plan uses, 0 to 1.
+    """
     slots = calibration.slots[stage]
     measured = [level.stages[stage].in_service / slots for level in calibration.levels]
     return basis_at(busy, 0.0, max(measured))

@@ -1,8 +1,8 @@
 """Predictions from a simulated network: latency percentiles, the knee, and the share of refused calls.
 
-Every prediction runs with several seeds. Their spread is the simulation's sampling error and nothing else: it does
-not contain the error of the model. `loadtest.capacity.plan.intervals_ms` adds that. All searches use the same seeds,
-so that two neighbouring loads differ by their load only.
+Every prediction is simulated with several seeds. The spread over the seeds is only the sampling error of the
+simulation, not the error of the model. `loadtest.capacity.plan.intervals_ms` adds the error of the model. All searches
+use the same seeds, so that the predictions for two neighbouring loads differ only because of the load.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Estimate:
 
     Attributes:
         value: Mean over the seeds.
-        error: Standard error over the seeds. It only measures how repeatable the simulation is: it approaches 0 in
-            large systems and with constant service times, however wrong the model is.
+        error: Standard error over the seeds. It does not contain the error of the model. It approaches 0 in large
+            systems and with constant service times, even if the model is wrong.
     """
 
     value: float
@@ -47,9 +47,9 @@ class Prediction:
         p95_ms: 95th percentile of the voice-to-voice latency in milliseconds.
         p99_ms: 99th percentile of the voice-to-voice latency in milliseconds.
         turns_per_s: Throughput in turns per second.
-        busy: Mean share of slots in use, by stage.
+        busy: Mean share of slots in use, 0 to 1, by stage.
         wait_p95_ms: 95th percentile of the wait for a slot in milliseconds, by stage.
-        hedged: Number of second LLM requests per turn.
+        hedged: Number of hedges (second LLM requests) per turn.
     """
 
     sessions: int
@@ -78,7 +78,7 @@ def predict(
     """Simulate `sessions` conversations once per seed, and return their latency and load.
 
     Args:
-        network: Deployment, callers and answers.
+        network: Deployment, callers and answers to simulate.
         sessions: Number of sessions.
         for_s: Simulated seconds per seed, after the warm-up.
         seeds: Seeds of the simulations. A standard error needs at least two.
@@ -136,7 +136,11 @@ def knee(p95_ms: Callable[[int], float], limit_ms: float, most: int = MAX_SESSIO
 def predicted_knee(network: TurnNetwork, limit_ms: float, for_s: float = FOR_S, most: int = MAX_SESSIONS) -> int:
     """Return the largest number of sessions whose simulated p95 voice-to-voice latency is within `limit_ms`.
 
-    `for_s` is the simulated time per seed in seconds, after the warm-up. See `knee` for the other arguments.
+    Args:
+        network: Deployment, callers and answers to simulate.
+        limit_ms: Largest allowed 95th percentile in milliseconds.
+        for_s: Simulated seconds per seed, after the warm-up.
+        most: Upper bound of the search.
     """
     return knee(lambda sessions: predict(network, sessions, for_s).p95_ms.value, limit_ms, most)
 

@@ -1,12 +1,12 @@
-"""Simulation of one stage: replicas with slots and queues, and the choice of a replica.
+"""Simulation of one stage: replicas with slots and queues, and the choice of a replica for each request.
 
 A replica serves `slots` requests at the same time. Further requests wait in its queue, first come first served. Each
-request goes to the replica with the shorter queue of two random ones, and stays there. With several replicas, requests
-therefore wait longer than with as many slots and one common queue, so the network is simulated instead of computed.
+request goes to the replica with the shorter queue of two random replicas, and stays there. Requests therefore wait
+longer than in one common queue with all slots. The usual formulas assume a common queue, so the network is simulated.
 
-One difference from the deployment: the real router keeps a conversation on its own LLM replica (rendezvous hashing)
-until that replica has `YIELD` more requests than the shorter of two (`deployments/serving/router.py`). The simulation
-uses two random replicas for the LLM too.
+The simulation differs from the deployment in one point. The real router keeps a conversation on its own LLM replica
+(rendezvous hashing) unless another replica's queue is shorter by at least `STICKY_MARGIN` requests
+(`deployments/serving/router.py`). The simulation chooses between two random replicas for the LLM, too.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class QueueStage:
 
     Attributes:
         replicas: Number of replicas, at least 1.
-        slots: Requests that one replica serves at the same time, at least 1.
-        first: Distribution of the seconds from getting a slot to the first output. The caller of `serve` gives the
-            time after the first output.
+        slots: Number of requests that one replica serves at the same time, at least 1.
+        first: Distribution of the seconds from getting a slot to the first output. The argument `rest_s` of
+            `QueueStation.serve` is the time after the first output.
         hop_s: Distribution of the seconds of the network hop to the replica and back. The hop occupies no slot.
     """
 
@@ -46,7 +46,7 @@ class QueueStage:
 
     @property
     def total_slots(self) -> int:
-        """Slots of all replicas together."""
+        """Number of slots of all replicas together."""
         return self.replicas * self.slots
 
 
@@ -57,7 +57,7 @@ class QueueReplica:
         slots: The simulated slots.
         draw: Function that draws the next time to the first output, in seconds.
         ongoing: Number of requests that wait or are served, as the router counts them.
-        busy_s: Sum over all slots of the seconds in use since the measurement began.
+        busy_s: Sum of the seconds that slots were in use since the measurement began, over all slots.
     """
 
     def __init__(self, env: simpy.Environment, stage: QueueStage, rng: random.Random) -> None:
@@ -77,7 +77,7 @@ class QueueStation:
 
     Attributes:
         stage: The configuration.
-        measured_since: Simulated time at which the measurement begins. Infinite until it is set.
+        measured_since: Simulated time, in seconds, at which the measurement begins. Infinite until it is set.
         waits_s: Every wait for a slot in the measured time, in seconds.
     """
 
@@ -92,11 +92,11 @@ class QueueStation:
 
     @property
     def busy_s(self) -> float:
-        """Sum over the slots of all replicas of the seconds in use in the measured time."""
+        """Sum of the seconds that slots were in use in the measured time, over all slots of all replicas."""
         return sum(replica.busy_s for replica in self._replicas)
 
     def choose(self, avoid: QueueReplica | None = None) -> QueueReplica | None:
-        """Choose two random replicas other than `avoid`. Return the one with fewer requests, waiting or in service.
+        """Return the replica with fewer requests, waiting or in service, of two random replicas other than `avoid`.
 
         Return None if `avoid` is the only replica.
         """

@@ -1,8 +1,8 @@
-"""Service time distributions for simulation: measured ones, and the curves of emulated engines.
+"""Distributions of service times for simulation: measured ones, and the curves of emulated engines.
 
-A drawer is a function that returns random service times. Every replica gets its own drawer, because an emulated engine
-spreads its stalls evenly over the requests of one replica. Call the drawer when a service begins, with the number of
-running services on that replica, this service included.
+A drawer is a function that returns a random service time. It is called when a service begins, with the number of
+running services on that replica, this service included. Every replica gets its own drawer, because an emulated engine
+spreads its stalls evenly over the requests of one replica.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ seconds."""
 
 
 class ServiceTimes(Protocol):
-    """A distribution of service times."""
+    """A distribution of service times, which may depend on the number of running services."""
 
     @property
     def mean_s(self) -> float:
@@ -32,11 +32,15 @@ class ServiceTimes(Protocol):
 
     @property
     def scv(self) -> float:
-        """Squared coefficient of variation on an otherwise idle replica."""
+        """Squared coefficient of variation of the service time on an otherwise idle replica."""
         ...
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """Return a new drawer, for one replica."""
+        """Return a new function that draws the service times of one replica, in seconds.
+
+        Its argument is the number of running services on the replica, including the one that begins. `rng` is the
+        source of randomness.
+        """
         ...
 
 
@@ -60,12 +64,12 @@ class Quantiles:
 
     @property
     def mean_s(self) -> float:
-        """Mean in seconds."""
+        """Mean of the distribution in seconds."""
         return sum((b - a) * (low + high) / 2 for (a, low), (b, high) in pairwise(self.points))
 
     @property
     def scv(self) -> float:
-        """Squared coefficient of variation."""
+        """Squared coefficient of variation: variance divided by the squared mean."""
         square = sum(
             (b - a) * (low * low + low * high + high * high) / 3 for (a, low), (b, high) in pairwise(self.points)
         )
@@ -73,14 +77,17 @@ class Quantiles:
         return max(0.0, square / mean**2 - 1) if mean else 0.0
 
     def at(self, share: float) -> float:
-        """Return the quantile at `share`, in seconds."""
+        """Return the quantile at `share` (0 to 1), in seconds."""
         index = max(1, bisect_left(self.points, (share, -math.inf)))
         (a, low), (b, high) = self.points[index - 1], self.points[min(index, len(self.points) - 1)]
         along = (share - a) / (b - a)
-        return min(max(low * (1 - along) + high * along, low), high)  # rounding must not leave the range
+        return min(max(low * (1 - along) + high * along, low), high)  # rounding could give a value outside low to high
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """Return a drawer of independent samples. The number of running services has no effect."""
+        """Return a function that draws independent service times in seconds.
+
+        Its argument, the number of running services, has no effect.
+        """
         return lambda concurrent: self.at(rng.random())
 
     def shifted(self, by_s: float) -> Quantiles:
@@ -89,12 +96,12 @@ class Quantiles:
 
 
 def fixed(seconds: float) -> Quantiles:
-    """Return the distribution of a constant number of seconds."""
+    """Return the distribution that always gives the same number of seconds."""
     return Quantiles(((0.0, seconds), (1.0, seconds)))
 
 
 def sampled(seconds: Sequence[float]) -> Quantiles:
-    """Return the distribution of measured values. Raises ValueError if `seconds` is empty."""
+    """Return the distribution of the measured values `seconds`. Raise ValueError if there are none."""
     if not seconds:
         raise ValueError("a distribution needs at least one value")
     ordered = sorted(seconds)
@@ -103,7 +110,7 @@ def sampled(seconds: Sequence[float]) -> Quantiles:
 
 
 def bucketed(bounds_s: Sequence[float], counts: Sequence[int]) -> Quantiles:
-    """Return the distribution of a histogram, with the values of a bucket spread evenly over it.
+    """Return the distribution of a histogram. Values are taken to be spread evenly over their bucket.
 
     Args:
         bounds_s: Upper bound of each bucket in seconds. The first bucket starts at 0.
@@ -121,7 +128,8 @@ def bucketed(bounds_s: Sequence[float], counts: Sequence[int]) -> Quantiles:
         if not count:
             continue
         if not points or points[-1][1] < previous:
-            # Empty buckets: the value jumps while the share stays. Shares must rise strictly, so add a tiny step.
+            # Empty buckets lie before this one: the seconds jump at the same share. Shares must rise strictly, so add a
+            # tiny step.
             points.append((below / total + (1e-12 if points else 0.0), previous))
         below += count
         points.append((below / total, bound))
@@ -144,7 +152,7 @@ class Curved:
 
     @property
     def scv(self) -> float:
-        """Squared coefficient of variation on an otherwise idle replica, stalls included."""
+        """Squared coefficient of variation of the service time on an otherwise idle replica, stalls included."""
         curve = self.curve
         base_ms = curve.median_ms * math.exp(curve.sigma**2 / 2)
         low, high, share = curve.stall_min_ms, curve.stall_max_ms, curve.stall_share
@@ -154,18 +162,21 @@ class Curved:
         return variance / mean_ms**2 if mean_ms else 0.0
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """Return the engine's sampler for one replica."""
+        """Return a function that draws the service times of one replica in seconds, with the engine's own sampler.
+
+        Its argument is the number of running services on the replica.
+        """
         return ServiceSampler(self.curve, rng.random).next_s
 
 
 @dataclass(frozen=True, slots=True)
 class Batched:
-    """A measured distribution, for services that slow each other down.
+    """A measured distribution of services that slow each other down while they run on the same replica.
 
     Attributes:
         alone: Service times on an otherwise idle replica.
-        factors: `factors[n - 1]` is the slow-down while n services run. The first factor is 1. Beyond the list, each
-            further service adds the difference of the last two factors.
+        factors: `factors[n - 1]` is the factor by which n running services are slower. The first factor is 1. Beyond
+            the list, each further service adds the difference of the last two factors.
     """
 
     alone: Quantiles
@@ -182,7 +193,7 @@ class Batched:
 
     @property
     def scv(self) -> float:
-        """Squared coefficient of variation on an otherwise idle replica."""
+        """Squared coefficient of variation of the service time on an otherwise idle replica."""
         return self.alone.scv
 
     def factor(self, concurrent: int) -> float:
@@ -194,5 +205,8 @@ class Batched:
         return max(self.factors[-1] + slope * (concurrent - measured), self.factors[-1])
 
     def drawer(self, rng: random.Random) -> Drawer:
-        """Return a drawer that multiplies samples of `alone` by the slow-down."""
+        """Return a function that draws service times in seconds: samples of `alone`, times the slow-down.
+
+        Its argument is the number of running services on the replica, which decides the slow-down.
+        """
         return lambda concurrent: self.alone.at(rng.random()) * self.factor(concurrent)

@@ -1,12 +1,12 @@
 """Simulation of conversations as a closed network of queues: think, speak, get an answer, listen.
 
-A session speaks again after it has listened to the answer and thought. A slow system therefore gets fewer requests,
-and N sessions never have more than N turns in progress. A turn follows the host's steps:
+The caller of a session speaks again only after listening to the answer and thinking. A slow system therefore gets
+fewer requests, and N sessions never have more than N turns in progress. A turn follows the host's steps:
 
     end of speech -> silence -> transcript and endpointing in parallel -> first token -> first segment -> first audio
 
-The language model holds a slot for the whole answer, the voice for one segment. The segments of an answer are
-synthesized in order. First tokens are hedged to another replica by the host's own policy
+An answer holds a slot of the language model until its last token. Its segments are synthesized in order, and each
+holds a slot of the voice. Late first tokens are hedged to another replica by the host's own policy
 (`rejoinder.core.resilience.hedging`).
 """
 
@@ -31,7 +31,7 @@ class ReplyModel:
     """Model of one reply.
 
     Attributes:
-        segments: For each segment: seconds from the first token until its text is complete, and seconds of audio.
+        segments: (seconds from the first token until the text is complete, seconds of audio) of each segment.
         generation_s: Time from the first token to the last, in seconds.
         speed: Seconds of audio that the voice synthesizes per second after its first chunk.
         chunk_s: Seconds of audio in one chunk of the voice.
@@ -52,9 +52,9 @@ class ReplyModel:
         return sum(audio_s for _, audio_s in self.segments)
 
     def rest_s(self, audio_s: float) -> float:
-        """Return the seconds for which the voice occupies its slot after the first chunk of a segment.
+        """Return the seconds for which a segment occupies a slot of the voice after its first chunk.
 
-        The segment has `audio_s` seconds of audio.
+        `audio_s` is the length of the audio of the segment in seconds.
         """
         chunks = max(0, -(-int(audio_s * 1e6) // int(self.chunk_s * 1e6)) - 1)
         return chunks * self.chunk_s / self.speed
@@ -62,13 +62,13 @@ class ReplyModel:
 
 @dataclass(frozen=True, slots=True)
 class CallerModel:
-    """Behaviour of the callers.
+    """Behaviour of the callers. Distributions are in seconds.
 
     Attributes:
         think: Time from the end of an answer to the next turn.
         speech: Length of the caller's speech in a turn.
         abandoned: Mean number of transcripts per turn that start at pauses inside the speech and are cancelled.
-        abandoned_s: Time until such a transcript is cancelled, in seconds.
+        abandoned_s: Time from the start of such a transcript until it is cancelled, in seconds.
     """
 
     think: ServiceTimes
@@ -79,18 +79,18 @@ class CallerModel:
 
 @dataclass(frozen=True, slots=True)
 class TurnNetwork:
-    """A deployment, its callers and its answers.
+    """A deployment, its callers and its answers. Distributions are in seconds.
 
     Attributes:
-        stt: Speech to text.
-        llm: Language model.
-        tts: Voice.
+        stt: Queueing model of speech to text.
+        llm: Queueing model of the language model.
+        tts: Queueing model of the voice.
         callers: The callers' behaviour.
         answer: The reply that every turn gets.
         silence: Time from the end of speech to the tentative end of speech.
         endpoint: Time from the tentative end of speech to the end of turn.
         delivery: Time from the first audio at the host to the caller's playout.
-        hedging: Hedging of first tokens.
+        hedging: Settings for hedging first tokens.
     """
 
     stt: QueueStage
@@ -104,7 +104,7 @@ class TurnNetwork:
     hedging: HedgingSettings = field(default_factory=lambda: HedgingSettings(enabled=False))
 
     def with_stages(self, stages: Mapping[str, QueueStage]) -> TurnNetwork:
-        """Return the network with the given stages replaced, by name. Stages that are not in `stages` stay the same."""
+        """Return the network with the stages in `stages` replaced, by name. The other stages stay the same."""
         stt, llm, tts = (stages.get(name, getattr(self, name)) for name in ("stt", "llm", "tts"))
         return replace(self, stt=stt, llm=llm, tts=tts)
 
@@ -142,9 +142,9 @@ class SimulatedRun:
     Attributes:
         turns: Every turn whose first audio was synthesized.
         for_s: Length of the simulated time in seconds.
-        busy: Mean share of slots in use, by stage.
+        busy: Mean share of slots in use, 0 to 1, by stage.
         waits_s: Every wait for a slot in seconds, by stage.
-        hedges: Number of second LLM requests.
+        hedges: Number of hedges (second LLM requests).
     """
 
     turns: tuple[SimulatedTurn, ...]
@@ -193,7 +193,7 @@ def simulate(
 
 
 class _Run:
-    """One simulated run: its stages, conversations and measurements."""
+    """One simulated run: its stages, its conversations as simulated processes, and its measurements."""
 
     def __init__(self, network: TurnNetwork, seed: int) -> None:
         self.env = simpy.Environment()
@@ -236,7 +236,10 @@ class _Run:
         yield self.env.timeout(speech_s)
 
     def _abandoned(self, after_s: float, for_s: float) -> Steps:
-        """Simulate a transcript that starts at a pause and is cancelled when the caller continues."""
+        """Simulate a transcript that starts at a pause in the speech and is cancelled when the caller continues.
+
+        It starts after `after_s` seconds and is cancelled `for_s` seconds later, if it has not ended before.
+        """
         yield self.env.timeout(after_s)
         replica = self.stt.choose()
         assert replica is not None
@@ -276,9 +279,9 @@ class _Run:
         yield env.timeout(max(0.0, reply.playout_end + delivery_s - env.now))
 
     def _first_token(self) -> Steps:
-        """Wait for the first token of the primary request or its hedge.
+        """Wait for the first token, from the primary request or its hedge.
 
-        The request that is first continues to generate.
+        The request with the first token continues to generate, and the other one is cancelled.
         """
         env, began = self.env, self.env.now
         self._policy.on_primary(began)
@@ -308,7 +311,10 @@ class _Run:
         return self.env.process(_cancellable(self.llm, replica, begun, self.network.answer.generation_s)), begun
 
     def _voice(self, reply: _Reply, first_token: float) -> Steps:
-        """Synthesize the segments in order, each when its text is complete and the previous segment is synthesized."""
+        """Synthesize the segments of a reply in order.
+
+        A segment starts when its text is complete and the previous segment is synthesized.
+        """
         env, answer = self.env, self.network.answer
         for ready_s, audio_s in answer.segments:
             yield env.timeout(max(0.0, first_token + ready_s - env.now))
@@ -325,7 +331,7 @@ class _Run:
 
 
 class _Reply:
-    """Progress of one answer: its events, and the time at which the playout of the audio so far ends."""
+    """Progress of one answer: its events, and the simulated time at which playout of the audio so far ends."""
 
     def __init__(self, env: simpy.Environment) -> None:
         self.first_audio = env.event()
@@ -334,7 +340,7 @@ class _Reply:
         self.playout_end = 0.0
 
     def add_audio(self, now: float, audio_s: float) -> None:
-        """Append a segment to the playout. The first segment triggers `first_audio`."""
+        """Add a segment of `audio_s` seconds to the playout. The first segment triggers `first_audio`."""
         if not self.first_audio.triggered:
             self.first_audio.succeed()
         self.playout_end = max(self.playout_end, now) + audio_s
@@ -343,7 +349,10 @@ class _Reply:
 def _cancellable(
     station: QueueStation, replica: QueueReplica, begun: simpy.Event | None = None, rest_s: float = 0.0
 ) -> Steps:
-    """Simulate one request. An interrupt (`simpy.Interrupt`) cancels it."""
+    """Run `station.serve` for one request, and end normally if the request is cancelled.
+
+    `simpy.Interrupt` cancels the request. Without this wrapper, it would also fail the simulated process.
+    """
     try:
         yield from station.serve(replica, begun, rest_s)
     except simpy.Interrupt:

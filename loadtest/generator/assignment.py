@@ -1,4 +1,7 @@
-"""A worker's assignment: the scenario, its share of the calls, and the start time. It is sent as one line of JSON."""
+"""A worker's assignment: the scenario, the worker's share of the calls, and the start time.
+
+The assignment is sent to the worker process as one line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from rejoinder.core.wire.formats import AudioFormat
 
 @dataclass(frozen=True, slots=True)
 class WorkerAssignment:
-    """What one worker does.
+    """Calls that one worker makes, and when.
 
     Attributes:
         scenario: The scenario of the run.
         calls: The worker's share of the calls.
         measure_from_s: Start of the measured time in seconds after the start of the run.
         measure_to_s: End of the measured time in seconds after the start of the run.
-        start_at: Start of the run as Unix time. Wall-clock time is the only clock that several machines share.
+        start_at: Start of the run as Unix time, because several machines share no other clock.
     """
 
     scenario: Scenario
@@ -30,7 +33,7 @@ class WorkerAssignment:
     start_at: float
 
     def document(self) -> dict[str, Any]:
-        """Return the assignment as a JSON document, including the API key."""
+        """Return the assignment as a JSON document that `parse` reads. It includes the API key."""
         return {
             "scenario": scenario_document(self.scenario) | {"api_key": self.scenario.api_key},
             "calls": [asdict(call) for call in self.calls],
@@ -41,7 +44,7 @@ class WorkerAssignment:
 
     @staticmethod
     def parse(document: dict[str, Any]) -> WorkerAssignment:
-        """Return the assignment of a JSON document that `document` made."""
+        """Return the assignment in a JSON document from the method `document`."""
         scenario = dict(document["scenario"])
         scenario["behavior"] = CallerBehavior(**scenario["behavior"])
         scenario |= {"tier": Tier(scenario["tier"]), "arrivals": Arrivals(scenario["arrivals"])}
@@ -57,7 +60,7 @@ class WorkerAssignment:
 
 
 def scenario_document(scenario: Scenario) -> dict[str, Any]:
-    """Return a scenario as a JSON document for reports, without the API key."""
+    """Return a scenario as a JSON document, without the API key, so that reports can contain it."""
     document = asdict(scenario)
     document |= {"tier": scenario.tier.value, "arrivals": scenario.arrivals.value, "codec": scenario.codec.value}
     del document["api_key"]

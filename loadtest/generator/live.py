@@ -17,7 +17,7 @@ WIDTH = 48
 
 
 def view(progress: RunProgress, measure_from_s: float, measure_to_s: float) -> Group:
-    """Return the view, to be shown by `rich`.
+    """Return the live view as a `rich` renderable: phase, counts, latencies, and failed self-checks.
 
     Args:
         progress: State of the run.
@@ -59,7 +59,7 @@ def _row(histogram: HdrHistogram) -> list[str]:
 
 
 def _generator(progress: RunProgress) -> Text:
-    """Return a sparkline of the 95th percentile of voice-to-voice latency over time, and the failed self-checks."""
+    """Return two lines: a sparkline of p95 voice-to-voice latency over time, and the failed self-checks."""
     recent = [moment.p95_ms for moment in progress.timeline()[-WIDTH:]]
     most = max((value for value in recent if value is not None), default=0)
     line = (

@@ -1,6 +1,6 @@
-"""One run in which the replicas' metrics are read at the start and the end of the measured time.
+"""A load run with the replicas' metrics, which are read at the start and the end of the measured time.
 
-Calibration and validation of the capacity model use it.
+Calibration and validation of the capacity model use this module.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class MeasuredWindow:
         for_s: Time between the two readings in seconds.
         stages: Counts of each stage between the readings, by stage.
         changed: Names of the replicas that started or ended between the readings. They are not in `stages`.
-        bytes_sent: Payload bytes that the callers sent.
-        bytes_received: Payload bytes that the callers received.
-        frames_sent: Audio frames that the callers sent.
+        bytes_sent: Payload bytes that the callers sent between the readings.
+        bytes_received: Payload bytes that the callers received between the readings.
+        frames_sent: Number of audio frames that the callers sent between the readings.
     """
 
     for_s: float
@@ -48,7 +48,7 @@ class _Reading:
 
 
 class WindowWatcher:
-    """Reads the replicas' metrics at the start and at the end of the measured time of a run.
+    """Reader of the replicas' metrics at the start and at the end of the measured time of a run.
 
     Pass the watcher to `run` as its progress callback, and call `window` after the run.
     """
@@ -70,7 +70,7 @@ class WindowWatcher:
         self._last: _Reading | None = None
 
     def __call__(self, progress: RunProgress) -> None:
-        """Read the metrics if the measured time has started or ended since the last call."""
+        """Read the metrics when this is the first call after the start, or after the end, of the measured time."""
         elapsed = progress.elapsed_s
         if self._first is None and elapsed >= self._from_s:
             self._first = self._read(progress)
@@ -103,9 +103,15 @@ class WindowWatcher:
 
 
 def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tuple[RunResult, MeasuredWindow]:
-    """Run a scenario. Return (its result, the replicas' metrics of its measured time).
+    """Run a scenario. Return (result of the run, the replicas' metrics in its measured time).
 
-    It raises what `run` and `WindowWatcher.window` raise. `watch` is called as by `run`.
+    Args:
+        scenario: What to run.
+        watch: Called with the progress after each report of a worker.
+
+    Raises:
+        ConfigError: The server is on another machine and not `owned`, or the scenario has no valid schedule.
+        BackendError: The server does not answer, a worker ended early, or the run ended before its measured time.
     """
     frozen = schedule.plan(scenario)
     watcher = WindowWatcher(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)
@@ -119,11 +125,11 @@ def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tup
 
 
 def idle(url: str, for_s: float) -> MeasuredWindow:
-    """Return the difference of two readings of the replicas' metrics, without load.
+    """Wait without sending load, and return the replicas' metrics in this time.
 
     Args:
         url: OpenAI base URL of the server (ws:// or wss://).
-        for_s: Time between the two readings in seconds.
+        for_s: Length of the wait in seconds.
     """
     before, started_at = read(http_root(url)), time.monotonic()
     time.sleep(for_s)
@@ -134,5 +140,5 @@ def idle(url: str, for_s: float) -> MeasuredWindow:
 
 
 def http_root(url: str) -> str:
-    """Return the HTTP address of a server from its OpenAI base URL (ws:// or wss://)."""
+    """Return the HTTP address of a server (http:// or https://, without /v1) from its OpenAI base URL."""
     return url.rstrip("/").removesuffix("/v1").replace("ws", "http", 1)

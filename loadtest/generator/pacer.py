@@ -1,8 +1,8 @@
 """Pacing of all callers in a process: one task sends every frame at its deadline and records how late it was.
 
 The 20 ms of a frame are divided into twenty slots of 1 ms. A caller keeps one slot for the whole call. The deadline of
-tick k is start + k ms. A late pacer never moves deadlines: it catches up, and lateness counts from the deadline.
-Otherwise the delays of a busy generator would not show in its measurements.
+slot k of the first frame is start + k ms, and it recurs every 20 ms. A late pacer does not move deadlines. It catches
+up, and lateness counts from the deadline. Otherwise the delays of a busy generator would not show in its measurements.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ TICK_S = 0.001
 
 
 class PacedCaller(Protocol):
-    """A caller with its connection."""
+    """A caller with its connection, whose frames the pacer sends."""
 
     def send_frame(self, due: float) -> int:
-        """Send the messages for the deadline `due` and return their number."""
+        """Send the messages for the deadline `due` (seconds of the monotonic clock) and return their number."""
         ...
 
 
 class FramePacer:
-    """Calls `send_frame` of each caller in a process once per 20 ms frame, at the frame's deadline.
+    """Sender of the frames of all callers in a process: it calls their `send_frame` at each deadline.
 
-    Keep `run` running. Callers may join and leave at any time, from the same event loop.
+    Each caller has one deadline per 20 ms frame. Keep `run` running. Callers may join and leave at any time, from the
+    same event loop.
 
     Attributes:
-        late_s: Delay after the deadline of each frame sent, in seconds. The code that reads the list clears it.
+        late_s: Delay of each sent frame after its deadline, in seconds. The reader of the list clears it.
     """
 
     def __init__(self, start: float) -> None:
@@ -42,23 +43,26 @@ class FramePacer:
         self.late_s = array("d")
 
     def join(self, caller: PacedCaller, slot: int) -> None:
-        """Send the caller's frames in `slot` from now on: the millisecond of each 20 ms frame, 0 to 19."""
+        """Call `caller.send_frame` once per 20 ms frame from now on.
+
+        `slot` is the millisecond within the frame at which the caller sends, 0 to 19.
+        """
         self._slots[slot].append(caller)
 
     def leave(self, caller: PacedCaller, slot: int) -> None:
-        """Stop sending the caller's frames in `slot`. Do nothing if the caller has already left."""
+        """Stop sending the frames of a caller that joined with `slot`. Do nothing if it has already left."""
         if caller in self._slots[slot]:
             self._slots[slot].remove(caller)
 
     async def run(self) -> None:
-        """Send frames until cancelled."""
+        """Send the frames of all callers at their deadlines until cancelled."""
         tick = max(0, round((time.monotonic() - self._start) / TICK_S))
         while True:
             due = self._start + tick * TICK_S
             if (early := due - time.monotonic()) > 0:
                 await asyncio.sleep(early)
             elif tick % FRAME_SLOTS == 0:
-                await asyncio.sleep(0)  # the pacer is late: let the event loop read the sockets once per frame
+                await asyncio.sleep(0)  # a late pacer lets the event loop read the sockets once per frame
             slot = self._slots[tick % FRAME_SLOTS]
             if slot:
                 self._send(tuple(slot), due)

@@ -1,8 +1,8 @@
 """Worker processes on the nodes of a Ray cluster: one actor for each worker, spread over the nodes.
 
-The actor starts `loadtest.generator.worker` on its node and forwards its output, so measurements come from the same
-process as on one machine. The nodes' clocks only have to agree on the start of the run, for which NTP suffices. Times
-of two nodes are never subtracted.
+The actor starts `loadtest.generator.worker` on its node and forwards the worker's output. Measurements therefore come
+from the same program as on one machine. The nodes' clocks only have to agree on the start of the run, for which NTP
+suffices. Times of two nodes are never subtracted.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rejoinder.core.errors import ConfigError
 
 
 class RemoteWorker:
-    """Actor that runs one worker process on its node."""
+    """Ray actor that runs one worker process on its node."""
 
     def run(self, document: dict[str, Any]) -> Iterator[str]:
-        """Start the worker with an assignment's JSON document and yield its output lines.
+        """Start the worker process, send it the assignment `document`, and yield its output lines.
 
-        The worker exits when this process ends.
+        The worker process exits when the process of this actor ends.
         """
         command = [sys.executable, "-m", "loadtest.generator.worker"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -35,10 +35,10 @@ class RemoteWorker:
 
 
 async def report_lines(assignment: WorkerAssignment, address: str) -> AsyncGenerator[dict[str, Any], None]:
-    """Start a worker on a Ray cluster and yield its reports. Closing the generator kills the worker.
+    """Start a worker on a Ray cluster and yield its reports as JSON documents. Closing the generator kills the worker.
 
     Args:
-        assignment: What the worker does.
+        assignment: Calls that the worker makes.
         address: HOST:PORT of the Ray cluster.
 
     Raises:

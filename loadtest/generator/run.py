@@ -1,7 +1,7 @@
 """One load run from scenario to result: draw the schedule, start the workers together, and judge the measurements.
 
-The server must be on this machine unless the scenario sets `owned`, because load can overload another operator's
-server.
+The server must be on this machine unless the scenario sets `owned`. Load could otherwise hit a server that someone else
+operates.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> RunResu
         watch: Called with the progress after each report of a worker, about once a second for each worker.
 
     Raises:
-        ConfigError: The target is not allowed, or the scenario has no valid schedule.
+        ConfigError: The server is on another machine and not `owned`, or the scenario has no valid schedule.
         BackendError: The server does not answer, or a worker ended early.
     """
     check_target(scenario)
@@ -70,7 +70,7 @@ def run(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> RunResu
 async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any, None]) -> None:
     """Run two coroutines at the same time, and cancel `watching` when `working` is done.
 
-    Exceptions of `working` are raised without a group.
+    An exception is raised on its own, not in an exception group.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -78,7 +78,7 @@ async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any
             await working
             watcher.cancel()
     except ExceptionGroup as failures:
-        raise failures.exceptions[-1] from None  # the exception of `working` is the last one
+        raise failures.exceptions[-1] from None  # `working` is the body of the group, whose error is listed last
 
 
 def check_target(scenario: Scenario) -> None:
@@ -107,11 +107,11 @@ def result(
     *,
     memory_mb: tuple[tuple[float, float], ...],
 ) -> RunResult:
-    """Judge the measurements of the workers.
+    """Judge the measurements of the workers and return the result of the run.
 
     Args:
-        scenario: What was run.
-        frozen: Its schedule.
+        scenario: The scenario of the run.
+        frozen: Schedule of the run.
         progress: The merged reports of the workers.
         engines: Engine of each stage, as the server reports it.
         memory_mb: (seconds after the start of the run, MiB) samples of the replicas' resident memory.
@@ -142,7 +142,7 @@ def result(
 
 
 def latency(histogram: HdrHistogram) -> Latency:
-    """Return the distribution of a histogram of microseconds."""
+    """Return the distribution in milliseconds from a histogram of microseconds."""
 
     def at(percentile: float) -> float:
         return float(round(histogram.get_value_at_percentile(percentile) / 1000, 2))

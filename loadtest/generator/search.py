@@ -3,15 +3,15 @@
 The search doubles the number of calls until a step fails, bisects to 5%, and confirms the result with three repeats.
 
 Every step is a whole run: ramp and warm-up (discarded), measured time, drain, and a recovery check. In the recovery
-check a small load must be answered as fast as before the step. Otherwise the system has not recovered by itself, which
-is a metastable failure.
+check, a small load must be answered as fast as before the search. Otherwise the system has not recovered from the step
+by itself, which is a metastable failure.
 
-A step whose generator failed its self-checks ends the search as generator-limited, because the capacity beyond it is
-unknown. A step that is undecided is repeated once with a longer measured time. If it stays undecided, it counts as
+If the generator fails its self-checks in a step, the search ends as generator-limited, because the capacity beyond this
+load is unknown. An undecided step is repeated once with a longer measured time. If it stays undecided, it counts as
 failed.
 
-This module is pure: `Search` states the next step and receives its outcome. `loadtest.generator.search_runner` runs the
-steps.
+This module does no input or output: `Search` returns the next step and receives its outcome.
+`loadtest.generator.search_runner` runs the steps.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class SearchEnd(Enum):
     """Why a search ended. The values are shown to users and written to JSON.
 
     Attributes:
-        SYSTEM_LIMITED: A larger number of calls failed.
-        GENERATOR_LIMITED: The load generator failed its self-checks.
+        SYSTEM_LIMITED: The largest passing number of calls is known, because a larger number failed.
+        GENERATOR_LIMITED: The load generator failed its self-checks in a step.
         BOUND_REACHED: The largest allowed number of calls passed.
         NOTHING_PASSES: Not even the smallest number of calls passed.
     """
@@ -50,7 +50,12 @@ class SearchEnd(Enum):
 
 
 class StepKind(Enum):
-    """Purpose of a step: to search for the limit, or to confirm it."""
+    """Purpose of a step.
+
+    Attributes:
+        SEARCH: Find the limit.
+        CONFIRM: Repeat the largest passing number of calls, to confirm it.
+    """
 
     SEARCH = "search"
     CONFIRM = "confirm"
@@ -63,7 +68,7 @@ class SearchStep:
     Attributes:
         sessions: Number of calls that are open at the same time.
         seed: Seed of the scenario. Each step has its own seed.
-        kind: search or confirm.
+        kind: Whether the step searches for the limit or confirms it.
     """
 
     sessions: int
@@ -77,10 +82,10 @@ class CompletedStep:
 
     Attributes:
         step: The step.
-        outcome: Outcome of the run.
+        outcome: Verdict on the run.
         p50_ms: Median voice-to-voice latency in milliseconds, or None if nothing was measured.
         p95_ms: 95th percentile of the voice-to-voice latency in milliseconds, or None if nothing was measured.
-        recovered: True if the recovery check passed. None if no recovery check was made.
+        recovered: True if a small load after the step was answered as fast as before the search. None if not checked.
         causes: Failed self-checks of the generator, in words.
     """
 
@@ -93,7 +98,7 @@ class CompletedStep:
 
     @property
     def passed(self) -> bool:
-        """True if the run passed and the recovery check did not fail."""
+        """True if the run passed and the system has recovered from it (or recovery was not checked)."""
         return self.outcome is RunOutcome.PASS and self.recovered is not False
 
 
@@ -119,21 +124,24 @@ class Search:
 
     @property
     def ending(self) -> SearchEnd | None:
-        """Why the search ended, or None while it continues."""
+        """Reason why the search ended, or None while it continues."""
         return self._ending
 
     @property
     def holds(self) -> int:
-        """Largest number of calls that passed, or 0. It is confirmed if the search was not generator-limited."""
+        """Largest number of calls that passed, or 0.
+
+        When the search has ended, repeats have confirmed this number, unless the ending is GENERATOR_LIMITED.
+        """
         return self._passing
 
     @property
     def breaks(self) -> int | None:
-        """Smallest number of calls that failed, or None."""
+        """Smallest number of calls that failed, or None if none has failed."""
         return self._failing
 
     def next(self) -> SearchStep | None:
-        """Return the next step, or None if the search has ended."""
+        """Return the next step to run, or None if the search has ended."""
         if self._ending:
             return None
         seed = self.seed + len(self.completed)
@@ -167,7 +175,7 @@ class Search:
 
     @property
     def _located(self) -> bool:
-        """True if the limit is known to the search's precision, or the largest number of calls has passed."""
+        """True if the limit is known within `PRECISION`, or if the largest number of calls to try has passed."""
         if self._failing is None:
             return self._passing >= self.most
         return self._passing > 0 and self._failing - self._passing <= max(1, PRECISION * self._failing)
@@ -181,12 +189,12 @@ class Search:
 
 
 def recovered(before_ms: float | None, after_ms: float | None) -> bool:
-    """Return True if the median under a small load is back to its value before the step.
+    """Return True if the system has recovered: the median latency under a small load is as before.
 
-    It may be longer by 10% plus 20 ms. Without a value before, any answer counts as recovery.
+    The median may have grown by 10% plus 20 ms. If nothing was answered before, any answer after counts as recovery.
 
     Args:
-        before_ms: Median before the step in milliseconds, or None if nothing was answered.
+        before_ms: Median before the search in milliseconds, or None if nothing was answered.
         after_ms: Median after the step in milliseconds, or None if nothing was answered.
     """
     if before_ms is None or after_ms is None:

@@ -1,4 +1,7 @@
-"""Run a search: each step of `loadtest.generator.search` is a load run followed by a recovery check."""
+"""Run a search: each step of `loadtest.generator.search` is a load run followed by a recovery check.
+
+The recovery check is a run with a small load, which must be answered as fast as before the search.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ class SearchResult:
     """Result of a search. The JSON document of `rejoinder load search` has one key for each attribute.
 
     Attributes:
-        holds: Largest number of calls that passed, confirmed three times unless the generator was the limit. 0 if none
-            passed.
+        holds: Largest number of calls that passed, confirmed by three repeats unless the generator was the limit. 0 if
+            none passed.
         breaks: Smallest number of calls that failed, or null if none did.
-        ending: Why the search ended.
+        ending: Reason why the search ended.
         steps: The completed steps, in order.
         baseline_ms: Median voice-to-voice latency under a small load before the search, in milliseconds.
         engines: Engine of each stage, as the server reports it.
@@ -75,7 +78,7 @@ def search(
         state.record(completed)
         on_step(completed)
     ending = state.ending
-    assert ending is not None  # `next` returns None only after the end
+    assert ending is not None  # `next` returns None only if the search has ended
     return SearchResult(
         state.holds,
         breaks=state.breaks,
@@ -89,14 +92,24 @@ def search(
 def _run_step(
     scenario: Scenario, step: SearchStep, probe: Scenario, baseline_ms: float | None, *, hold: Hold
 ) -> CompletedStep:
-    """Run one step, once more if it is undecided, and then its recovery check."""
+    """Run one step, and then its recovery check.
+
+    An undecided run is repeated once with twice the measured time.
+
+    Args:
+        scenario: What the step runs, except for `sessions` and `seed`.
+        step: The step.
+        probe: Scenario of the recovery check: a small load.
+        baseline_ms: Median voice-to-voice latency of `probe` before the search, in milliseconds. None without answers.
+        hold: Function that runs a scenario and returns its result.
+    """
     loaded = replace(scenario, sessions=step.sessions, seed=step.seed)
     result = hold(loaded)
     if result.outcome is RunOutcome.UNDECIDED:
         result = hold(replace(loaded, for_s=loaded.for_s * LONGER))
     if result.outcome is RunOutcome.INVALID and step.kind is StepKind.CONFIRM:
-        # The generator has passed its self-checks with this load before. A single delay on a shared machine is not its
-        # limit.
+        # Repeat the run once: the generator has already passed its self-checks with this number of calls, so a single
+        # delay on a shared machine does not show its limit.
         result = hold(loaded)
     has_recovered = None
     if result.outcome is not RunOutcome.INVALID:

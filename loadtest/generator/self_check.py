@@ -1,10 +1,10 @@
-"""Self-checks of the load generator: send lateness, event loop lag, CPU, and run-queue wait.
+"""Self-checks of the load generator: send lateness, event loop lag, CPU use, and run-queue wait.
 
 Send lateness is the decisive check. Latency is measured from a frame's deadline, so a late frame adds its own delay to
-the measured latency. Run-queue wait without lateness is normal on a shared machine and only warns.
+the measured latency. Run-queue wait without lateness is normal on a shared machine and only gives a warning.
 
-On a contended host a generator with 200 calls had a p99 lateness of 27 to 2,193 ms while it used 10% to 27% of a core.
-Without these checks its results would have blamed the system under test.
+On a contended host, a generator with 200 calls had a p99 lateness of 27 to 2,193 ms while it used 10% to 27% of a core.
+Without these checks, its results would have shown this lateness as latency of the system under test.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ LAG_PERIOD_S = 0.05
 _SCHEDSTAT = Path("/proc/self/schedstat")
 _STAT = Path("/proc/stat")
 
-# Limits of the checks. 5 ms of lateness is a quarter of the tightest limit that a run judges (20 ms). A worker that
-# uses more than 70% of its core has no reserve for bursts.
+# Limits of the checks: p99 of send lateness and loop lag in ms, the others as shares (0 to 1). 5 ms of lateness is a
+# quarter of the tightest limit that a run judges (20 ms). A worker that uses more than 70% of its core has no reserve
+# for bursts.
 LATENESS_MS = 5.0
 LOOP_LAG_MS = 10.0
 CPU_SHARE = 0.70
@@ -38,17 +39,17 @@ STEAL_SHARE = 0.01
 
 
 class LoopLag:
-    """Samples the event loop's lag, which is how late the loop returns from a sleep. Run `run` as a task.
+    """Sampler of event loop lag: how much later than planned the loop returns from a sleep. Run `run` as a task.
 
     Attributes:
-        late_s: The samples in seconds. The code that reads the list clears it.
+        late_s: The samples in seconds. The reader of the list clears it.
     """
 
     def __init__(self) -> None:
         self.late_s = array("d")
 
     async def run(self) -> None:
-        """Take samples until cancelled."""
+        """Take a sample every `LAG_PERIOD_S` seconds until cancelled."""
         while True:
             due = time.monotonic() + LAG_PERIOD_S
             await asyncio.sleep(LAG_PERIOD_S)
@@ -57,12 +58,12 @@ class LoopLag:
 
 @dataclass(frozen=True, slots=True)
 class CpuSnapshot:
-    """CPU clocks of this process at one time.
+    """Values of the CPU clocks of this process at one time.
 
     Attributes:
-        at: The time in seconds of the monotonic clock.
-        cpu_s: CPU time of the process in seconds.
-        queued_s: Time that the main thread has waited for a core, in seconds.
+        at: Time of the snapshot in seconds of the monotonic clock.
+        cpu_s: CPU time that the process has used, in seconds.
+        queued_s: Time that the main thread has waited in the run queue for a core, in seconds.
     """
 
     at: float
@@ -71,7 +72,7 @@ class CpuSnapshot:
 
     @staticmethod
     def now() -> CpuSnapshot:
-        """Return the current values of the clocks."""
+        """Return a snapshot of the current values."""
         return CpuSnapshot(time.monotonic(), time.process_time(), _queued_s())
 
     def since(self, before: CpuSnapshot) -> dict[str, float]:
@@ -84,12 +85,15 @@ class CpuSnapshot:
 def _queued_s() -> float:
     try:
         return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):  # the kernel does not report it, so the check cannot warn
+    except (OSError, IndexError, ValueError):  # the kernel does not report run-queue wait, so its check passes
         return 0.0
 
 
 def stolen_and_total() -> tuple[int, int]:
-    """Return this machine's clock ticks stolen by the hypervisor, and all its clock ticks, since boot."""
+    """Return (clock ticks stolen by the hypervisor, all clock ticks) of this machine since boot.
+
+    The result is (0, 1) if the kernel does not report them.
+    """
     try:
         ticks = [int(field) for field in _STAT.read_text().split("\n", 1)[0].split()[1:9]]
     except (OSError, ValueError):
@@ -98,7 +102,7 @@ def stolen_and_total() -> tuple[int, int]:
 
 
 def drain(values: array[float]) -> str:
-    """Return a histogram of values in seconds, compressed and base64-encoded. Clear the values."""
+    """Return a histogram of values in seconds, compressed and base64-encoded, and empty `values`."""
     text = encoded(values)
     del values[:]
     return text
@@ -111,12 +115,12 @@ class Fitness:
     Attributes:
         lateness: Delay of each frame after its deadline, in microseconds.
         lag: Event loop lag in microseconds.
-        cpu: CPU share of the busiest worker, of one core.
+        cpu: CPU use of the busiest worker, as a share of one core.
         queued: Run-queue wait of the worker that waited most, as a share of the time.
         steal: CPU steal time of this machine, as a share of all CPU time.
-        missed: Calls that were dialled more than 1 s after their scheduled arrival.
-        frames_scheduled: Audio frames that were due.
-        frames_sent: Audio frames that were sent.
+        missed: Number of calls that were dialled more than 1 s after their scheduled arrival.
+        frames_scheduled: Number of audio frames that were due.
+        frames_sent: Number of audio frames that were sent.
     """
 
     lateness: HdrHistogram
@@ -147,7 +151,7 @@ def _p99_ms(histogram: HdrHistogram) -> float:
 
 
 def failure_causes(checks: tuple[FitnessCheck, ...]) -> tuple[str, ...]:
-    """Return why a run is INVALID: one sentence for each failed check that is more than a warning."""
+    """Return why a run is INVALID: one sentence for each failed check, without checks that only warn."""
     return tuple(
         f"{check.name}: measured {check.measured:g} {check.unit}, "
         f"must be {'at least' if check.at_least else 'at most'} {check.limit:g} {check.unit}"
@@ -157,5 +161,5 @@ def failure_causes(checks: tuple[FitnessCheck, ...]) -> tuple[str, ...]:
 
 
 def decode_lateness_and_lag(document: dict[str, Any]) -> tuple[HdrHistogram, HdrHistogram]:
-    """Return the histograms of send lateness and event loop lag in a worker's report."""
+    """Return (send lateness, event loop lag) from a worker's report, as histograms of microseconds."""
     return HdrHistogram.decode(document["lateness"]), HdrHistogram.decode(document["lag"])

@@ -1,4 +1,4 @@
-"""Reports of a server over HTTP: its engines, and the memory of its replicas during a run."""
+"""Read from a server over HTTP which engines it runs, and how much memory its replicas use during a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORTEST_S = 5.0
 
 
 class ServerView:
-    """HTTP client for the reports of one server."""
+    """HTTP client that reads a server's engines and memory."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._base = scenario.url.replace("ws", "http", 1)
@@ -54,18 +54,20 @@ class ServerView:
 
 
 class MemoryWatch:
-    """Samples the replicas' memory during a run. Run `run` as a task, and read the samples with `between`."""
+    """Sampler of the replicas' memory during a run. Run `run` as a task, and read the samples with `between`."""
 
     def __init__(self, server: ServerView) -> None:
         self._server = server
         self._samples: list[tuple[float, float]] = []
 
     async def run(self, start_at: float, span_s: float) -> None:
-        """Take samples until cancelled, or return if the server does not report its memory.
+        """Take samples until cancelled. Return early if the server does not report its memory.
+
+        The period is `span_s` / `SAMPLES`, but at least `SHORTEST_S`.
 
         Args:
             start_at: Start of the run as Unix time.
-            span_s: Time in which to take `SAMPLES` samples, in seconds.
+            span_s: Time over which `SAMPLES` samples are spread, in seconds.
         """
         while True:
             memory_mb = await asyncio.to_thread(self._server.memory_mb)
@@ -78,6 +80,7 @@ class MemoryWatch:
     def between(self, from_s: float, to_s: float) -> tuple[tuple[float, float], ...]:
         """Return the samples from `from_s` to `to_s` as (seconds after the start of the run, MiB of all replicas).
 
-        Both limits are in seconds after the start of the run. Empty if the server does not report its memory.
+        Both limits are in seconds after the start of the run. The result is empty if the server does not report its
+        memory.
         """
         return tuple(sample for sample in self._samples if from_s <= sample[0] <= to_s)

@@ -1,7 +1,8 @@
-"""Metrics of the replicas of a running system, read before and after a run. The difference belongs to the run.
+"""Metrics of the replicas of a running system, read before and after a run.
 
-The server lists its replicas at `/metrics/targets`, with one port for each. A replica that started or ended between two
-readings is left out of the difference and named, because its counts do not cover the whole run.
+The difference between the two readings belongs to the run. The server lists its replicas at `/metrics/targets`, each
+with its own port. A replica that started or ended between the readings is left out of the difference and named, because
+its counts do not cover the whole run.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """Number of values."""
+        """Number of values in all buckets."""
         return sum(self.counts)
 
     @property
@@ -68,10 +69,10 @@ class ReplicaCounts:
         stage: Stage of the replica.
         queue: Histogram of the times that requests waited for service.
         service: Histogram of the service times of requests.
-        ends: Number of requests, by how they ended.
+        ends: Number of requests, by how they ended (label `end` of the metric).
         cpu_s: CPU time of the process in seconds.
         memory_mb: Resident memory of the process in MB (10^6 bytes).
-        drafts: Number of speculative replies of a host, by their outcome.
+        drafts: Number of speculative replies, by their outcome. Empty unless the replica is a host.
     """
 
     stage: str
@@ -83,7 +84,7 @@ class ReplicaCounts:
     drafts: Mapping[str, float] = field(default_factory=dict)
 
     def since(self, earlier: ReplicaCounts) -> ReplicaCounts:
-        """Return the difference to an earlier reading of the replica. The memory is that of the later reading."""
+        """Return the differences from an earlier reading of the same replica, with the memory of this reading."""
         ends = {end: count - earlier.ends.get(end, 0.0) for end, count in self.ends.items()}
         return ReplicaCounts(
             self.stage,
@@ -128,7 +129,7 @@ class StageCounts:
 
 
 def read(url: str) -> Reading:
-    """Read the metrics of every replica that the server lists.
+    """Return the current metrics of every replica that the server lists.
 
     Args:
         url: HTTP address of the server.
@@ -144,7 +145,7 @@ def read(url: str) -> Reading:
 
 
 def parse(text: str, stage: str) -> ReplicaCounts:
-    """Return the counts in the Prometheus text of one replica of `stage`."""
+    """Return the counts of one replica of `stage` from its metrics page, `text`, in Prometheus format."""
     families = {family.name: family for family in text_string_to_metric_families(text)}
 
     def single(name: str) -> float:
@@ -167,7 +168,11 @@ def parse(text: str, stage: str) -> ReplicaCounts:
 
 
 def difference(before: Reading, after: Reading) -> tuple[dict[str, StageCounts], list[str]]:
-    """Return (counts of each stage between two readings, names of the replicas that are in only one reading)."""
+    """Return the counts between two readings.
+
+    Returns:
+        (counts by stage, names of the replicas that are in only one reading). The counts leave these replicas out.
+    """
     both = [replica for replica in after if replica in before]
     changed = sorted(set(before) ^ set(after))
     stages: dict[str, list[ReplicaCounts]] = {}

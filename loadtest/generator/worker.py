@@ -1,8 +1,8 @@
 """One worker process: reads its assignment from standard input, makes its calls, and writes a JSON report each second.
 
-`loadtest.generator.workers` starts `python -m loadtest.generator.worker` on this machine, and a Ray actor starts it on
-another one. All workers start at the same wall-clock time. After that, only the process's own monotonic clock is used.
-Times of two processes are never subtracted.
+`loadtest.generator.workers` starts `python -m loadtest.generator.worker` on this machine. On a Ray cluster, an actor on
+the node starts it. All workers start at the same wall-clock time. After that, a worker uses only its own monotonic
+clock, and times of two processes are never subtracted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(slots=True)
 class _LiveCall:
-    """A call in progress."""
+    """A call in progress, with its connection, its simulated caller, and the time of the last ping."""
 
     socket: CallSocket
     caller: SimulatedCaller
@@ -65,7 +65,7 @@ class Worker:
         """Create a worker.
 
         Args:
-            assignment: What the worker does.
+            assignment: Scenario and calls of the worker.
             start: Start of the run in seconds of the monotonic clock.
             report: Called with each report, a JSON document.
         """
@@ -108,13 +108,13 @@ class Worker:
                         for call in self._assignment.calls:
                             calls.create_task(self._hold(call))
             except TimeoutError:
-                pass  # `_hold` has counted the calls that were still open
+                pass  # the drain time has ended; `_hold` has counted the calls that were still open
             for task in background:
                 task.cancel()
         self._send_report(final=True)
 
     async def _hold(self, call: Call) -> None:
-        """Run one call from its scheduled arrival to its end."""
+        """Run one call: wait for its scheduled arrival, connect, let the caller talk, and close the connection."""
         due = self._start + call.at_s
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         counts = self._histograms.counts
@@ -152,7 +152,7 @@ class Worker:
             await socket.close()
 
     async def _until_over(self, caller: SimulatedCaller, socket: CallSocket, lost: asyncio.Event) -> bool:
-        """Wait until the caller is done or the connection is lost. Return True if the connection was lost."""
+        """Wait until the call is over or the connection is lost. Return True if the connection was lost."""
         while not caller.over:
             try:
                 async with asyncio.timeout(0.25):
@@ -164,14 +164,17 @@ class Worker:
         return False
 
     def _end(self, live: _LiveCall, dropped: bool) -> None:
-        """End the caller's turn and collect the call's last counters."""
+        """End the caller's turn, and add the call's last counters to the worker's totals.
+
+        `dropped` is True if the server ended the call. Otherwise frames that a late pacer did not send count as due.
+        """
         now = time.monotonic()
         live.caller.hang_up(now, dropped=dropped)
         self._traffic["scheduled"] += 0 if dropped else live.socket.overdue_frames(now)
         self._collect(live)
 
     def _collect(self, live: _LiveCall) -> None:
-        """Move the call's counters and round-trip times to the worker's totals."""
+        """Move the call's counters and round-trip times to the worker's totals, and reset them in the call."""
         socket = live.socket
         self._traffic.update(sent=socket.sent, bytes_sent=socket.bytes_sent, bytes_received=socket.bytes_received)
         self._traffic["scheduled"] += live.caller.take_frames_due()
@@ -218,9 +221,10 @@ class Worker:
 
 
 def main() -> None:
-    """Read an assignment from standard input, make its calls, and write reports to standard output."""
+    """Read an assignment from standard input, make its calls, and write reports as JSON lines to standard output."""
     assignment = WorkerAssignment.parse(json.loads(sys.stdin.readline()))
-    # Schedule, clips and modules exist until the process ends, so the garbage collector need not scan them.
+    # Modules, schedule and clips are needed until the process ends. Exclude them from garbage collection, whose scans
+    # would delay frames.
     gc.collect()
     gc.freeze()
 

@@ -1,7 +1,7 @@
-"""Start the workers of a run, merge their reports, and stop them.
+"""Start the worker processes of a run, merge their reports, and stop the processes.
 
-Each worker is a process that needs a core for short moments, when frames are due. If the machine allows it, workers run
-at real-time priority. A system under test that uses every core then cannot starve its own measurement.
+A worker needs a core for short moments, when frames are due. If the machine allows it, workers run at real-time
+priority. They then send their frames in time even if the system under test uses every core.
 """
 
 from __future__ import annotations
@@ -38,7 +38,13 @@ ProgressCallback = Callable[["RunProgress"], None]
 
 @dataclass(slots=True)
 class _Slice:
-    """Counts and latencies of one slice of the timeline, with the open calls of each worker."""
+    """Data of one slice of the timeline.
+
+    Attributes:
+        sessions: Number of open calls, by worker.
+        voice_to_voice: Voice-to-voice latencies in microseconds.
+        counts: Events in the slice, by name.
+    """
 
     sessions: dict[int, int] = field(default_factory=dict)
     voice_to_voice: HdrHistogram = field(default_factory=histogram)
@@ -52,14 +58,14 @@ class RunProgress:
     Attributes:
         span_s: Expected length of the run including the drain, in seconds.
         start_at: Start of the run as Unix time.
-        merged: Counts and latencies of all workers.
-        lateness: Delay of each frame after its deadline, in microseconds.
+        merged: Counts, latencies and slowest turns of all workers.
+        lateness: Delays of the sent frames after their deadlines, in microseconds.
         lag: Event loop lag of all workers in microseconds.
-        live: Open calls of each worker.
-        shares: Sums of the CPU and run-queue shares of each worker, and the number of reports summed.
-        traffic: Frames and bytes of each worker since its start.
-        slices: The timeline, by index.
-        finished: Workers that have sent their final report.
+        live: Number of open calls, by worker.
+        shares: Sums of the CPU share and run-queue share over a worker's reports, and the number of these reports.
+        traffic: Numbers of frames and bytes since the start, by worker.
+        slices: Slices of the timeline, by index. Each is `slice_s` seconds long.
+        finished: Numbers of the workers that have sent their final report.
         stolen: CPU steal time of this machine as a share of all CPU time. Set at the end of the run.
     """
 
@@ -89,7 +95,12 @@ class RunProgress:
         return time.time() - self.start_at
 
     def add(self, worker: int, line: dict[str, Any]) -> None:
-        """Merge a report (`line`, parsed JSON) of the worker with the number `worker`. It covers about one second."""
+        """Merge a report of a worker, which covers about one second.
+
+        Args:
+            worker: Number of the worker.
+            line: The report as parsed JSON.
+        """
         fresh = self.merged.add(worker, line)
         self.live[worker] = line["live"]
         self.traffic[worker] = Counter(line["traffic"])
@@ -110,7 +121,7 @@ class RunProgress:
             piece.voice_to_voice.add(fresh[VOICE_TO_VOICE])
 
     def fitness(self) -> Fitness:
-        """Return the measurements for the generator's self-checks so far."""
+        """Return the measurements so far for the generator's self-checks."""
 
         def worst(name: str) -> float:
             return max((sums[name] / sums["reports"] for sums in self.shares.values()), default=0)
@@ -128,7 +139,7 @@ class RunProgress:
         )
 
     def timeline(self) -> tuple[TimelineSlice, ...]:
-        """Return the run in at most `MAX_SLICES` slices, in order."""
+        """Return the timeline of the run so far: at most `MAX_SLICES` slices, in order of time."""
         return tuple(
             TimelineSlice(
                 at_s=round(index * self.slice_s, 3),
@@ -152,12 +163,12 @@ async def run_workers(assignments: list[WorkerAssignment], progress: RunProgress
     """Run one worker process for each assignment until all are done. Cancelling the task stops the workers.
 
     Args:
-        assignments: What each worker does.
+        assignments: One assignment for each worker.
         progress: Progress into which the reports are merged.
         watch: Called with the progress after each report.
 
     Raises:
-        BackendError: A worker ended without its final report. The others are stopped.
+        BackendError: A worker ended without its final report. The other workers are stopped.
     """
     stolen_before, total_before = stolen_and_total()
     try:
@@ -165,7 +176,7 @@ async def run_workers(assignments: list[WorkerAssignment], progress: RunProgress
             for number, assignment in enumerate(assignments):
                 group.create_task(_follow_worker(number, assignment, progress, watch))
     except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None  # the first failure has stopped the other workers
+        raise failures.exceptions[0] from None  # only the first failure: it has stopped the other workers
     stolen, total = stolen_and_total()
     progress.stolen = (stolen - stolen_before) / max(1, total - total_before)
 
@@ -174,7 +185,7 @@ async def _follow_worker(
     number: int, assignment: WorkerAssignment, progress: RunProgress, watch: ProgressCallback
 ) -> None:
     address = assignment.scenario.ray_address
-    # Close the generator here, so that the process has ended when this function returns or raises.
+    # Close the stream of reports on leaving, so that the worker process has ended when this function returns or raises.
     async with aclosing(
         ray_workers.report_lines(assignment, address) if address else _local_report_lines(assignment)
     ) as lines:
@@ -200,7 +211,7 @@ async def _local_report_lines(assignment: WorkerAssignment) -> AsyncGenerator[di
     set_real_time_priority(process.pid)
     assert process.stdin is not None and process.stdout is not None  # noqa: PT018  # both are pipes
     try:
-        with suppress(ConnectionError):  # the process has died; the missing final report shows it
+        with suppress(ConnectionError):  # if the process has died, its missing final report is noticed later
             process.stdin.write(json.dumps(assignment.document()).encode() + b"\n")
             await process.stdin.drain()
         async for line in process.stdout:
@@ -214,7 +225,7 @@ async def _local_report_lines(assignment: WorkerAssignment) -> AsyncGenerator[di
 
 
 def set_real_time_priority(pid: int) -> bool:
-    """Give a process real-time priority. Return False if the machine does not allow it."""
+    """Give the process `pid` real-time priority. Return False if the machine does not allow it."""
     try:
         os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(REAL_TIME_PRIORITY))
     except (OSError, AttributeError):

@@ -27,7 +27,7 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure) -> str:
-    """Return a figure as SVG. Labels stay text, and the same figure gives the same output."""
+    """Return a figure as SVG with selectable text. Equal figures give equal output."""
     out = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rejoinder", "font.family": "sans-serif"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
@@ -35,7 +35,10 @@ def _svg(figure: Figure) -> str:
 
 
 def _place(percentile: float) -> float:
-    """Return the position of a percentile on a logarithmic axis, on which 90, 99 and 99.9 are equally far apart."""
+    """Return the position of a percentile on the horizontal axis of `percentile_curves`.
+
+    The axis is logarithmic in the share above the percentile, so p90, p99 and p99.9 are equally far apart.
+    """
     return -math.log10(max(1 - percentile / 100, 0.0005))
 
 
@@ -55,7 +58,10 @@ def percentile_curves(result: RunResult) -> str:
 
 
 def waterfall(result: RunResult) -> str:
-    """Return an SVG waterfall chart: the median and the 95th percentile of each stage, one after the other."""
+    """Return an SVG waterfall chart with one bar for each stage: median and 95th percentile.
+
+    A bar begins where the medians of the earlier stages end.
+    """
     figure, axes = _figure()
     begin = 0.0
     names = [name for name in WATERFALL if name in result.latencies]
@@ -76,7 +82,7 @@ def waterfall(result: RunResult) -> str:
 
 
 def timeline(result: RunResult) -> str:
-    """Return an SVG chart of open calls, voice-to-voice latency and failed turns over the time of the run."""
+    """Return an SVG chart over the time of the run: open calls, voice-to-voice latency, and failed or refused calls."""
     figure, axes = _figure()
     moments = result.timeline
     times = [moment.at_s for moment in moments]

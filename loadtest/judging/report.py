@@ -57,7 +57,10 @@ class LargestStage:
 
 
 def largest_stage(result: RunResult) -> LargestStage | None:
-    """Return the stage with the largest mean, or None if no turn has stages. Unlike percentiles, means add up."""
+    """Return the stage with the largest mean, or None if no turn has stages.
+
+    Means are compared because the means of the stages add up to the mean of the turn. Percentiles do not.
+    """
     means = {name: result.latencies[name].mean_ms for name in WATERFALL if name in result.latencies}
     total = sum(means.values())
     if not total:

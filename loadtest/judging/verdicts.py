@@ -3,14 +3,14 @@
 "p95 is below 1,200 ms" means that at most 5% of all turns reach 1,200 ms. Suppose that k of n measured turns reach
 1,200 ms. Let X be binomial with n trials and probability 5%.
 
-- PASS if P(X <= k) is at most 5%: if 5% or more of all turns reached the limit, this few would be unlikely.
-- FAIL if P(X >= k) is at most 5%: if 5% or less of all turns reached the limit, this many would be unlikely.
+- PASS if P(X <= k) is at most 5%: k would be unlikely to be this small if 5% or more of all turns reached the limit.
+- FAIL if P(X >= k) is at most 5%: k would be unlikely to be this large if 5% or less of all turns reached the limit.
 - UNDECIDED otherwise. The verdict then states how many more turns decide it if the rate of violations stays the same.
 
-A p99 needs 299 turns to pass without a violation, and 473 turns with one violation.
+A p99 passes with 299 turns without a violation, or with 473 turns with one violation.
 
-Shares, such as the share of calls that were set up, are counted over the whole run instead of sampled. They are
-compared with their limits directly.
+Shares, such as the share of calls that were set up, are compared with their limits directly. They are counted over the
+whole run, so they are not samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ SIGNIFICANCE = 0.05
 MAX_NEEDED = 1_000_000
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
-# Rejoinder's own limits in addition to the latency guide's. A fast system that refuses calls or drops turns must fail.
+# Rejoinder's own limits, as shares: calls set up, turns answered, and audio time lost to underruns. The latency guide
+# has no such limits, but a fast system that refuses calls or drops turns must fail.
 SETUP_SHARE = 0.995
 ANSWERED_SHARE = 0.99
 UNDERRUN_SHARE = 0.005
@@ -62,7 +63,7 @@ Series = Mapping[str, HdrHistogram]
 
 
 def judge(violations: int, turns: int, quantile: float) -> tuple[RunOutcome, int]:
-    """Decide whether a quantile lies below a limit.
+    """Decide at 95% confidence whether a quantile of the latency lies below a limit.
 
     Args:
         violations: Number of turns at or above the limit.
@@ -70,7 +71,7 @@ def judge(violations: int, turns: int, quantile: float) -> tuple[RunOutcome, int
         quantile: 0 to 1, for example 0.95.
 
     Returns:
-        The outcome, and the number of additional turns that would decide it (0 unless UNDECIDED).
+        (outcome, number of additional turns that would decide it). The number is 0 unless the outcome is UNDECIDED.
     """
     allowed = 1 - quantile
     if turns and binom.cdf(violations, turns, allowed) <= SIGNIFICANCE:
@@ -81,9 +82,10 @@ def judge(violations: int, turns: int, quantile: float) -> tuple[RunOutcome, int
 
 
 def _needed(violations: int, turns: int, allowed: float) -> int:
-    """Return how many more turns decide the verdict if the rate of violations stays the same. Found by bisection.
+    """Return how many more turns would decide the verdict if the rate of violations stays the same.
 
-    `allowed` is the share of turns that may violate the limit. The result is at most about `MAX_NEEDED`.
+    The number is found by doubling and bisection, and is at most about `MAX_NEEDED`. `allowed` is the share of turns
+    that may violate the limit.
     """
     rate = violations / turns if turns else 0.0
 
@@ -106,7 +108,10 @@ def _needed(violations: int, turns: int, allowed: float) -> int:
 
 
 def count_violations(histogram: HdrHistogram | None, limit_ms: float) -> int:
-    """Return the number of values at or above a limit, to the histogram's three significant digits."""
+    """Return how many values are at or above `limit_ms` milliseconds. 0 without a histogram.
+
+    The count is exact to the three significant digits of the histogram.
+    """
     if histogram is None or not histogram.get_total_count():
         return 0
     count = 0
@@ -125,7 +130,7 @@ def quantile_verdict(
         name: Name of the limited quantity.
         source: Source of the limit, such as a section of the latency guide.
         statistic: p50, p95 or p99.
-        limit_ms: The percentile must be below this, in milliseconds.
+        limit_ms: Limit in milliseconds that the percentile must be below.
         histogram: The measured values in microseconds, or None if nothing was measured.
     """
     turns = int(histogram.get_total_count()) if histogram else 0
@@ -151,9 +156,9 @@ def share_verdict(name: str, good: int, total: int, share: float) -> Verdict:
     """Return the verdict on a share that was counted over the whole run.
 
     Args:
-        name: Name of the limited quantity.
-        good: Number of successes.
-        total: Number of items that were counted. The verdict is FAIL if it is 0.
+        name: Name of the share that has the limit.
+        good: Number of successes among the counted items.
+        total: Number of counted items, such as calls or turns. If it is 0, the verdict is FAIL.
         share: Smallest share of successes that passes, 0 to 1.
     """
     reached = good / total if total else 0.0
@@ -171,10 +176,10 @@ def share_verdict(name: str, good: int, total: int, share: float) -> Verdict:
 
 
 def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
-    """Return the verdicts that decide the run.
+    """Return the verdicts that decide the outcome of the run.
 
-    These are the tier's median latency, the p95 and p99 targets, and the shares of calls set up, calls not dropped,
-    turns answered and audio without underruns.
+    They are on the tier's median latency, the p95 and p99 targets, and four shares: calls set up, calls not dropped,
+    turns answered, and audio without underruns.
 
     Args:
         tier: The latency tier that the run must meet.
@@ -210,10 +215,11 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
 
 
 def guide_verdicts(series: Series) -> Iterator[Verdict]:
-    """Yield the verdicts on all tables of the latency guide.
+    """Yield a verdict for every limit in the latency guide's tables.
 
     Yields:
-        The total of each tier (3.1), the six components in each tier (3.2), and the targets of the metrics (7.1).
+        First the total of each tier (section 3.1), then the six components in each tier (3.2), then the targets of the
+        metrics (7.1).
     """
     whole = series.get(VOICE_TO_VOICE)
     for tier in Tier:
@@ -245,11 +251,11 @@ def guide_verdicts(series: Series) -> Iterator[Verdict]:
 def overall(decisive: tuple[Verdict, ...], causes: tuple[str, ...]) -> RunOutcome:
     """Return the outcome of a run.
 
-    It is INVALID if a self-check of the generator failed, else FAIL if a verdict of `gates` is FAIL, else UNDECIDED if
-    one is UNDECIDED, else PASS.
+    The outcome is the first that applies: INVALID if a self-check of the generator failed, FAIL if any verdict in
+    `decisive` is FAIL, UNDECIDED if any is UNDECIDED, PASS.
 
     Args:
-        decisive: Verdicts of `gates`.
+        decisive: Verdicts from `gates`.
         causes: Failed self-checks of the generator, in words.
     """
     outcomes = {gate.outcome for gate in decisive}

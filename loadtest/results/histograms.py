@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from hdrh.histogram import HdrHistogram
 
-# Range of the histograms in microseconds. Two hours is longer than any turn.
+# Smallest and largest value of the histograms in microseconds. Two hours is longer than any turn.
 LOWEST_US = 1
 HIGHEST_US = 7_200_000_000
 DIGITS = 3
@@ -31,10 +31,11 @@ def histogram() -> HdrHistogram:
 
 
 def encoded(values_s: Sequence[float]) -> str:
-    """Return a histogram of values in seconds, compressed and base64-encoded.
+    """Return a histogram of values in seconds, compressed and base64-encoded. The histogram is in microseconds.
 
-    Equal values are recorded once with their count. A hundred callers send 5,000 frames a second, and recording each
-    frame's lateness separately would block the event loop for 20 ms. The generator would then measure its own delay.
+    Equal values are recorded once, with their count. A hundred callers send 5,000 frames a second. Recording the
+    lateness of each frame separately would block the event loop for 20 ms, and the generator would measure its own
+    delay.
     """
     merged = histogram()
     steps = np.rint(np.asarray(values_s, np.float64) * (1e6 / STEP_US)) * STEP_US
@@ -48,7 +49,7 @@ class TurnHistograms:
     """Counts, latencies and slowest turns of one worker.
 
     Attributes:
-        counts: Events by name since the start of the worker.
+        counts: Number of events since the start of the worker, by name.
     """
 
     def __init__(self) -> None:
@@ -58,21 +59,27 @@ class TurnHistograms:
         self._offered = 0
 
     def record(self, name: str, seconds: float) -> None:
-        """Add one value in seconds to the series `name`."""
+        """Add one value in seconds to the series of latencies `name`."""
         self._seconds[name].append(seconds)
 
     def offer_slow_turn(self, seconds: float, turn: dict[str, object]) -> None:
-        """Keep a turn, as a JSON document, if its latency in seconds is one of the longest since the last flush."""
+        """Keep a turn if its latency is among the `SLOWEST` longest since the last flush.
+
+        Args:
+            seconds: Latency of the turn.
+            turn: Description of the turn as a JSON document.
+        """
         self._offered += 1
         self._slowest.append((seconds, self._offered, turn))
         self._slowest.sort(reverse=True)
         del self._slowest[SLOWEST:]
 
     def flush(self) -> dict[str, Any]:
-        """Return what was recorded since the last flush as a JSON document, and clear it.
+        """Return a JSON document of the records since the last flush, and clear the latencies and slowest turns.
 
-        The key `counts` has totals since the start. `seconds` has an encoded histogram for each series, and `slowest`
-        has [seconds, turn] pairs, slowest first.
+        - `counts`: number of events by name, since the start of the worker.
+        - `seconds`: an encoded histogram for each series of latencies.
+        - `slowest`: [seconds, turn] pairs, slowest first.
         """
         document = {
             "counts": dict(self.counts),
@@ -89,8 +96,8 @@ class MergedHistograms:
     """Merged counts, latencies and slowest turns of all workers.
 
     Attributes:
-        seconds: Histogram of microseconds for each series, over the whole run.
-        slowest: (seconds, turn) pairs of the slowest turns, slowest first.
+        seconds: Histogram of microseconds for each series of latencies, over the whole run.
+        slowest: (latency in seconds, turn) pairs of the `SLOWEST` slowest turns, slowest first.
     """
 
     def __init__(self) -> None:
@@ -100,7 +107,7 @@ class MergedHistograms:
 
     @property
     def counts(self) -> Counter[str]:
-        """Events by name, summed over all workers."""
+        """Number of events by name, summed over all workers."""
         total: Counter[str] = Counter()
         for counts in self._counts.values():
             total.update(counts)
@@ -110,7 +117,7 @@ class MergedHistograms:
         """Merge a document of `TurnHistograms.flush` from the worker with the number `worker`.
 
         Returns:
-            The histograms of this document alone, in microseconds, by series.
+            Histograms of the latencies in this document only, in microseconds, by series.
         """
         self._counts[worker] = Counter(flushed["counts"])
         fresh = {name: HdrHistogram.decode(text) for name, text in flushed["seconds"].items()}

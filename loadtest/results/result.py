@@ -36,7 +36,7 @@ class RunOutcome(Enum):
 
     @property
     def exit_code(self) -> int:
-        """Exit status of the command, for CI. Usage and configuration errors have status 2."""
+        """Exit status of the command, for CI. Status 2 is not used here: it means a usage or configuration error."""
         return {"PASS": 0, "FAIL": 1, "INVALID": 3, "UNDECIDED": 4}[self.value]
 
 
@@ -73,7 +73,7 @@ class Verdict:
 
     Attributes:
         name: Name of the limited quantity.
-        source: Where the limit comes from: a section of the latency guide, or Rejoinder's own choice.
+        source: Source of the limit: a section of the latency guide, or Rejoinder's own choice.
         statistic: p50, p95 or p99 (this percentile must be below the limit), or share (at least this share must
             succeed).
         limit_ms: The limit in milliseconds. For a share, the limit in percent.
@@ -103,7 +103,7 @@ class FitnessCheck:
     """One self-check of the load generator.
 
     Attributes:
-        name: Name of the checked quantity.
+        name: Name of the measured quantity.
         measured: The measured value.
         limit: The largest acceptable value, or the smallest one if `at_least` is true.
         unit: Unit of `measured` and `limit`.
@@ -173,8 +173,8 @@ class Counts:
         hedged: Answered or interrupted turns whose language model request was hedged.
         underruns: Playback underruns in the replies of answered and interrupted turns. An underrun happens when the
             player runs out of audio before the end of a reply.
-        audio_s: Audio of these replies in seconds.
-        underrun_s: Silence that underruns caused in these replies, in seconds.
+        audio_s: Audio of the replies of answered and interrupted turns, in seconds.
+        underrun_s: Silence inside the replies of answered and interrupted turns, mostly from underruns, in seconds.
         frames_scheduled: Audio frames that were due.
         frames_sent: Audio frames that were sent.
         bytes_sent: Payload bytes of the WebSocket messages sent.
@@ -272,15 +272,15 @@ class RunResult:
 
     @property
     def emulated(self) -> dict[str, str]:
-        """The emulated engines, by stage."""
+        """Names of the emulated engines, by stage."""
         return emulated(self.engines)
 
     @property
     def whole(self) -> Latency | None:
-        """The voice-to-voice latency, or None if no turn was measured."""
+        """Distribution of the voice-to-voice latency, or None if no turn was measured."""
         return self.latencies.get(VOICE_TO_VOICE)
 
 
 def emulated(engines: dict[str, str]) -> dict[str, str]:
-    """Return the engines that are emulated instead of real models, by stage."""
+    """Return the entries of `engines` (names by stage) that are emulations and not real models."""
     return {stage: engine for stage, engine in engines.items() if engine.startswith("emulated")}

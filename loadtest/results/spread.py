@@ -47,9 +47,10 @@ def spread(values_ms: Sequence[float]) -> Spread:
 
 
 def spreads(records: Sequence[TurnRecord]) -> dict[str, Spread]:
-    """Return the statistics of each stage in pipeline order, then of the whole turn, by name.
+    """Return the statistics of each stage in pipeline order, and then of the whole turn, by name.
 
-    Turns without stages or without a voice-to-voice latency are left out. The result is empty if no turn has either.
+    Turns without stages do not count for the stages. Turns without a voice-to-voice latency do not count for the whole
+    turn. The result is empty if no turn has either.
     """
     measured = [record.stages_ms for record in records if record.stages_ms is not None]
     table = {stage: spread([shares[stage] for shares in measured]) for stage in WATERFALL if measured}

@@ -3,9 +3,9 @@
 The client alone measures `voice_to_voice_ms`. It starts when the last sample of speech in the clip is due to leave the
 microphone. It ends when the first audible sample of the reply is played.
 
-The server measures a part of that interval and divides it among the stages. Its part starts when the sample arrives at
-which its voice activity detector ends the speech. It ends when the server writes the first audio to its socket. The
-client extends two stages so that all stages sum to `voice_to_voice_ms`:
+The server measures a part of that interval and divides it among the stages. The server's part starts when it receives
+the last sample of speech that its voice activity detector found. It ends when the server writes the first audio to its
+socket. The client extends two stages so that all stages sum to `voice_to_voice_ms`:
 
 - `silence` gets the time from the true end of speech to the end that the server detected. Both ends are samples of one
   audio stream, and every sample has a scheduled time.
@@ -93,12 +93,12 @@ class TurnRecord:
 
     @property
     def ok(self) -> bool:
-        """True if the turn was answered, even if the caller then interrupted the reply."""
+        """True if the reply was audible: the turn was answered, or the caller interrupted the reply."""
         return self.outcome in (TurnOutcome.ANSWERED.value, TurnOutcome.INTERRUPTED.value)
 
 
 def unanswered_record(clip: str, expected: str | None, run: int) -> TurnRecord:
-    """Return the record of a clip that has no transcript and no reply: its outcome is unanswered.
+    """Return the record of a clip without transcript and reply. The outcome is unanswered.
 
     Args:
         clip: Path of the WAV file.
@@ -135,13 +135,13 @@ class ServerReport(BaseModel):
         stop_ms: Time from the arrival of the interrupting speech to the end of the response, in milliseconds.
         hedged: True if the language model request was hedged.
         llm_total_ms: Duration of the whole language model response in milliseconds.
-        engines: Engine of each stage.
-        item_id: The conversation item that the response answers, or None if it answers no turn. Without it
-            `speech_end_ms`, `unattributed_ms` and `stages_ms` are None.
+        engines: Engine of each stage, by stage.
+        item_id: The conversation item that the response answers, or None if it answers no turn. If `item_id` is None,
+            `speech_end_ms`, `unattributed_ms` and `stages_ms` are None, too.
         speech_end_ms: Position in the caller's audio at which voice activity detection ended the speech, in
             milliseconds.
-        unattributed_ms: Time that no stage accounts for, in milliseconds.
-        stages_ms: Time of each stage in milliseconds.
+        unattributed_ms: Time in the server's part of the latency that no stage accounts for, in milliseconds.
+        stages_ms: Milliseconds that each stage adds to the server's part of the latency, by stage.
         answer_from_ms: Position in the reply's audio at which the answer starts, in milliseconds. An apology or a
             filler comes before it.
     """

@@ -1,11 +1,12 @@
 """Recorded utterances: read a WAV file as 24 kHz PCM and locate the speech in it.
 
 Latency is measured from the start and end of speech, so both are detected on the exact samples that are sent. A sample
-counts as speech if its 20 ms frame is louder than a threshold, the gate. The gate follows the clip's own active speech
-level (ITU-T P.56): in a quiet recording a final "s" lies far below `AUDIBLE_DBFS` but still belongs to the word.
+counts as speech if its 20 ms frame is louder than a threshold, the gate. The gate follows the active speech level of
+the clip (ITU-T P.56). In a quiet recording, a final "s" lies far below `AUDIBLE_DBFS` but still belongs to the word.
 
-The gate must lie above the room noise. Otherwise the reply would appear to start before the last word ends. A gate
-that is too high is the safe error: speech appears to end earlier, so the measured latency is longer.
+The gate must lie above the room noise. Otherwise noise after the last word would count as speech, and latency would be
+measured too short. A gate that is too high is the safer error: speech appears to end earlier, so the measured latency
+is longer.
 """
 
 from __future__ import annotations
@@ -30,17 +31,19 @@ from rejoinder.core.audio.pcm import (
 )
 from rejoinder.core.errors import ConfigError
 
-# ITU-T P.56: a frame counts as active speech down to this margin (in dB) below the active speech level.
+# A frame counts as active speech if its level is at most this margin, in dB, below the active speech level (ITU-T
+# P.56).
 _MARGIN_DB = 15.9
-# Upper limit of the gate. Soft speech has about -35 dBFS, and its last syllable is quieter.
+# Upper limit, in dBFS, of the threshold above which a frame counts as speech. Soft speech has about -35 dBFS, and its
+# last syllable is quieter. A higher threshold could cut that syllable off.
 _HIGHEST_GATE_DBFS = -40.0
-# The 5th percentile of the frame levels is taken for the room noise. The gate is this margin (in dB) above it, because
-# noise varies by less.
+# The 5th percentile of the frame levels counts as the room noise. The threshold for speech is at least this margin, in
+# dB, above the noise. The margin is enough because room noise varies by less.
 _NOISE_PERCENTILE, _NOISE_MARGIN_DB = 5.0, 6.0
 # Frame length in milliseconds: one period of 50 Hz mains hum. Shorter frames would follow the hum and clicks of a room.
 _FRAME_MS = 20.0
 
-# Full scale of integer PCM by sample width in bytes.
+# Amplitude of full scale in integer PCM, by sample width in bytes.
 _FULL_SCALE = {1: 2.0**7, 2: 2.0**15, 3: 2.0**23, 4: 2.0**31}
 _CONVERT = "Convert it, for example: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
 
@@ -52,9 +55,9 @@ class Clip:
     Attributes:
         name: Path of the WAV file, or the name of a clip of the model store.
         pcm: 24 kHz mono 16-bit PCM.
-        speech_start: Index of the first sample of speech, at a resolution of 20 ms.
-        speech_end: Index of the sample after the last sample of speech, at a resolution of 20 ms.
-        expected: The reference text, or None if it is unknown.
+        speech_start: Index of the first sample of speech, with a resolution of 20 ms.
+        speech_end: Index of the sample after the last sample of speech, with a resolution of 20 ms.
+        expected: Reference text of the speech, or None if it is unknown.
     """
 
     name: str
@@ -91,7 +94,7 @@ def read_clip(path: Path) -> Clip:
 
 
 def make_clip(name: str, pcm: bytes, expected: str | None = None) -> Clip:
-    """Return a clip of 24 kHz mono 16-bit PCM and locate its speech. Raise ConfigError if the audio is silent."""
+    """Return a clip of 24 kHz mono 16-bit PCM, and locate its speech. Raise ConfigError if the audio is silent."""
     samples = pcm16_to_float(pcm)
     gate = _gate_dbfs(samples)
     start = first_audible(samples, WIRE_RATE, gate, _FRAME_MS)
@@ -102,7 +105,7 @@ def make_clip(name: str, pcm: bytes, expected: str | None = None) -> Clip:
 
 
 def write_wave(path: Path, pcm: bytes, channels: int = 1) -> None:
-    """Write 24 kHz 16-bit PCM, with its channels interleaved, as a WAV file."""
+    """Write 24 kHz 16-bit PCM as a WAV file. Several channels are interleaved in `pcm`."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(channels)
         file.setsampwidth(SAMPLE_BYTES)
@@ -111,24 +114,34 @@ def write_wave(path: Path, pcm: bytes, channels: int = 1) -> None:
 
 
 def _gate_dbfs(samples: Samples) -> float:
-    """Return the gate of a clip in dBFS: the P.56 margin below its active speech level, but above its noise."""
+    """Return the threshold in dBFS above which a frame of a clip counts as speech.
+
+    It is `_MARGIN_DB` below the active speech level, but above the room noise and at most `_HIGHEST_GATE_DBFS`.
+    """
     frame = round(WIRE_RATE * _FRAME_MS / 1000)
     power = np.square(samples[: samples.size - samples.size % frame].reshape(-1, frame), dtype=np.float64).mean(axis=1)
     if not power.size or _decibels(float(power.max())) < AUDIBLE_DBFS:
         return AUDIBLE_DBFS
     noise, loudest = np.percentile(power, (_NOISE_PERCENTILE, 99))
-    # A clip that was trimmed to its words has no room noise. Its quietest frames are speech.
+    # A clip that was trimmed to its words has no room noise: its quietest frames are speech. The second value keeps the
+    # threshold below the speech in such a clip.
     above_noise_db = min(_decibels(noise) + _NOISE_MARGIN_DB, _decibels(loudest) - _MARGIN_DB)
     return min(max(_active_db(power) - _MARGIN_DB, above_noise_db), _HIGHEST_GATE_DBFS)
 
 
 def _active_db(power: npt.NDArray[np.float64]) -> float:
-    """Return the active speech level in dBFS: the mean power of all frames that are at most the margin below it."""
+    """Return the active speech level in dBFS: the mean power of all active frames.
+
+    A frame is active if it is at most `_MARGIN_DB` below this level, so the level is found by iteration.
+
+    Args:
+        power: Mean power of each frame, as a share of full scale squared.
+    """
     level_db = _decibels(float(power.max()))
     while True:
         active = power >= 10 ** ((level_db - _MARGIN_DB) / 10)
         lower_db = _decibels(float(power[active].mean()))
-        if lower_db >= level_db - 0.01:  # converges: each round only adds quieter frames
+        if lower_db >= level_db - 0.01:  # converges: a round adds only quieter frames, so the level falls
             return lower_db
         level_db = lower_db
 
@@ -138,7 +151,7 @@ def _decibels(power: float) -> float:
 
 
 def _read_wave(path: Path) -> tuple[npt.NDArray[np.float64], int]:
-    """Return the samples in [-1, 1) with channels averaged, and the sample rate in Hz."""
+    """Return (samples in [-1, 1) with the channels averaged, sample rate in Hz) of a PCM WAV file."""
     try:
         with wave.open(str(path), "rb") as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()

@@ -18,7 +18,12 @@ FRAME_BYTES = FRAME_SAMPLES * SAMPLE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class SpokenClip:
-    """A clip in the microphone's stream. `start` is the stream's sample at which the clip begins."""
+    """A clip and its position in the stream of a microphone.
+
+    Attributes:
+        clip: The clip.
+        start: Index of the sample in the stream at which the clip begins.
+    """
 
     clip: Clip
     start: int
@@ -42,11 +47,11 @@ class Microphone:
 
     @property
     def due(self) -> float:
-        """Deadline of the next frame."""
+        """Deadline of the next frame in seconds."""
         return self.began_at + self._frames * FRAME_MS / 1000
 
     def speak(self, clip: Clip) -> SpokenClip:
-        """Start a clip at the next frame. The rest of a clip that is still playing is dropped."""
+        """Start a clip at the next frame and return its position. A clip that is still playing is cut off."""
         self._spoken = SpokenClip(clip, self._frames * FRAME_SAMPLES)
         return self._spoken
 
@@ -62,12 +67,12 @@ class Microphone:
         return pcm
 
     def captured(self, sample: int) -> float:
-        """Return the time at which the microphone records a sample.
+        """Return the time in seconds at which the microphone records sample number `sample` of the stream.
 
         A frame is due when its last sample has been recorded.
         """
         return self.began_at - FRAME_MS / 1000 + sample / WIRE_RATE
 
     def scheduled(self, sample: int) -> float:
-        """Return the deadline of the frame that contains a sample."""
+        """Return the deadline, in seconds, of the frame that contains sample number `sample` of the stream."""
         return self.began_at + sample // FRAME_SAMPLES * FRAME_MS / 1000

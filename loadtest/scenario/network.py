@@ -1,12 +1,11 @@
 """The network between a caller and the server's end (the edge), emulated at the caller.
 
-It has routes, relays, jitter and loss.
+The routes are the four of the latency guide and `local`, each with or without a relay. The emulated connection is TCP,
+so loss delays messages but never drops them. A lost segment arrives one round trip and
+`FAST_RETRANSMIT_S` later, and blocks all later messages (head-of-line blocking).
 
-The routes are the four of the latency guide plus `local`. The wire carries TCP, so loss delays messages but never drops
-them: a lost segment arrives one round trip later and blocks all later messages (head-of-line blocking).
-
-The one-way delay is half of the round trip. A constant delay is applied to the caller's clock and costs no precision.
-Jitter and loss hold frames back by a whole number of 20 ms frames, rounded to the nearest.
+The one-way delay is half of the round-trip time. This constant delay is added to the caller's clock, so it is exact.
+Jitter and loss hold frames back by whole 20 ms frames, rounded to the nearest.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from dataclasses import dataclass
 from loadtest.scenario.microphone import FRAME_MS
 from rejoinder.core.errors import ConfigError
 
-# TCP fast retransmit (RFC 5681) needs three later segments, which take 60 ms at one frame every 20 ms. The
-# retransmission itself takes one more round trip.
+# Time in seconds until a loss is noticed. TCP fast retransmit (RFC 5681) needs three later segments, which take 60 ms
+# at one frame every 20 ms. The retransmission itself takes one more round trip.
 FAST_RETRANSMIT_S = 0.06
 
 
@@ -29,13 +28,13 @@ class Route:
     """The network between a caller and the edge.
 
     Attributes:
-        name: Name in `regions`, with `+relay` for a relayed route.
+        name: Name of the route in `Scenario.regions`, ending in `+relay` for a relayed route.
         rtt_low_ms: Lower bound of the round-trip time in milliseconds. Each call draws its round-trip time uniformly
             between the bounds.
         rtt_high_ms: Upper bound of the round-trip time in milliseconds.
         jitter_ms: Mean in milliseconds of an exponential extra delay, drawn for each message.
         loss: Share of messages whose first transmission is lost, 0 to 1.
-        source: Source of the round-trip time.
+        source: Source of the bounds of the round-trip time, in words.
     """
 
     name: str
@@ -51,7 +50,11 @@ _GUIDE = "latency guide 1.2"
 
 
 def _far(name: str, low: float, high: float, loss: float) -> Route:
-    """Return a long-distance route. `low` and `high` are the guide's extra round-trip time in ms."""
+    """Return a long-distance route.
+
+    `low` and `high` are the bounds of the round-trip time, in milliseconds, that the latency guide adds to that of a
+    near route.
+    """
     return Route(
         name,
         rtt_low_ms=_NEAR[0] + low,
@@ -76,7 +79,7 @@ RELAY_MS = (20.0, 100.0)
 
 
 def route(name: str) -> Route:
-    """Return the route NAME, or the relayed route for `NAME+relay`. Raise ConfigError if NAME is unknown."""
+    """Return the route NAME, or the route through a relay for `NAME+relay`. Raise ConfigError for an unknown name."""
     plain, plus, relay = name.partition("+")
     if plain not in ROUTES or (plus and relay != "relay"):
         raise ConfigError(
@@ -97,7 +100,7 @@ def route(name: str) -> Route:
 
 
 def weighted(region: str) -> tuple[str, float]:
-    """Parse `NAME` or `NAME=WEIGHT` into the route's name and its weight (default 1).
+    """Parse `NAME` or `NAME=WEIGHT`. Return (name of the route, weight), with 1 as the default weight.
 
     Raises:
         ConfigError: The route is unknown, or the weight is not a positive number.
@@ -138,7 +141,10 @@ class NetworkPath:
         return not (self._jitter_s or self._loss)
 
     def late_s(self) -> float:
-        """Draw the extra delay of one message in seconds, without head-of-line blocking by earlier messages."""
+        """Draw the extra delay of one message in seconds, from jitter and loss.
+
+        The delay by blocked earlier messages is not included.
+        """
         if self.steady:
             return 0.0
         late = self._draw.expovariate(1 / self._jitter_s) if self._jitter_s else 0.0
@@ -146,7 +152,7 @@ class NetworkPath:
 
 
 class Uplink:
-    """Upstream direction of a call. It delays messages by the path's jitter and loss but keeps their order."""
+    """The caller's upstream direction of a call. It delays messages by jitter and loss, but keeps their order."""
 
     def __init__(self, path: NetworkPath) -> None:
         self._path = path
@@ -154,11 +160,11 @@ class Uplink:
         self._leaves_at = 0.0
 
     def leaving(self, message: bytes | None, due: float) -> Sequence[bytes]:
-        """Return the messages to send at the deadline `due`.
+        """Hold `message` back by its random delay, and return the held messages to send at the deadline `due`.
 
         Args:
             message: The message recorded for this deadline, or None if the caller is muted.
-            due: The deadline in seconds.
+            due: The deadline in seconds of the monotonic clock.
         """
         if self._path.steady:
             return (message,) if message else ()
@@ -166,7 +172,8 @@ class Uplink:
             self._leaves_at = max(self._leaves_at, due + self._path.late_s())
             self._held.append((self._leaves_at, message))
         messages: list[bytes] = []
-        # Round to the nearest deadline. Waiting for the next one would turn any jitter into a whole frame of delay.
+        # Send at the deadline nearest to the end of the delay. With the next deadline, the smallest jitter would cost a
+        # whole frame.
         while self._held and self._held[0][0] < due + FRAME_MS / 2000:
             messages.append(self._held.popleft()[1])
         return messages

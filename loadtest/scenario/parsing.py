@@ -1,6 +1,6 @@
 """Read a scenario from KEY=VALUE settings and from YAML files with the same keys.
 
-Every field of `Scenario` is a key. A nested field has a dotted key (`behavior.think_s=1`). A duration may carry a unit
+Every field of `Scenario` is a key. A nested field has a dotted key (`behavior.think_s=1`). A duration may have a unit
 (`ramp_s=2m`). A list is comma-separated (`regions=local,us-europe`).
 """
 
@@ -27,11 +27,11 @@ _SCENARIO = TypeAdapter(Scenario)
 
 
 def seconds(text: str, field: str) -> float:
-    """Parse a duration such as `60s`, `10m`, `1h` or plain seconds into seconds.
+    """Return the seconds in a duration such as `60s`, `10m`, `1h` or `60`.
 
     Args:
         text: The duration.
-        field: The option or setting that an error names.
+        field: Name of the option or setting, for the error message.
 
     Raises:
         ConfigError: `text` is not a duration.
@@ -43,10 +43,10 @@ def seconds(text: str, field: str) -> float:
 
 
 def scenario(fixed: dict[str, Any], settings: Iterable[str]) -> Scenario:
-    """Build a scenario from the fields of a command's options and from `--set` settings.
+    """Return a scenario, built from the options of a command and from its `--set` settings.
 
     Args:
-        fixed: Fields that the command's own options set. A setting must not repeat them.
+        fixed: Values of the fields that the command sets from its own options. A setting must not set them again.
         settings: KEY=VALUE, or @FILE.yaml with the same keys. A later setting overrides an earlier one.
 
     Raises:
@@ -87,7 +87,10 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _put(document: dict[str, Any], key: str, value: Any) -> None:
-    """Store a value under its dotted key. A mapping as value sets one key for each of its entries."""
+    """Store a value in `document` under its dotted key, with one nested mapping for each part of the key.
+
+    If the value is a mapping, each of its entries is stored under the key extended by the name of the entry.
+    """
     head, dot, rest = key.partition(".")
     if dot:
         _put(_branch(document, head), rest, value)
@@ -99,7 +102,7 @@ def _put(document: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _branch(document: dict[str, Any], head: str) -> dict[str, Any]:
-    """Return the mapping under `head`, created if it is absent."""
+    """Return the mapping `document[head]`. Create it if it is absent. Raise ConfigError if another value is there."""
     branch = document.setdefault(head, {})
     if not isinstance(branch, dict):
         raise ConfigError(
@@ -118,7 +121,10 @@ def _value(key: str, text: str) -> Any:
 
 
 def _parsed(key: str, value: Any) -> Any:
-    """Convert the short forms: durations with a unit, comma-separated lists and codec names."""
+    """Return the value of a setting, with short forms converted.
+
+    Short forms are durations with a unit, comma-separated lists, and names of codecs.
+    """
     if key.endswith("_s") and isinstance(value, str):
         return seconds(value, f"--set {key}")
     if key in _LISTS and isinstance(value, str):

@@ -113,7 +113,7 @@ class Scenario:
 
     Attributes:
         url: OpenAI base URL of the server, for example ws://127.0.0.1:8000/v1. Set by the option `--url`.
-        sessions: Number of calls that are open at the same time. With other arrivals than `ramp` it is the mean of that
+        sessions: Number of calls that are open at the same time. For arrivals other than `ramp`, it is the mean of that
             number. Set by the option `--sessions`. Range 1 to 20000.
         for_s: Measured time in seconds. Set by the option `--for`. Range 1 to 14400.
         tier: Latency tier to prove: excellent, good or acceptable. Set by the option `--tier`. Default good.
@@ -149,7 +149,7 @@ class Scenario:
         ValueError: A number is outside its range, `url` is not a WebSocket URL, or `turn_detection` is unknown.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # as above
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # pydantic's configuration, not a field
 
     url: str
     sessions: int

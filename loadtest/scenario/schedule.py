@@ -46,7 +46,7 @@ FRAME_SLOTS = 20
 
 @dataclass(frozen=True, slots=True)
 class TurnPlan:
-    """What a caller does in one turn.
+    """Plan of one turn: what the caller says, and when.
 
     Attributes:
         clip: Index of the utterance to speak.
@@ -85,11 +85,11 @@ class Call:
     hangs_up: bool = False
 
     def turn(self, number: int, behavior: CallerBehavior, clips: int) -> TurnPlan:
-        """Return the plan of a turn, independent of the turns before it.
+        """Return the plan of a turn. It depends only on the seed of the call and the number of the turn.
 
         Args:
             number: Number of the turn within the call, from 1.
-            behavior: Behavior of the scenario.
+            behavior: Behavior of the callers in the scenario.
             clips: Number of utterances to choose from.
         """
         draw = random.Random(self.seed * 1_000_003 + number)
@@ -115,15 +115,15 @@ class Schedule:
     sha256: str
 
     def shard(self, worker: int, workers: int) -> tuple[Call, ...]:
-        """Return a worker's share of the calls: every `workers`-th call, starting at call `worker`.
+        """Return the calls of worker number `worker` (from 0) of `workers`.
 
-        Each share therefore covers the whole run.
+        These are every `workers`-th call, starting with number `worker`, so each worker has calls throughout the run.
         """
         return self.calls[worker::workers]
 
 
 def plan(scenario: Scenario) -> Schedule:
-    """Draw the schedule of a scenario.
+    """Draw the schedule of a scenario from its seed, and return it.
 
     Raises:
         ConfigError: No call or too many calls arrive, a route is unknown, or the trace cannot be read.
@@ -163,7 +163,7 @@ def plan(scenario: Scenario) -> Schedule:
 
 
 def _lead_s(scenario: Scenario) -> float:
-    """Return the time before the measured time in seconds: the ramp, if there is one, and the warm-up."""
+    """Return the seconds from the start of the run to the measured time: warm-up, and ramp for arrivals `ramp`."""
     return (scenario.ramp_s if scenario.arrivals is Arrivals.RAMP else 0.0) + scenario.warm_up_s
 
 
@@ -172,7 +172,7 @@ def _hash(calls: tuple[Call, ...], behavior: CallerBehavior) -> str:
     return hashlib.sha256(document.encode()).hexdigest()
 
 
-# -- arrivals: each function returns (at_s, ends_s) in order of arrival ----------------------------------------------
+# -- arrivals: each function returns the (start, end) of every call in seconds after the start of the run -------------
 
 _Times = list[tuple[float, float]]
 
@@ -202,7 +202,10 @@ def _spike(scenario: Scenario, draw: np.random.Generator) -> _Times:
 
 
 def _trace(scenario: Scenario, draw: np.random.Generator) -> _Times:
-    """Read arrivals from a CSV file. Each line has the arrival in seconds and optionally the call's length."""
+    """Return the times of the calls in the CSV file `scenario.trace` that arrive before the end of the run.
+
+    Each line has the arrival in seconds and optionally the length of the call. A missing length is drawn at random.
+    """
     try:
         with Path(scenario.trace).open(newline="", encoding="utf-8") as file:
             rows = [[float(cell) for cell in row[:2]] for row in csv.reader(file) if row]
@@ -221,7 +224,7 @@ def _trace(scenario: Scenario, draw: np.random.Generator) -> _Times:
 
 
 def _renewal(scenario: Scenario, draw: np.random.Generator, gap: Callable[[], float]) -> _Times:
-    """Return the times of calls with independent gaps. `gap` draws the seconds between two arrivals."""
+    """Return the times of calls whose gaps are independent. `gap` draws the seconds from one arrival to the next."""
     times: _Times = []
     at = gap()
     while at < _end_s(scenario) and len(times) <= MAX_SESSIONS:
@@ -231,12 +234,14 @@ def _renewal(scenario: Scenario, draw: np.random.Generator, gap: Callable[[], fl
 
 
 def _thinned(scenario: Scenario, draw: np.random.Generator, shape: Callable[[float], float], peak: float) -> _Times:
-    """Return the times of calls that arrive as a Poisson stream with a varying rate (Lewis and Shedler's thinning).
+    """Return the times of calls that arrive at random (Poisson) with a rate that changes during the run.
+
+    The method is the thinning of Lewis and Shedler.
 
     Args:
         scenario: Scenario with the base rate and the length of the run.
         draw: Source of randomness.
-        shape: Function that returns the factor on the base rate at a fraction (0 to 1) of the run.
+        shape: Function from a fraction of the run (0 to 1) to the factor on the base rate at that time.
         peak: Largest value of `shape`.
     """
     end, rate = _end_s(scenario), _rate(scenario)
@@ -264,7 +269,10 @@ def _mean_s(scenario: Scenario) -> float:
 
 
 def _rate(scenario: Scenario) -> float:
-    """Return calls per second: `rate_per_s`, or the rate that keeps `sessions` open on average (Little's law)."""
+    """Return the mean or base rate of arrivals in calls per second.
+
+    It is `rate_per_s`, or else the rate that keeps `sessions` calls open on average (Little's law).
+    """
     return scenario.rate_per_s or scenario.sessions / _mean_s(scenario)
 
 

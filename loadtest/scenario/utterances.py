@@ -1,7 +1,7 @@
 """The callers' utterances, encoded once as one message per 20 ms frame and shared by all callers of a process.
 
-Encoding during the run would take the CPU that pacing thousands of callers needs. The generator would then measure its
-own load.
+If utterances were encoded during the run, encoding would take CPU time from the pacing of thousands of callers. The
+generator would then measure its own load.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from rejoinder.store.human_clips import moonshine_clips
 
 FRAME_S = FRAME_MS / 1000
 
-# The model store's recordings that end with a complete sentence. The other recordings end mid-sentence, so most turn
-# detectors correctly judge them incomplete and wait. One such clip would dominate every p95. Use --set clips for other
-# recordings.
+# Endings of the names of the model store's recordings that end with a complete sentence. The others end mid-sentence,
+# so most turn detectors correctly judge them incomplete and wait. One such clip would dominate every p95. Use
+# --set clips to load test with other recordings.
 _FINISHED = ("@0.8", "@4.6", "@8.3", "@13.1", "@20.9")
 
 
@@ -54,7 +54,7 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """All messages that the callers of a run send: utterances, and one frame of silence in the same format."""
+    """All messages that the callers of a process send: the utterances, and one frame of silence in the same format."""
 
     wire: AudioFormat
     utterances: tuple[Utterance, ...]
@@ -62,7 +62,7 @@ class Speech:
 
 
 def encode(clips: Sequence[Clip], wire: AudioFormat) -> Speech:
-    """Encode clips in the wire's audio format. Raise ConfigError if `clips` is empty."""
+    """Encode clips as messages in the audio format `wire`. Raise ConfigError if `clips` is empty."""
     if not clips:
         raise ConfigError("the list of clips is empty.", "Give at least one WAV file.", field="--set clips")
     silence = frames(bytes(WIRE_RATE * FRAME_MS // 1000 * SAMPLE_BYTES), wire)[0]
@@ -70,7 +70,7 @@ def encode(clips: Sequence[Clip], wire: AudioFormat) -> Speech:
 
 
 def default_clips() -> list[Clip]:
-    """Return the model store's human speech. Raise ModelError if it has not been downloaded."""
+    """Return the model store's human speech, complete sentences only. Raise ModelError if it is not downloaded."""
     folder = open_store(ModelStoreSettings()).path("human-clips")
     return [
         make_clip(clip.name, clip.pcm(WIRE_RATE).tobytes(), clip.text)
@@ -80,13 +80,20 @@ def default_clips() -> list[Clip]:
 
 
 def read_clips(paths: Iterable[str]) -> list[Clip]:
-    """Read WAV files, or return the default clips if `paths` is empty. Raise ConfigError as `read_clip` does."""
+    """Read WAV files. Return the default clips if `paths` is empty.
+
+    Raises:
+        ConfigError: A file cannot be read, or contains no audible sample.
+    """
     clips = [read_clip(Path(path)) for path in paths]
     return clips or default_clips()
 
 
 def frames(pcm: bytes, wire: AudioFormat) -> list[bytes]:
-    """Split 24 kHz PCM into messages of 20 ms in the format `wire`. The last one is padded with silence."""
+    """Split 24 kHz PCM into frames of 20 ms, and return one `input_audio_buffer.append` message for each.
+
+    The audio is encoded in the format `wire`. The last frame is padded with silence.
+    """
     samples = wire.rate * FRAME_MS // 1000
     audio = _encoded(pcm, wire)
     size = samples * wire.sample_bytes
@@ -96,7 +103,7 @@ def frames(pcm: bytes, wire: AudioFormat) -> list[bytes]:
 
 
 def append_message(audio: bytes) -> bytes:
-    """Return an `input_audio_buffer.append` event with encoded audio, as JSON."""
+    """Return an `input_audio_buffer.append` event, as JSON, with audio that is already encoded."""
     return b'{"type":"input_audio_buffer.append","audio":"' + base64.b64encode(audio) + b'"}'
 
 

@@ -1,4 +1,4 @@
-"""`rejoinder demo`: a conversation on this machine with real models, and a verdict on it."""
+"""`rejoinder demo`: a conversation with real models, and a check that every turn was answered and transcribed."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _server(port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         _wait_healthy(server, f"http://127.0.0.1:{port}/healthz")
         yield server, f"ws://127.0.0.1:{port}/v1"
     finally:
-        server.send_signal(signal.SIGINT)  # like Ctrl-C; after SIGTERM Ray prints a stack trace
+        server.send_signal(signal.SIGINT)  # SIGINT, as after Ctrl-C: after SIGTERM Ray prints a stack trace
         try:
             server.wait(60)
         except subprocess.TimeoutExpired:
@@ -166,20 +166,24 @@ def _wait_healthy(server: subprocess.Popen[bytes], url: str) -> None:
             if httpx2.get(url, timeout=2.0).status_code == 200:
                 return
         except httpx2.HTTPError:
-            pass  # not listening yet
+            pass  # the server does not listen yet: ask again
         time.sleep(0.5)
     raise BackendError(f"the server is not healthy after {START_TIMEOUT_S:.0f} s.", "See the output above.")
 
 
 def _converse(clips: list[Path], url: str, folder: Path) -> list[TurnRecord]:
     turns = folder / "turns.json"
-    with suppress(typer.Exit):  # raised for an unanswered turn, which is in the records
+    with suppress(typer.Exit):  # `talk` raises it for an unanswered turn; the records also show that turn
         talk(clips, url=url, barge_in=[f"{INTERRUPTION}:{INTERRUPT_AFTER_S}"], save=folder, json_file=turns)
     return [TurnRecord(**turn) for turn in json.loads(turns.read_text(encoding="utf-8"))]
 
 
 def faults_of(record: TurnRecord) -> Iterator[str]:
-    """Yield a sentence for each fault of a turn: no answer (an apology is none), or too many wrong words."""
+    """Yield a sentence for each fault of a turn.
+
+    The faults are a turn without an answer (an apology does not count), and a word error rate above MAX_WER (10%) or
+    unknown.
+    """
     if not record.ok:
         yield f"{record.clip} was not answered ({record.outcome})."
     if record.wer is None or record.wer > MAX_WER:

@@ -34,7 +34,7 @@ def root() -> None:
 
 
 def run() -> None:
-    """Run the command line. A typed error is printed as one line with its remedy; the exit status is then 2."""
+    """Run the command line. Print a RejoinderError as one line with its remedy, and exit with status 2."""
     try:
         app()
     except RejoinderError as error:

@@ -51,7 +51,7 @@ class Bars:
         self._bars.stop()
 
     def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None:
-        """Show the progress of one activity. If `total_bytes` is 0, the amount is unknown."""
+        """Show how many bytes of an activity (a download, a check) are done. `total_bytes` is 0 if it is unknown."""
         if model not in self._tasks:
             self._tasks[model] = self._bars.add_task("", model=model, total=None)
         self._bars.update(self._tasks[model], description=activity, completed=done_bytes, total=total_bytes or None)

@@ -70,7 +70,13 @@ def _with_port(document: ServeFile, port: int | None) -> ServeFile:
 
 
 def _emulating(document: ServeFile, stack: str | None) -> ServeFile:
-    """Return the document with emulated engines of this stack. Raise ConfigError if there is no such stack."""
+    """Return the document with the engines of stt, llm and tts replaced by the emulations of `stack`.
+
+    If `stack` is None, the document is returned unchanged.
+
+    Raises:
+        ConfigError: There is no such stack.
+    """
     if stack is None:
         return document
     if stack not in STACKS:
@@ -84,7 +90,10 @@ def _emulating(document: ServeFile, stack: str | None) -> ServeFile:
 
 
 def _check_models(document: ServeFile) -> None:
-    """Raise ConfigError if models, or the package of the noise suppressor, are missing, before anything is started."""
+    """Raise ConfigError if a model that `document` needs, or the package of the noise suppressor, is missing.
+
+    Call this before anything is started.
+    """
     settings = document.application.args
     suppressors(settings.noise)
     store = open_store(settings.models)

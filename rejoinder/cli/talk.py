@@ -16,7 +16,7 @@ from rich.text import Text
 
 from rejoinder.core.errors import ConfigError
 
-# Imported at run time by the command only: the openai client takes a second to load.
+# At run time the command imports these modules itself, because the openai client takes a second to import.
 if TYPE_CHECKING:
     from loadtest.callers.openai_caller import HeldCall, ServerAddress
     from loadtest.callers.scripted_caller import ScriptedLine
@@ -105,7 +105,15 @@ def talk(
 
 
 def _lines(clips: list[Path], barge_in: list[str]) -> list[ScriptedLine]:
-    """Return the lines to speak: each clip, and when it interrupts. Raise ConfigError naming a bad option or file."""
+    """Return the lines to speak: each clip and, if it interrupts a reply, the seconds after the reply's start.
+
+    Args:
+        clips: Paths of the WAV files, in order.
+        barge_in: Values of --barge-in, N:SECONDS: clip N interrupts the reply before it after that many seconds.
+
+    Raises:
+        ConfigError: A value or a file is invalid. The error names it.
+    """
     from loadtest.callers.scripted_caller import ScriptedLine
     from loadtest.scenario.clips import read_clip
 
@@ -152,7 +160,7 @@ def _write(path: Path, records: list[TurnRecord]) -> None:
         raise ConfigError(f"{path} cannot be written ({error}).", "Name another file.", "--json") from None
 
 
-# -- output -----------------------------------------------------------------------------------------------------------
+# -- printing a turn ---------------------------------------------------------------------------------------------------
 
 
 def _show(console: Console, record: TurnRecord) -> None:
@@ -189,7 +197,13 @@ def _waterfall(stages_ms: dict[str, float], total_ms: float) -> Table:
 
 
 def _bar(begin_ms: float, share_ms: float, total_ms: float) -> str:
-    """Return a bar of characters for a stage, in proportion to the turn, indented by the stages before it."""
+    """Return the bar of one stage in a waterfall of characters, indented by the stages before it.
+
+    Args:
+        begin_ms: Time from the start of the turn to the start of the stage.
+        share_ms: The stage's share of the turn.
+        total_ms: Length of the turn, which corresponds to the full width.
+    """
     scale = BAR_WIDTH / max(total_ms, 1.0)
     left, right = (round(min(max(0.0, edge), total_ms) * scale) for edge in (begin_ms, begin_ms + share_ms))
     return " " * left + ("█" * (right - left) or ("▏" if share_ms > 0 else ""))

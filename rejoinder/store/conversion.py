@@ -29,13 +29,17 @@ It raises ModelError, or OSError on a full disk.
 """
 
 CONVERTING_PACKAGES = ("ctranslate2", "transformers", "gguf", "torch")
-# Version of `convert_model`. Increase it when that module changes its output.
+# Version of the module `convert_model`, part of the key of a conversion. Increase it when the module's output changes.
 RECIPE = 1
 KEY_DIGITS = 16
 
 
 def conversion_folder(name: str, model: Model, form: ConversionForm) -> str:
-    """Return the path of a conversion relative to the store; raise ModelError if a converting package is missing."""
+    """Return the folder of the model's conversion to `form`, relative to the store: `converted/MODEL/FORM-KEY`.
+
+    Raises:
+        ModelError: A package that the conversion needs is not installed.
+    """
     try:
         versions = {package: importlib.metadata.version(package) for package in CONVERTING_PACKAGES}
     except importlib.metadata.PackageNotFoundError as error:

@@ -4,8 +4,8 @@
 - `ct2-int8` and `ct2-float32` make a CTranslate2 folder from a transformers folder.
 
 transformers reads the configuration and the tokenizer of a GGUF. The tensors are mapped here, because transformers' own
-GGUF weight loader requires the package accelerate. Both give bit-identical weights for SmolLM2-135M-Instruct
-(transformers 5.23).
+GGUF weight loader requires the package accelerate. For SmolLM2-135M-Instruct this mapping
+and that loader give bit-identical weights (transformers 5.23).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rejoinder.store.manifest import ConversionForm
 
 QUANTIZATION = {ConversionForm.CT2_INT8: "int8", ConversionForm.CT2_FLOAT32: "float32"}
 TRANSFORMERS_WEIGHTS = "model.safetensors"
-# CTranslate2 copies these unchanged; its engines read tokenizer.json.
+# The CTranslate2 converter copies these files unchanged, because the CTranslate2 engine reads tokenizer.json.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -91,7 +91,10 @@ def llama_tensors(reader: Any, config: Any) -> dict[str, Any]:
 
 
 def _unrotate(weights: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Return query or key rows in transformers' order. llama.cpp interleaves the two halves of each head."""
+    """Return query or key weights with the rows in transformers' order.
+
+    llama.cpp interleaves the two halves of the rows of each attention head. `heads` is the number of heads.
+    """
     rows = weights.shape[0]
     return weights.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows, -1)
 

@@ -31,7 +31,7 @@ def fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Repor
     except ImportError:
         remedy = "Run `pip install huggingface_hub`."
         raise ModelError("needs the package huggingface_hub.", remedy, str(source)) from None
-    # The command line shows its own progress and errors.
+    # The command line of Rejoinder shows the progress and the errors itself.
     disable_progress_bars()
     hub_logging.set_verbosity(logging.ERROR)
     for name, path in source.files.items():
@@ -40,7 +40,7 @@ def fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Repor
             downloaded = huggingface_hub.hf_hub_download(
                 source.repository, path, revision=source.revision, local_dir=into / "hub", endpoint=endpoint
             )
-        # The client raises errors of its transport library, which differs between versions.
+        # Every exception is caught: huggingface_hub raises those of its HTTP library, which differs between versions.
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_DISK_ERRNOS:
                 raise

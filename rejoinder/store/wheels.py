@@ -21,21 +21,23 @@ from rejoinder.store.manifest import Wheel, WheelSource
 from rejoinder.store.progress import Report
 from rejoinder.store.verification import CHUNK_BYTES, sha256_of
 
-# pip's machine-readable progress (`--progress-bar=raw`) on standard output.
+# Matches the progress that pip prints with `--progress-bar=raw`: bytes done, and bytes in all.
 PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-# What pip prints if the index does not answer. An index without the package gives another message.
+# Matches pip's messages about an index that does not answer. For a package that the index lacks, pip prints another
+# message.
 UNREACHABLE = re.compile(
     r"connection broken|network connectivity|timed out|ProxyError|SSLError|Connection (refused|reset)"
 )
 KEPT_LINES = 200
 RETRIES = 2
-# pip stores a download twice for a short time, and reports a full disk as a network error.
+# pip needs space for two copies of a download, and reports a full disk as a network error. After a failure with less
+# space than that, the disk counts as full.
 COPIES_HELD_BY_PIP = 2
 
 
 @dataclass(frozen=True)
 class Pip:
-    """Command that runs pip, and further options of `pip download`. Tests use options for a local folder of wheels."""
+    """Command that runs pip, and further options of `pip download`. Tests add options for a local folder of wheels."""
 
     command: tuple[str, ...] = (sys.executable, "-m", "pip")
     options: tuple[str, ...] = ()

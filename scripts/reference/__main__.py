@@ -21,7 +21,7 @@ PAGES = {"settings.md": settings_page, "cli.md": cli_page, "metrics.md": metrics
 
 
 def main() -> int:
-    """Write or check the pages; return the exit status."""
+    """Write the pages, or check them with `--check`. Return the exit status: 1 if a checked page differs, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     check = parser.parse_args().check

@@ -1,4 +1,4 @@
-"""The page of every command, from the typer application."""
+"""Generate the reference page of all commands from the typer application."""
 
 from __future__ import annotations
 
@@ -88,6 +88,9 @@ def _option_default(param: Any) -> str:
 
 
 def _help(text: str | None) -> str:
-    """Return a command's help as paragraphs, each on one line: line breaks within a paragraph come from the source."""
+    """Return a command's help text in Markdown, with each paragraph on one line.
+
+    Line breaks within a paragraph come from the source code only.
+    """
     paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(text or ""))
     return "\n\n".join(escaped(" ".join(paragraph.split())) for paragraph in paragraphs)

@@ -1,4 +1,4 @@
-"""The page of every metric, from the HELP texts in the registries."""
+"""Generate the reference page of all metrics from the HELP texts in the Prometheus registries."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def _metrics(register: Callable[[CollectorRegistry], object]) -> str:
     registry = CollectorRegistry()
     register(registry)
     rows = []
-    for collector in dict.fromkeys(registry._names_to_collectors.values()):  # no public way lists label names
+    # A private attribute, because prometheus_client has no public list of label names.
+    for collector in dict.fromkeys(registry._names_to_collectors.values()):
         for family in collector.collect():
             name = f"{family.name}_total" if family.type == "counter" else family.name
             labels = [

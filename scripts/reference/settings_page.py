@@ -1,4 +1,4 @@
-"""The page of all keys of `ray_config.yaml`, from the pydantic models."""
+"""Generate the reference page of all keys of `ray_config.yaml` from the pydantic models."""
 
 from __future__ import annotations
 
@@ -78,7 +78,14 @@ Anchors = dict[type, str]
 
 
 def _outside(root: type[BaseModel], anchors: Anchors) -> Iterator[str]:
-    """Yield the page's sections for the keys of the file outside `args`."""
+    """Yield the page's tables of the keys of `ray_config.yaml` that are not inside `args`.
+
+    The first table has the top-level keys. Then one table follows for each top-level section.
+
+    Args:
+        root: The model of the whole file.
+        anchors: Anchor of each section's heading on the page, for links.
+    """
     plain = {name: info for name, info in _infos(root).items() if _model(info.annotation) is None}
     yield _fields(plain, anchors)
     for name, info in root.model_fields.items():
@@ -88,14 +95,17 @@ def _outside(root: type[BaseModel], anchors: Anchors) -> Iterator[str]:
 
 
 def _own(model: type) -> Iterator[tuple[str, type]]:
-    """Yield the key and the model of each section that is directly inside a section."""
+    """Yield the key and the model of each section that is directly inside the section `model`."""
     for name, info in _infos(model).items():
         if inner := _model(info.annotation):
             yield name, inner
 
 
 def _ordered(model: type, path: str = "") -> Iterator[tuple[str, type]]:
-    """Yield every section below a section by its dotted key, parents first."""
+    """Yield the dotted key and the model of every section at any depth inside `model`, parents first.
+
+    `path` is the dotted key of `model`; "" for the root.
+    """
     for name, inner in _own(model):
         dotted = f"{path}.{name}" if path else name
         yield dotted, inner
@@ -103,7 +113,10 @@ def _ordered(model: type, path: str = "") -> Iterator[tuple[str, type]]:
 
 
 def _uses(root: type) -> dict[type, list[str]]:
-    """Return the dotted keys at which each model is used; `llm_backup` repeats `llm` and is not counted."""
+    """Return the dotted keys at which each section model is used inside `root`.
+
+    `llm_backup` is left out, because it has the same sections as `llm`.
+    """
     found: dict[type, list[str]] = {}
     for path, model in _ordered(root):
         if not path.startswith("llm_backup"):
@@ -142,7 +155,10 @@ class _Key:
 
 
 def _infos(model: type) -> dict[str, _Key]:
-    """Return the keys of a pydantic model or of a dataclass; a description comes from the field or the docstring."""
+    """Return the keys of a pydantic model or a dataclass, by name.
+
+    The description of a key is that of its field, or else its text in the `Attributes:` section of the docstring.
+    """
     described = attributes(model)
     if issubclass(model, BaseModel):
         return {
@@ -217,7 +233,10 @@ def _default(info: _Key) -> str:
 
 
 def _changed(section: Any) -> dict[str, Any]:
-    """Return the keys, with values, in which a default section differs from its model's defaults."""
+    """Return the keys, with values, in which `section` differs from the defaults of its model.
+
+    A parent section may set other defaults for a section inside it.
+    """
     return section.model_dump(mode="json", exclude_defaults=True) if isinstance(section, BaseModel) else {}
 
 
@@ -244,7 +263,7 @@ def _unit(name: str, info: _Key) -> str:
 
 
 def _model(annotation: Any) -> type | None:
-    """Return the section model in a type annotation, also inside `X | None` and lists; None without one."""
+    """Return the section model in a type annotation, such as `X`, `X | None` or `list[X]`; None if there is none."""
     if _is_section(annotation):
         return typing.cast(type, annotation)
     return next((found for part in typing.get_args(annotation) if (found := _model(part))), None)

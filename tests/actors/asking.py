@@ -32,18 +32,18 @@ def server_vad(**fields: object) -> dict[str, object]:
 
 
 def detection(value: object) -> dict[str, object]:
-    """Return the `session` field of a session.update with this turn detection."""
+    """Return the `session` field of a session.update with this value of turn_detection."""
     return {"type": "realtime", "audio": {"input": {"turn_detection": value}}}
 
 
 def message(text: str, role: str = "user", **fields: object) -> dict[str, object]:
-    """Return a message item as a client sends it."""
+    """Return a message item with this text, as a client sends it. `fields` are further fields, such as `id`."""
     kind = "output_text" if role == "assistant" else "input_text"
     return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]} | fields
 
 
 async def refused(caller: Caller, **event: Any) -> dict[str, Any]:
-    """Send an event that the session refuses. Return the error, which names the event's id."""
+    """Send an event that the session must refuse. Check that the error names the event's id, and return the error."""
     errors = len(caller.of("error"))
     event_id = await caller.ask(**event)
     error: dict[str, Any] = (await caller.until("error", errors + 1))["error"]
@@ -58,7 +58,7 @@ async def settled(caller: Caller) -> None:
 
 
 def prompts(play: Play) -> list[list[tuple[str, str]]]:
-    """Return the (role, text) messages of each request to the language model, without the instructions."""
+    """Return the prompt of each request to the language model as (role, text) messages, without the instructions."""
     return [[(message.role, message.content) for message in request.messages[1:]] for _, request in play.llm.requests]
 
 

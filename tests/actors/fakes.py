@@ -1,7 +1,7 @@
-"""Fake stages with configurable delays and failures.
+"""Fake stages for tests, with configurable delays and failures.
 
-For the fakes loud audio is speech, and its words come from a list. While `fault` is set, every call raises it. The
-first `hangs` calls never return.
+Loud audio counts as speech, and its transcript comes from a configured list. While `fault` of a stage is set, every
+call of the stage raises it. The first `hangs` calls never return.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class LoudnessVad:
 class ScriptedTurn:
     """Fake turn detector that returns `probabilities` in order, and repeats the last. For None the call never returns.
 
-    `received` has the audio of each call, `withdrawn` counts cancelled calls, `most_at_once` is the largest number of
-    concurrent calls.
+    `received` has the audio of each call, `withdrawn` counts cancelled calls, and `most_at_once` is the largest number
+    of calls that ran at the same time.
     """
 
     probabilities: deque[float | None] = field(default_factory=lambda: deque([0.98]))
@@ -101,7 +101,8 @@ def open_words() -> ScriptedStt:
 class ScriptedStt:
     """Fake speech-to-text that returns `texts` in order, and repeats the last. The first `failures` calls fail.
 
-    An interim transcript has the text of the next final one. `partials` has the interim jobs, `jobs` the final jobs.
+    An interim transcript has the text of the next final one. `partials` has the requests for interim transcripts,
+    `jobs` those for final ones.
     """
 
     texts: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
@@ -183,9 +184,9 @@ ANSWER = "It is noon. The sun stands high, and lunch is ready for everyone who w
 class WordyLlm:
     """Fake language model that generates `answer` word by word, on replica a unless the call avoids it.
 
-    `ttft_s` and `break_after` (number of words before a failure) have a value per replica. A replica in `dead` fails
-    each request. A replica in `stubborn` continues for 5 s after cancellation. A replica in `stopped` sends nothing
-    until it is removed from the set, like a process after SIGSTOP.
+    `ttft_s` (seconds to the first token) and `break_after` (words before a failure) have a value per replica. A replica
+    in `dead` fails each request. A replica in `stubborn` continues for 5 s after cancellation. A replica in `stopped`
+    sends nothing until it is removed from the set, like a process after SIGSTOP.
     """
 
     answer: str = ANSWER
@@ -253,7 +254,7 @@ class WordyLlm:
 class ToneTts:
     """Fake text-to-speech: 80 ms of quiet tone per character, after `delay_s` seconds.
 
-    It fails `failures` times, each time after `fail_after` chunks of a segment.
+    The first `failures` attempts fail, each after `fail_after` chunks (of 80 ms) of a segment.
     """
 
     delay_s: float = 0.05
@@ -293,7 +294,7 @@ CHUNK_SAMPLES = 1920
 
 
 def voice_chunk(number: int) -> bytes:
-    """Return chunk `number` of a segment's tone: 80 ms. All chunks differ, so that a test finds a repetition."""
+    """Return chunk `number` of a segment's tone, 80 ms of 16-bit PCM. All chunks differ, so repetitions are found."""
     at = np.arange(number * CHUNK_SAMPLES, (number + 1) * CHUNK_SAMPLES)
     return bytes((np.sin(at * 0.1) * 3000).astype("<i2").tobytes())
 
@@ -305,7 +306,11 @@ def voice(text: str) -> bytes:
 
 @dataclass
 class CountingMetrics:
-    """Metrics that count each call by its name and labels, and keep the recorded values."""
+    """Fake metrics that count each call by its name and labels.
+
+    `turns` has the seconds of each turn, in total and per stage. `stops_s` has the seconds from each barge-in until the
+    reply stopped.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     turns: list[dict[str, float]] = field(default_factory=list)
@@ -368,4 +373,4 @@ class SilentJournal:
     """Journal that drops every record."""
 
     def write(self, kind: str, fields: dict[str, object]) -> None:
-        """Do nothing."""
+        """Drop the record."""

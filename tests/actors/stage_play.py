@@ -1,4 +1,7 @@
-"""A host in one process with fake stages, and a test caller who sends it audio in real time (of a virtual clock)."""
+"""Test scenario: a host in one process with fake stages, and a test caller who sends audio to it.
+
+The caller sends in real time of the event loop's clock, which in most tests is virtual.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ APOLOGY_PCM = _TONE * 50
 
 @dataclass
 class Play:
-    """A scenario: the fake stages, by role, and the host that uses them."""
+    """Test scenario: the settings and the fake stages. `open` and `call` run a host with them."""
 
     settings: Settings = field(default_factory=Settings)
     vad: LoudnessVad = field(default_factory=LoudnessVad)
@@ -68,7 +71,7 @@ class Play:
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[Caller]:
-        """Yield the caller of one conversation with a running host. At the end, check all events with `wire_rules`."""
+        """Run a host and yield the caller of one conversation. At the end, check all events with `wire_rules`."""
         async with self.open() as host:
             caller = Caller()
             async with host.converse("test", caller.take, "rejoinder") as session:
@@ -115,7 +118,7 @@ class Caller:
         await self._send(_TONE, seconds)
 
     async def murmur(self, seconds: float) -> None:
-        """Send quiet speech in real time: a dip."""
+        """Send quiet speech in real time, 24 dB below that of `speak`, which makes a dip."""
         await self._send(_MURMUR, seconds)
 
     async def hush(self, seconds: float) -> None:
@@ -177,7 +180,7 @@ class Caller:
         return [event for _, event in self.events if event["type"] == kind]
 
     def at(self, kind: str, count: int = 1) -> float:
-        """Return the time of the `count`-th event of a type."""
+        """Return the time, in seconds of the event loop's clock, at which the `count`-th event of a type arrived."""
         return [at for at, event in self.events if event["type"] == kind][count - 1]
 
     @property
@@ -187,7 +190,7 @@ class Caller:
 
     @property
     def audio(self) -> bytes:
-        """All audio that was sent to the caller."""
+        """All audio that was sent to the caller, as bytes in the output format."""
         return b"".join(event["delta"] for event in self.of("response.output_audio.delta"))
 
     @property

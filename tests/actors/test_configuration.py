@@ -1,4 +1,7 @@
-"""session.update: updates of common client libraries are accepted, merged and echoed. A wrong field changes nothing."""
+"""Tests of session.update: updates are merged and echoed, and a wrong field changes nothing.
+
+The first updates that common client libraries send are accepted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The host: admission, sessions that leave nothing when they end, and one voice activity tick for all sessions."""
+"""Tests of the host: admission, sessions that leave nothing when they end, and shared voice activity detection.
+
+A tick is one call of voice activity detection for the new audio of all sessions.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,18 @@ from tests.actors.virtual_time import virtual
 
 
 class Gone(Exception):
-    """Exception that a transport raises."""
+    """Exception that a test raises inside a conversation, as a transport may."""
 
 
 def drop(event: dict[str, Any]) -> None:
-    """Ignore a server event."""
+    """Ignore a server event; for sessions whose events are not checked."""
 
 
 @virtual
 async def test_a_full_host_refuses_with_a_hint_and_takes_the_next_when_a_seat_is_free() -> None:
-    """A full host raises Overloaded with retry_after_s and counts the refusal. A place (seat) is free again when its
-    conversation ends, also if it ends with an exception.
+    """A full host raises Overloaded with `retry_after_s` and counts the refusal.
+
+    A place (seat) is free again when its conversation ends, also if it ends with an exception.
     """
     play = Play(Settings(host=HostSettings(max_sessions=2, retry_after_s=7)))
     async with play.open() as host:
@@ -93,7 +97,7 @@ async def _hold(host: Host, number: int) -> weakref.ref[Session]:
 
 @virtual
 async def test_two_hundred_sessions_leave_nothing() -> None:
-    """When a session ends in any state, its tasks, its objects, its place (seat) and its engine calls are gone."""
+    """After 200 sessions that end in different states, none of their tasks, objects, places or engine calls is left."""
     play = Play(Settings(host=HostSettings(max_sessions=200)))
     async with play.open() as host:
         await asyncio.sleep(0.01)
@@ -143,7 +147,10 @@ async def test_cancelling_a_conversation_ends_it() -> None:
 
 @virtual
 async def test_sessions_in_one_batch_are_independent() -> None:
-    """Fifty callers who speak at different times share ticks. Each gets the same starts and ends of speech as alone."""
+    """Fifty callers who speak at different times share voice activity ticks.
+
+    Each gets the same starts and ends of speech as in a call alone.
+    """
     play = Play()
 
     async def converse(host: Host, number: int) -> list[int]:
@@ -171,8 +178,9 @@ async def test_sessions_in_one_batch_are_independent() -> None:
 
 @virtual
 async def test_a_vad_result_of_the_wrong_size_is_a_failed_tick() -> None:
-    """A voice activity result with too few probabilities counts as a failure. The call is repeated, and every session
-    gets its own result.
+    """A voice activity result with too few probabilities counts as a failure of the stage.
+
+    The call is repeated, and every session gets its own result.
     """
 
     class Torn(LoudnessVad):

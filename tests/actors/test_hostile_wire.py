@@ -1,4 +1,7 @@
-"""A malformed or hostile message gets an error or has a legal effect, and the session still answers the next turn."""
+"""Tests of malformed and hostile client messages.
+
+Each gets an error or has a legal effect, and the session still answers the next turn.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ USUAL = {
 
 
 async def throw(caller: Caller, message: str | bytes) -> int:
-    """Send one message and return the number of errors that it caused."""
+    """Send one message and return the number of error events that it caused."""
     errors = len(caller.of("error"))
     await caller.throw(message)
     await asyncio.sleep(0.001)
@@ -41,7 +44,10 @@ async def hold_a_turn(play: Play, caller: Caller) -> None:
 
 @virtual
 async def test_the_corpus_costs_an_error_each_at_most() -> None:
-    """Each of more than 500 malformed messages in one session gets at most one error, and none an internal error."""
+    """Each of at least 500 malformed messages in one session gets at most one error, and never an internal error.
+
+    Afterwards a spoken question is answered.
+    """
     play = Play()
     messages = corpus()
     async with play.call() as caller:

@@ -1,4 +1,4 @@
-"""Conversation items that a client creates, deletes, retrieves and truncates."""
+"""Tests of conversation items that a client creates, deletes, retrieves and truncates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_items_stand_where_the_client_puts_them() -> None:
-    """Items are appended, inserted at the start or after another item, and each event names the real predecessor."""
+    """A client can append items, or insert them at the start or after another item.
+
+    The events have as `previous_item_id` the item before the new one.
+    """
     async with Play().call() as caller:
         await caller.ask(type="conversation.item.create", item=message("b", id="b"))
         await caller.ask(type="conversation.item.create", item=message("a", id="a"), previous_item_id="root")
@@ -122,8 +125,9 @@ async def test_a_client_item_with_our_next_id_is_replaced() -> None:
 
 @virtual
 async def test_truncate_corrects_what_was_heard() -> None:
-    """After a barge-in the client's truncate sets the heard text of the reply. A position slightly after the end of the
-    audio counts as the end.
+    """After a barge-in, conversation.item.truncate sets which words of the reply were heard.
+
+    A position slightly after the end of the audio counts as the end. One far after it is refused.
     """
     play = Play()
     async with play.call() as caller:

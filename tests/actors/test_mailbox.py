@@ -1,4 +1,7 @@
-"""The mailbox of a session: control events are handled first, and client events wait while their lane is full."""
+"""Tests of a session's mailbox, which has a lane for control events and a lane for client events.
+
+Control events are handled first. Client events wait while their lane is full.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ async def test_a_full_client_lane_holds_the_client_back_and_not_the_system() -> 
 
 @virtual
 async def test_a_cancelled_submit_adds_nothing() -> None:
-    """A cancelled `submit` adds no event and does not block the lane."""
+    """If a `submit` that waits for a full lane is cancelled, its event is not added, and later ones can be."""
     box: Mailbox[str, int] = Mailbox(client_lane=1)
     await box.submit(1)
     waiting = asyncio.create_task(box.submit(2))

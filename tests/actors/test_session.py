@@ -1,4 +1,4 @@
-"""Complete turns of a conversation in one process, with fake stages and in virtual time."""
+"""Tests of complete turns of a conversation in one process, with fake stages and in virtual time."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ async def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
 
 @virtual
 async def test_the_speech_edges_are_in_input_buffer_time() -> None:
-    """audio_start_ms includes the prefix padding, and audio_end_ms the silence that ended the turn, both exact to one
-    voice activity window (32 ms).
+    """audio_start_ms is the start of speech less the prefix padding of 300 ms.
+
+    audio_end_ms is the end of speech plus the silence of 300 ms that ended the turn. Both count from the start of the
+    input audio and are exact to a voice activity window (32 ms).
     """
     async with Play().call() as caller:
         await caller.hush(1.0)

@@ -1,4 +1,4 @@
-"""The rules of `wire_rules`, which check every test conversation, find wrong conversations."""
+"""Tests that the rules of `wire_rules`, which check every test conversation, find illegal conversations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def test_the_real_conversation_is_legal() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in STRUCTURE if kind != "input_audio_buffer.speech_started"])
 def test_a_missing_event_is_found(kind: str) -> None:
-    """If any one event is missing, the conversation is illegal. Not so for audio deltas and speech_started."""
+    """If any one event is missing, the conversation is illegal.
+
+    Audio deltas and speech_started are excepted, because a conversation is legal without one of them.
+    """
     events = list(conversation())
     del events[first(kind)]
     with pytest.raises((AssertionError, ValueError)):
@@ -60,8 +63,9 @@ def test_a_missing_event_is_found(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", STRUCTURE)
 def test_a_repeated_event_is_found(kind: str) -> None:
-    """If an event is repeated under a new event id, the conversation is illegal. A copy of session.created or
-    speech_started keeps its id in this test, because the rules allow these events again.
+    """If an event is repeated with a new event id, the conversation is illegal.
+
+    A copy of session.created or speech_started keeps its id in this test, because the rules allow these events again.
     """
     events = list(conversation())
     again = copy.deepcopy(events[first(kind)]) | {"event_id": "fresh"}
@@ -100,7 +104,7 @@ def test_a_spoiled_event_is_found(kind: str, spoil: Any) -> None:
 
 
 def test_a_delta_after_the_end_is_found() -> None:
-    """A delta of a response after its response.done is illegal."""
+    """A conversation with an audio delta of a response after its response.done is illegal."""
     events = list(conversation())
     events.insert(first("response.done") + 1, events[first("response.output_audio.delta")] | {"event_id": "fresh"})
     with pytest.raises(AssertionError):

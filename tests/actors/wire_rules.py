@@ -1,7 +1,7 @@
-"""Rules for the server events of every conversation.
+"""Rules that the server events of every test conversation must follow.
 
-The shapes of events are checked with the types of openai-python. The other rules are those of OpenAI's Realtime API
-that types cannot express, such as the order of events.
+The types of openai-python check the shape of each event. The other rules are those of OpenAI's Realtime API that types
+cannot express, such as the order of events.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ def nulls(value: Any, path: str = "") -> Iterator[str]:
 
 
 def check_shape(event: Json) -> None:
-    """Check that one event has openai-python's type, and no null that a client does not expect."""
+    """Assert that an event matches its type in openai-python and has no null that a client does not expect."""
     MODELS[event["type"]].model_validate(event, strict=True)
     assert isinstance(event["event_id"], str)
     for path in nulls(event):
         name, inside_session = path.rsplit(".", 1)[-1], path.startswith("session.")
-        # Tools and metadata are echoed as the client sent them. `rejoinder` is a field for Rejoinder's clients.
+        # Nulls are allowed in the field `rejoinder`, and in tools and metadata, which are echoed unchanged.
         own = path.startswith(("session.tools.", "session.tracing.metadata.", "rejoinder."))
         assert own or name in NULLABLE or (inside_session and name in NULLABLE_IN_SESSION), f"{event['type']}: {path}"
 
 
 class _Response:
-    """Checks the order of the events of one response. Deltas may come several times."""
+    """Checker of the order of one response's events, all but the deltas exactly once."""
 
     def __init__(self, created: Json) -> None:
         response = created["response"]
@@ -118,7 +118,7 @@ class _Response:
 
 
 class Wire:
-    """Checks the server events of one conversation. Call `take` with each event in order, then `finish`."""
+    """Checker of the server events of one conversation. Call `take` with each event in order, then `finish`."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()

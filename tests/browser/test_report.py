@@ -62,4 +62,4 @@ def test_the_report_draws(page: Path) -> None:
     assert image.size == SIZE
     colours = {colour for _, colour in image.getcolors(maxcolors=2**24) or []}
     assert len(colours) > 100
-    assert (0, 0, 0) in colours  # the curve of the whole turn
+    assert (0, 0, 0) in colours  # the curve of voice-to-voice latency is black

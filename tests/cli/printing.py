@@ -1,4 +1,4 @@
-"""Reading of printed tables in tests."""
+"""Helper that reads printed tables in tests."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_the_table_has_turns_drafts_and_leaks() -> None:
 
 
 def test_the_verdict_names_each_leak() -> None:
-    """Each leak is printed with the marks that were heard and expected and its length in seconds.
+    """Each leak is printed with the marks heard, the mark expected and its length in s. A mark identifies an answer.
 
     With a leak the verdict is FAIL, without one PASS.
     """
@@ -60,6 +60,6 @@ def test_the_document_has_counts_and_leaks() -> None:
 
 
 def test_one_host_has_room_for_all_callers() -> None:
-    """The settings of the bench allow one session on the host per caller, but not fewer than the default."""
+    """The bench's settings allow as many sessions on the host as it has callers, and at least the default of 100."""
     assert settings(300).host.max_sessions == 300
     assert settings(1).host.max_sessions == 100

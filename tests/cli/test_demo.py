@@ -48,7 +48,7 @@ def test_a_turn_that_was_answered_and_heard_has_no_fault(record: TurnRecord) -> 
     ids=["unanswered", "apology", "misheard", "not measured"],
 )
 def test_every_fault_is_reported(record: TurnRecord, faults: list[str]) -> None:
-    """A turn without an answer, with an apology instead, or with a wrong transcript is reported with the reason."""
+    """A turn that was not answered, or transcribed wrongly or not at all, is reported with the clip and the reason."""
     assert list(faults_of(record)) == faults
 
 

@@ -19,8 +19,8 @@ from rejoinder.cli.main import app
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks")
 
-# The modules of all extras. The program sets them to None in sys.modules, so that importing them fails as if they were
-# not installed.
+# The modules of all extras. WITHOUT_EXTRAS sets them to None in sys.modules, so that importing them fails as if they
+# were not installed.
 EXTRAS = {"aiortc", "av", "hdrh", "matplotlib", "picows", "piper", "pylibsrtp", "scipy", "simpy", "vllm"}
 WITHOUT_EXTRAS = f"""
 import json, sys
@@ -63,7 +63,7 @@ def run_without_extras(arguments: list[list[str]]) -> dict[str, tuple[int, str, 
 
 
 def test_the_walk_finds_nested_commands() -> None:
-    """`commands` finds groups and the commands in them, so that all are tested."""
+    """`commands` finds the root, groups and the commands in groups, so that the tests of all commands miss none."""
     assert {"", "serve", "load", "load run", "bench drafts"} <= {" ".join(path) for path in commands()}
 
 
@@ -75,7 +75,7 @@ def test_every_help_works_without_the_extras() -> None:
 
 
 def test_a_command_that_needs_an_extra_names_the_remedy() -> None:
-    """Without the extra `load`, a load test is refused, and the error names the packages and how to install them."""
+    """Without the extra `load`, a load test is refused, and the error names what is missing and how to install it."""
     ((status, error, _),) = run_without_extras([["load", "run"]]).values()
     assert status
     assert "packages are missing: hdrh, matplotlib, picows, pylibsrtp, scipy, simpy." in error

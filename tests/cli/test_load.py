@@ -41,7 +41,7 @@ def invoke(*arguments: str) -> Result:
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> list[Scenario]:
-    """Replace load runs by a result with verdict PASS; return a list of the scenarios that tests then request."""
+    """Replace load runs by a result with verdict PASS. Return the list to which each requested scenario is appended."""
     return fake_runs(monkeypatch, result())
 
 

@@ -64,7 +64,7 @@ def test_every_table_is_printed() -> None:
 
 
 def test_the_json_contains_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The JSON has four rows per kind of session, for each direction of traffic and state of the conversation.
+    """For each kind of session the JSON has four rows: each direction, while it carries speech and over the whole call.
 
     It also has the verdicts of the latency guide's tables. If all rows match their formula, no error is raised.
     """

@@ -40,9 +40,9 @@ def stage(requests: float, service_s: float, in_service: float, cores: float) ->
 
 
 def level(sessions: int) -> Level:
-    """Return the calibration under one load: this many sessions for 100 s, in which each turn takes 10 s.
+    """Return the calibration at one load: this many sessions for 100 s, with one turn of each session every 10 s.
 
-    Those 10 s are 3 s of speech, 2 s of thinking, 0.5 s until the answer and 4.5 s of reply.
+    The 10 s are 3 s of speech, 2 s of thinking, 0.5 s until the answer and 4.5 s of reply.
     """
     turns = sessions * 10
     parts = {
@@ -211,7 +211,7 @@ def test_refusals_name_their_option(calibration: Path, options: list[str], optio
 
 
 def test_options_are_read() -> None:
-    """GPU shares, machine types and the slots of each engine are parsed; invalid options are refused by name."""
+    """GPU shares, machine types and the slots of each engine are parsed. An invalid option is refused with its name."""
     assert shares("stt=0.25, llm=1") == {"stt": 0.25, "llm": 1.0}
     assert node_type("16:64:2", "--gpu-node").gpus == 2
     emulated = {"engine": "emulated", "emulation": {"slots": 7}}

@@ -1,4 +1,4 @@
-"""The rules are valid for Prometheus. Each alert fires above its threshold and not at it."""
+"""Tests of the alert rules: they are valid for Prometheus, and each alert fires only above its threshold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def _run(*command: str, folder: Path) -> str:
 
 
 def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[dict[str, str]]:
-    """Yield promtool's series of a histogram to which every scrape adds `values_s`: durations (s) and their counts."""
+    """Yield promtool's input series of a latency histogram.
+
+    Every scrape adds `values_s`, a number of turns for each duration in seconds.
+    """
     for bound in (*HISTOGRAM_BUCKETS_S, float("inf")):
         count = sum(turns for seconds, turns in values_s.items() if seconds <= bound)
         le = "+Inf" if bound == float("inf") else f"{bound}"
@@ -39,7 +42,10 @@ def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[d
 
 
 def _expected(alert: Alert, values_s: dict[float, int]) -> list[str]:
-    """Return the names of the alerts that fire for these durations and counts: [] if few enough turns are slow."""
+    """Return the names of the alerts that fire for turns with these durations (s) and counts.
+
+    An alert fires if more turns than TOLERATED are above its limit.
+    """
     same = [alert] if alert.metric in STAGES else [other for other in MEASURED if other.metric not in STAGES]
     above = {
         other: sum(turns for seconds, turns in values_s.items() if seconds > other.alert_ms / 1000) for other in same
@@ -48,7 +54,10 @@ def _expected(alert: Alert, values_s: dict[float, int]) -> list[str]:
 
 
 def _case(alert: Alert, values_s: dict[float, int]) -> dict[str, Any]:
-    """Return a promtool test: after ten minutes of such turns exactly the expected alerts fire."""
+    """Return a promtool test with turns of these durations (s) and counts.
+
+    After ten minutes exactly the expected alerts fire.
+    """
     stage = STAGES.get(alert.metric)
     labels = f'stage="{stage}",' if stage else ""
     firing = _expected(alert, values_s)
@@ -68,7 +77,10 @@ def _case(alert: Alert, values_s: dict[float, int]) -> dict[str, Any]:
 @promtool
 @pytest.mark.parametrize("alert", MEASURED, ids=lambda alert: alert.metric.value)
 def test_an_alert_fires_above_its_threshold_and_not_at_it(alert: Alert, tmp_path: Path) -> None:
-    """An alert fires if one turn more than allowed is just above the limit, and not if it is at the limit."""
+    """An alert fires if one turn in a hundred more than tolerated is just above its limit.
+
+    It does not fire if all turns are at the limit, or if one turn less than tolerated is above it.
+    """
     limit, tolerated = alert.alert_ms / 1000, TOLERATED[alert.statistic]
     above, fast = limit + 0.001, 0.01
     exceeding = {fast: 100 - tolerated - 1, above: tolerated + 1}
@@ -112,7 +124,7 @@ def test_an_alert_waits_and_no_turns_are_no_alert(tmp_path: Path) -> None:
 
 @promtool
 def test_the_written_files_are_valid(tmp_path: Path) -> None:
-    """promtool accepts the rules and the configuration that the command writes with the user's durations."""
+    """promtool accepts the rules and the configuration that `alerts` writes with the user's --window and --for."""
     arguments = ["alerts", str(tmp_path), "--url", "https://voice.example/", "--window", "10m", "--for", "1m"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -125,9 +137,10 @@ def test_the_written_files_are_valid(tmp_path: Path) -> None:
 
 
 def test_every_row_of_the_guide_has_a_rule_or_a_reason() -> None:
-    """Six rows of the guide's section 7.1 have an alert with threshold, hold, severity and runbook.
+    """Six of the seven rows of the latency guide's section 7.1 have an alert.
 
-    The seventh has none, for a stated reason.
+    Each alert has a threshold, a hold time, a severity and a runbook. The row of the network's round-trip time has
+    none, for a stated reason.
     """
     found = [rule for rule in rules()["groups"][0]["rules"] if "alert" in rule]
     assert {rule["alert"] for rule in found} == {alert_name(alert.metric) for alert in MEASURED}
@@ -142,7 +155,7 @@ def test_every_row_of_the_guide_has_a_rule_or_a_reason() -> None:
 
 
 def test_the_rules_are_printed_without_a_folder() -> None:
-    """Without a folder, the command prints the rules of the file, with a comment for each row without a rule."""
+    """Without a folder, `alerts` prints the rules, with a comment for each row of the guide that has none."""
     result = CliRunner().invoke(app, ["alerts"])
     assert yaml.safe_load(result.output) == rules()
     assert "# No rule for network_rtt" in result.output

@@ -1,4 +1,4 @@
-"""ray_config.yaml is valid for Ray and for Rejoinder, and contains the true defaults."""
+"""Tests that ray_config.yaml is valid for Ray and for Rejoinder, and contains the true defaults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _document() -> dict[str, Any]:
 
 
 def test_the_file_is_valid_for_serve_deploy() -> None:
-    """Ray's own schema accepts the file and keeps our settings unchanged."""
+    """Ray's own schema for `serve deploy` accepts ray_config.yaml and keeps Rejoinder's settings unchanged."""
     document = _document()
     schema = ServeDeploySchema.model_validate(document)
     assert [app.name for app in schema.applications] == ["rejoinder"]
@@ -38,7 +38,7 @@ def test_the_file_contains_the_defaults() -> None:
 
 
 def test_serve_builds_the_application_of_the_file() -> None:
-    """The function that `serve deploy` imports accepts the file's `args`."""
+    """The function `build`, which `serve deploy` imports, accepts the `args` of ray_config.yaml."""
     assert build(_document()["applications"][0]["args"]) is not None
 
 
@@ -53,7 +53,7 @@ def test_serve_builds_the_application_of_the_file() -> None:
     ],
 )
 def test_a_wrong_key_is_named(tmp_path: Path, change: dict[str, Any], field: str) -> None:
-    """An unknown key is refused with its path, at every level."""
+    """An unknown key at any level, or an empty list of applications, is refused with the path of the field."""
     file = tmp_path / "ray_config.yaml"
     file.write_text(yaml.safe_dump(_document() | change), encoding="utf-8")
     with pytest.raises(ConfigError) as refused:
@@ -62,7 +62,7 @@ def test_a_wrong_key_is_named(tmp_path: Path, change: dict[str, Any], field: str
 
 
 def test_build_refuses_an_invalid_file() -> None:
-    """`serve deploy` runs the same checks as `rejoinder serve`."""
+    """`build`, which `serve deploy` calls, refuses an unknown setting with its path, as `rejoinder serve` does."""
     with pytest.raises(ConfigError) as refused:
         build({"tts": {"chunk": 20}})
     assert refused.value.field == "args.tts.chunk"
@@ -70,7 +70,7 @@ def test_build_refuses_an_invalid_file() -> None:
 
 @pytest.mark.parametrize(("text", "says"), [("{", "is not YAML"), (None, "cannot be read")])
 def test_an_unreadable_file_is_a_typed_error(tmp_path: Path, text: str | None, says: str) -> None:
-    """A missing file and broken YAML raise ConfigError."""
+    """If the configuration file is missing or not YAML, reading it raises ConfigError."""
     file = tmp_path / "ray_config.yaml"
     if text is not None:
         file.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The vLLM checks of `rejoinder doctor`, on machines and clusters that are only described."""
+"""Tests of the vLLM checks of `rejoinder doctor` with simulated packages, GPUs and clusters."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def findings(
     package: Package | None = GPU_BUILD,
     **others: Any,
 ) -> dict[str, Finding]:
-    """Return the findings by check. Assert that each finding that is not ok has a fix, and no other finding has one."""
+    """Return the findings of the vLLM checks by name of the check.
+
+    Assert that each finding that is not ok has a fix, and that no other finding has one.
+    """
     settings = parse_settings({"llm": llm, **others})
     found = {finding.check: finding for finding in vllm_checks(settings, [(HERE, package)], gpus)}
     for finding in found.values():
@@ -57,7 +60,7 @@ def test_other_engines_have_no_vllm_checks() -> None:
 
 
 def test_the_release_is_the_one_that_is_installed_and_tested() -> None:
-    """The required release is the one in pyproject.toml and in constraints-vllm.txt."""
+    """The vLLM release that doctor requires is the one in pyproject.toml and in constraints-vllm.txt."""
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert extra["vllm"] == [f"vllm>={RELEASE}"]
     pins = (ROOT / "constraints-vllm.txt").read_text(encoding="utf-8").split()
@@ -85,7 +88,10 @@ def test_the_release_is_the_one_that_is_installed_and_tested() -> None:
 def test_the_package_fits_what_is_served(
     package: Package | None, vllm: dict[str, Any], grade: Grade, says: str
 ) -> None:
-    """A vLLM package that is missing, too old, untested or built for another machine gets a specific fix."""
+    """A vLLM package that does not fit the configuration gets a specific fix, and one that fits has the grade OK.
+
+    A package does not fit if it is missing, too old, untested, or a CPU build where a GPU is configured or vice versa.
+    """
     found = findings(served(**vllm), available(H100), package)["package vllm"]
     assert found.grade is grade
     assert says in found.fix
@@ -93,7 +99,10 @@ def test_the_package_fits_what_is_served(
 
 
 def test_only_nodes_with_gpus_need_vllm() -> None:
-    """A node without a GPU (such as the head) needs no vLLM. Machines with the same finding share a row."""
+    """In a cluster, a node without a GPU (such as the head) needs no vLLM.
+
+    Nodes with the same finding share one row of doctor's table.
+    """
     installed = [("head", None), ("one", GPU_BUILD), ("two", GPU_BUILD), ("old", Package("vllm", "0.1.0"))]
     settings = parse_settings({"llm": served(gpu="l4")})
 
@@ -108,7 +117,7 @@ def test_only_nodes_with_gpus_need_vllm() -> None:
 
 
 def test_an_installed_package_is_found_by_its_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The distribution's name and version are read without importing the package."""
+    """The name and version of an installed vLLM are read from its metadata, without importing the package."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError", encoding="utf-8")
@@ -226,15 +235,18 @@ def test_a_backup_gets_the_remaining_gpus() -> None:
 
 @pytest.mark.parametrize(("model", "missing"), [("/no/such/folder", True), ("Qwen/Qwen3-8B", False), ("~", False)])
 def test_a_path_that_does_not_exist_fails(model: str, missing: bool) -> None:
-    """A path that does not exist fails. An existing folder and the name of a hub repository pass."""
+    """If the setting `model` is a path that does not exist, the check fails.
+
+    An existing folder and the name of a repository on the Hugging Face hub pass.
+    """
     assert ("model of llm" in findings(served(model=model))) is missing
 
 
 @pytest.mark.parametrize(("model", "needed"), [("smollm2-135m-instruct", True), ("Qwen/Qwen3-8B", False), ("~", False)])
 def test_a_model_of_the_store_is_required(model: str, needed: bool) -> None:
-    """A plain name is a model of the store, so `serve` and doctor check that it is installed.
+    """If the setting `model` is a plain name, `serve` and doctor require that model in the store.
 
-    Folders and repositories are not.
+    Folders and repositories on the Hugging Face hub are not looked up in the store.
     """
     document = parse_serve_file({"applications": [{"args": {"llm": served(model=model)}}]})
     assert (model in needed_models(document)) is needed

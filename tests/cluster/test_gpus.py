@@ -1,4 +1,4 @@
-"""GPUs are read from the output of real nvidia-smi versions, and from Ray's description of nodes."""
+"""Tests of finding GPUs in the output of nvidia-smi and in Ray's description of a cluster's nodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ PRINTED = {
 
 
 def nvidia_smi(folder: Path, *lines: str, status: int = 0, visible: str | None = None) -> dict[str, str]:
-    """Return an environment whose nvidia-smi prints these lines, for exactly our query."""
+    """Write a script `nvidia-smi` that prints these lines, and return an environment that finds it.
+
+    The script fails for any other query than that of `machine_gpus`. `visible` is the value of CUDA_VISIBLE_DEVICES.
+    """
     script = folder / "nvidia-smi"
     query = f"--query-gpu={','.join(QUERY)} --format=csv,noheader,nounits"
     echoes = "\n".join(f"echo '{line}'" for line in lines)
@@ -40,7 +43,7 @@ def listed(*names: str) -> list[str]:
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_the_guides_gpus_are_recognized(tmp_path: Path, name: str) -> None:
-    """For each GPU of the guide, the kind, capability and memory read from nvidia-smi are those of its profile."""
+    """For each GPU of the latency guide, the kind, capability and memory read from nvidia-smi match its profile."""
     profile = next(profile for profile in GPU_PROFILES.values() if profile.name == name)
     (gpus,) = machine_gpus(nvidia_smi(tmp_path, *listed(name, name)))
     assert (gpus.node, gpus.kind, gpus.count) == (HERE, profile.accelerator, 2)
@@ -50,7 +53,7 @@ def test_the_guides_gpus_are_recognized(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["NVIDIA L40S", "NVIDIA A10", "NVIDIA H200", "NVIDIA GeForce RTX 4090"])
 def test_a_similar_name_is_another_gpu(tmp_path: Path, name: str) -> None:
-    """A GPU whose name only begins like that of a known GPU is reported under the vendor's name."""
+    """A GPU whose name only begins like that of a known one (L40S and L4) is reported under its own name."""
     (gpus,) = machine_gpus(nvidia_smi(tmp_path, f"0, GPU-0, {name}, 46068, 8.9"))
     assert gpus.kind == name.removeprefix("NVIDIA ")
 

@@ -1,4 +1,4 @@
-"""The environment of a machine's nodes, and the findings of `rejoinder doctor`."""
+"""Tests of the environment variables of Ray nodes, and of the findings of `rejoinder doctor`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def _at_port(port: int) -> ServeFile:
 
 
 def test_two_nodes_of_one_machine_share_no_path_and_no_port(tmp_path: Path) -> None:
-    """Every path and port in a node's environment differs from those of another node."""
+    """Two Ray nodes on one machine get environment variables with different values for every path and port.
+
+    All other variables are equal.
+    """
     one, other = (node_environment(tmp_path / name) for name in ("one", "other"))
     assert one.keys() == other.keys()
     own = {name for name in one if name.endswith(("_PATH", "_LOC", "_BASE", "_FILE", "_PORT"))}
@@ -43,7 +46,10 @@ def test_two_nodes_of_one_machine_share_no_path_and_no_port(tmp_path: Path) -> N
 
 
 def test_a_node_has_the_required_environment(tmp_path: Path) -> None:
-    """Every variable that we require of a cluster to join is set on the nodes that we start."""
+    """A node that Rejoinder starts has every environment variable that it requires or advises for a cluster.
+
+    It has none of those that are only for a single machine.
+    """
     environment = node_environment(tmp_path)
     assert environment.items() >= REQUIRED.items()
     assert environment.items() >= advised().items()
@@ -51,7 +57,7 @@ def test_a_node_has_the_required_environment(tmp_path: Path) -> None:
 
 
 def test_socket_paths_fit(tmp_path: Path) -> None:
-    """The path of a Unix socket has at most 107 bytes, 57 of which are Serve's node id."""
+    """The path of a Unix socket is at most 107 bytes long, the limit of Linux. Serve adds 57 bytes to ours."""
     directory = Path("/tmp/rj-12345678")
     sockets = [value for name, value in node_environment(directory).items() if name.endswith("_SOCKET_PATH")]
     assert sockets
@@ -60,7 +66,7 @@ def test_socket_paths_fit(tmp_path: Path) -> None:
 
 @pytest.fixture
 def few_files() -> Iterator[int]:
-    """Limit this process to 1,024 open files."""
+    """Limit this process to 1,024 open files during a test, and yield the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     yield 1024
@@ -68,7 +74,10 @@ def few_files() -> Iterator[int]:
 
 
 def test_haproxys_connections_fit_its_file_limit() -> None:
-    """HAProxy's maximum of connections fits the limit on file descriptors, because HAProxy does not start otherwise."""
+    """The maximum of connections that Rejoinder sets for HAProxy fits the limit on open files.
+
+    Otherwise HAProxy would not start.
+    """
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections = int(advised()["RAY_SERVE_HAPROXY_MAXCONN"])
     assert limit == resource.RLIM_INFINITY or connections * FILES_PER_CONNECTION <= limit
@@ -82,7 +91,7 @@ def test_too_few_files_are_found(few_files: int) -> None:
 
 
 def test_a_taken_port_fails() -> None:
-    """A port in use gives a failed finding with a fix. A free port is ok."""
+    """The doctor check of the port fails with a fix if the port is in use, and is ok if it is free."""
     with socket.socket() as occupied:
         occupied.bind(("127.0.0.1", 0))
         occupied.listen()
@@ -119,7 +128,7 @@ def test_free_ports_are_outside_the_ephemeral_range() -> None:
 
 
 def test_another_package_with_our_name_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If another package has the name of one of our packages, doctor reports a failed finding."""
+    """If another installed package has the name of one of Rejoinder's packages, doctor reports a failed finding."""
     other = tmp_path / "loadtest"
     other.mkdir()
     (other / "__init__.py").touch()
@@ -131,6 +140,6 @@ def test_another_package_with_our_name_fails(tmp_path: Path, monkeypatch: pytest
 
 
 def test_only_problems_have_a_fix() -> None:
-    """Every finding that is not ok has a fix, and no other finding has one."""
+    """Every finding of doctor that is not ok has a fix, and no other finding has one."""
     for finding in examine(_at_port(free_port())):
         assert bool(finding.fix) == (finding.grade is not Grade.OK), finding

@@ -1,4 +1,7 @@
-"""The written configuration is valid, has the plan's sizes, and keeps all other calibrated settings."""
+"""Tests of the configuration that `rejoinder plan` writes.
+
+It is valid, has the planned sizes, and keeps all other settings of the calibration.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ def planned() -> Bill:
 
 
 def test_the_written_configuration_has_the_plans_sizes(planned: Bill, tmp_path: Path) -> None:
-    """Replicas, maximum sessions and resources are those of the plan, all other settings those of the base."""
+    """Replicas, maximum sessions and resources in the written file are those of the plan.
+
+    All other settings are those of the calibration.
+    """
     document = configuration(BASE, planned, ENGINES)
     path, _ = write(tmp_path, document, node_groups(planned), ["llm: published, guide section 1.5"])
     read = read_config(path).application.args
@@ -52,19 +58,22 @@ def test_the_written_configuration_has_the_plans_sizes(planned: Bill, tmp_path: 
 
 
 def test_it_is_a_file_for_serve_itself(planned: Bill) -> None:
-    """The keys that `serve deploy` requires are written: name, prefix and import path."""
+    """The written file has the keys that `serve deploy` requires: name, route prefix and import path."""
     application = configuration(ServeFile(), planned, ENGINES)["applications"][0]
     assert (application["import_path"], application["route_prefix"]) == ("deployments.app:build", "/")
 
 
 def test_requests_wait_in_the_replica_that_has_slots(planned: Bill) -> None:
-    """Serve may send a replica four requests or more per slot: none waits in the router while a slot is free."""
+    """The written file lets Serve send a replica at least four requests per slot.
+
+    Otherwise requests could wait in the router while a slot is free.
+    """
     args = configuration(ServeFile(), planned, ENGINES)["applications"][0]["args"]
     assert (args["llm"]["max_ongoing_requests"], args["tts"]["max_ongoing_requests"]) == (64, 64)
 
 
 def test_groups_contain_their_components(planned: Bill) -> None:
-    """Components with a GPU are on the GPU group, all others on the CPU group. Spare nodes are counted."""
+    """Components with a GPU are in the node group with GPUs, all others in the one without. Spare nodes are counted."""
     cpu, gpu = node_groups(planned)["groups"]
     assert gpu["replicas"] == {"llm": 4}
     assert (gpu["nodes"], gpu["of_which_spare"], gpu["labels"]) == (3, 1, {"group": "gpu"})
@@ -78,12 +87,12 @@ def test_a_gpu_needs_a_machine_type() -> None:
 
 
 def test_a_component_that_fits_nowhere_is_named() -> None:
-    """A replica larger than its machine is refused; the error names the option to change."""
+    """A replica that needs more than its whole machine is refused; the error names the option to change."""
     with pytest.raises(ConfigError, match=r"--cpu-node.*one (stt|host|tts|turn_detector) replica"):
         bill(COMPONENTS, NodeType("c1", 0.5, 500), GPU, spare=0, per_host=120)
 
 
 def test_a_gpu_for_a_cpu_engine_is_refused(planned: Bill) -> None:
-    """The written configuration is validated, so a plan cannot reserve GPUs that no engine uses."""
+    """A plan that reserves GPUs for an engine that runs on the CPU cannot be written: it fails the validation."""
     with pytest.raises(ConfigError, match="engine embedded runs on the CPU"):
         configuration(ServeFile(), planned, {})

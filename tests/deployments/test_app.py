@@ -1,4 +1,4 @@
-"""Tests of the application with Ray Serve's own commands."""
+"""Tests that the application is one that Ray Serve's own commands accept."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def modules(folders: tuple[str, ...] = CODE) -> Iterator[Path]:
 
 
 def passages(path: Path) -> Iterator[Passage]:
-    """Yield a Python file's comments and docstrings, and all other strings unless it is a test."""
+    """Yield the comments and docstrings of a Python file. For a file of the product, also yield all other strings."""
     source, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:

@@ -63,7 +63,7 @@ def test_every_client_event_is_described() -> None:
 
 
 def test_every_server_event_is_described() -> None:
-    """The page wire-events.md names each event that a session can send, each in full."""
+    """The page wire-events.md names each event that a session can send, with its complete type."""
     texts = {
         node.value
         for node in ast.walk(ast.parse((WIRE / "server.py").read_text(encoding="utf-8")))
@@ -75,7 +75,7 @@ def test_every_server_event_is_described() -> None:
 
 
 def test_every_command_has_its_exit_codes() -> None:
-    """The page exit-codes.md has each command except `rejoinder models list`."""
+    """The page exit-codes.md has every command on the page cli.md, except `rejoinder models list`."""
     page = (REFERENCE / "exit-codes.md").read_text(encoding="utf-8")
     commands = re.findall(r"^#+ `(rejoinder [\w -]+)`$", (REFERENCE / "cli.md").read_text("utf-8"), re.MULTILINE)
     groups = {"rejoinder bench", "rejoinder load", "rejoinder models"}

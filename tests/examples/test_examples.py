@@ -38,7 +38,7 @@ LINES_OF_THE_README_CLIENT = 13
 
 
 def _play() -> Play:
-    """Return fake stages that transcribe any speech as QUESTION and answer ANSWER."""
+    """Return a test scenario with fakes: any speech is transcribed as QUESTION and answered with ANSWER."""
     return Play(stt=ScriptedStt(deque([QUESTION])), llm=WordyLlm(ANSWER))
 
 

@@ -188,7 +188,10 @@ def _llama_cpp_order(rows: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def test_gguf_tensors_get_transformers_names(tmp_path: Path) -> None:
-    """A Llama model written as GGUF with llama.cpp's names and row order is read as the original tensors."""
+    """The tensors of a Llama model in a GGUF file are read with the names and row order of transformers.
+
+    The file has llama.cpp's names and row order.
+    """
     config = transformers.LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=16, tie_word_embeddings=False,

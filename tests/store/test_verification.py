@@ -38,7 +38,7 @@ def test_a_changed_time_requires_a_full_hash(folder: Path) -> None:
 
 
 def test_a_stamp_of_other_content_does_not_count(folder: Path) -> None:
-    """A stamp does not count if the manifest states another hash than the stamp."""
+    """A file is not accepted by its stamp if the manifest states another hash for it than the stamp."""
     write_stamps(folder, FILES)
     assert not is_stamped(folder, {"a.bin": file_of(CONTENT[::-1])})
 

@@ -129,9 +129,9 @@ def test_progress_comes_from_pip(into: Path) -> None:
     ids=["as such", "as a network error"],
 )
 def test_a_full_disk_is_recognized_in_both_messages_of_pip(into: Path, script: str) -> None:
-    """If pip fails because the disk is full, OSError is raised.
+    """If pip fails because the disk is full, OSError is raised, whichever of two messages pip prints.
 
-    That is so if pip says it, and if pip reports a network error for a file larger than the free space.
+    One names the full disk. The other is a network error, for a file larger than the free space.
     """
     wheel = Wheel(package="p", version="1", sha256="0" * 64)
     with pytest.raises(OSError, match="No space left"):

@@ -61,7 +61,7 @@ async def test_without_a_model_only_equal_questions_hit() -> None:
     assert await cache.lookup(CacheQuestion("s", AGAIN)) is None
 
 
-# -- on a real Serve ---------------------------------------------------------------------------------------------------
+# -- Tests with hosts on a real Ray Serve ------------------------------------------------------------------------------
 
 
 def _args() -> dict[str, Any]:

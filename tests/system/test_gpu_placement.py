@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 CARDS = ("l4", "t4")
 ONE = {"min_replicas": 1, "max_replicas": 1}
-# Seconds in which a wrong placement would be seen. A right placement takes a few seconds.
+# Seconds that a test waits before it concludes that a replica is not placed. A placement takes at most a few seconds.
 PENDING_S = 5.0
 
 
@@ -110,7 +110,10 @@ def test_a_replica_gets_its_kind_of_gpu(field: Field, card: str) -> None:
 
 
 def test_the_doctor_counts_the_gpus_of_the_cluster(field: Field, tmp_path: Path) -> None:
-    """`rejoinder doctor --address` accepts GPUs that the cluster has, and fails for others with what it has instead."""
+    """`rejoinder doctor --address` passes if the cluster has the GPUs of the settings.
+
+    If not, its check of the GPUs fails and states which GPUs the cluster has.
+    """
     rows = {card: field.doctor(tmp_path, vllm_on(card, 2)) for card in ("l4", "h100")}
     assert "3 nodes" in rows["l4"]["cluster"]
     assert "ok" in rows["l4"]["GPUs for llm"]
@@ -127,7 +130,7 @@ def test_a_replica_without_a_fitting_node_stays_pending(field: Field, gpu: str, 
     try:
         status = f"l4/status/nowhere-{gpu}"
         wait_until(lambda: "llm" in field.get(status), 60, "the deployment")
-        time.sleep(PENDING_S)  # time in which a wrong placement would happen
+        time.sleep(PENDING_S)  # a wrong placement would happen in this time
         assert field.get(status)["llm"] == {"STARTING": 1}
     finally:
         process.kill()

@@ -51,7 +51,7 @@ class Census:
         self._watching.join()
 
     def look(self) -> dict[str, int]:
-        """Return the number of replicas of each deployment now."""
+        """Return the current number of replicas of each deployment, and update `most`."""
         found = Counter(replica["stage"] for replica in self._served.census())
         counts = {stage: found[stage] for stage in DEPLOYED}
         self.most = {stage: max(count, self.most.get(stage, 0)) for stage, count in counts.items()}

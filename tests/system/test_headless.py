@@ -1,6 +1,6 @@
 """Tests of the headless host, a host without a network whose sessions get recorded speech over a local socket.
 
-The speech and the judgement of the answers are those of the comparison with other frameworks (benchmarks/frameworks).
+The recordings, and the rules by which answers are judged, come from benchmarks/frameworks.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ def nodes() -> Iterator[Node]:
 def test_overload_is_refused_without_harm_to_admitted_calls(nodes: Node, tmp_path: Path) -> None:
     """If 24 calls come to a host with room for 8, 16 are refused. Every turn of the other 8 is answered.
 
-    The test does not find that these answers exceed the Good tier's limits. Afterwards the median voice-to-voice time
-    of three calls is at most 10% plus 20 ms longer than before the overload.
+    The Good tier's verdicts of the run with 24 calls are PASS or UNDECIDED, not FAIL. After the overload, the median
+    voice-to-voice time of three calls is at most 10% plus 20 ms longer than before.
     """
     args = {
         "host": hosts(1, 1, target=8, max_sessions=8),

@@ -22,7 +22,8 @@ from tests.system.harness.watching import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
-# The engines are emulated where GPUs are reserved: only vLLM and emulated engines may, and emulated ones need none.
+# One replica. Stages that reserve GPUs have emulated engines: settings allow GPUs only for these and for vLLM, and
+# emulated engines run without a real GPU.
 ONE = {"min_replicas": 1, "max_replicas": 1}
 PLACED: dict[str, Any] = {
     "vad": {"resources": {"num_cpus": 0.25}},
@@ -36,7 +37,7 @@ NOWHERE: dict[str, Any] = {
     "llm": {"engine": "emulated", "resources": {"num_gpus": 3}, "autoscaling": ONE},
     "tts": {"resources": {"custom": {"unobtainium": 1}}},
 }
-# Seconds in which a wrong placement would be seen. The right placements above take a few seconds.
+# Seconds that a test waits before it concludes that a replica is not placed. A placement takes at most a few seconds.
 PENDING_S = 5.0
 
 
@@ -48,7 +49,7 @@ class Field:
     url: str
 
     def get(self, path: str = "") -> Any:
-        """Return the JSON document at a path of the application `census`."""
+        """Return the JSON document that the application `census` serves at `path`."""
         return httpx2.get(f"{self.url}/census/{path}", timeout=20).json()
 
 
@@ -120,7 +121,7 @@ def test_a_replica_without_a_fitting_node_stays_pending(field: Field) -> None:
     process = _deploying(field.node, port, "nowhere", NOWHERE)
     try:
         wait_until(lambda: set(NOWHERE) <= field.get("status/nowhere").keys(), 60, "the deployments")
-        time.sleep(PENDING_S)  # time in which a wrong placement would happen
+        time.sleep(PENDING_S)  # a wrong placement would happen in this time
         states = field.get("status/nowhere")
         assert {name: states[name] for name in NOWHERE} == {name: {"STARTING": 1} for name in NOWHERE}
     finally:

@@ -132,7 +132,7 @@ async def test_a_delay_raises_its_alert_and_no_other(tmp_path: Path, question: b
         await _listening(prometheus)
         async with _talking(system.url, question, FAST_MS):
             await prometheus.until("rejoinder:turn_seconds:p99 > 0 and sum(rejoinder_turn_seconds_count) > 20")
-            # Two evaluations of the rules longer than the time for which an alert's condition must be met.
+            # A wrong alert would fire in 5 s: its condition must be met for 3 s, and rules are evaluated every second.
             await asyncio.sleep(5)
             assert prometheus.firing() == set()
             assert prometheus.value("rejoinder:turn_seconds:p50") < 1.2

@@ -38,14 +38,14 @@ async def _asked(served: Served, question: bytes) -> None:
 
 
 def _answered(replicas: list[dict[str, str]]) -> int:
-    """Return how many of these replicas of the language model have answered more than one request."""
+    """Return how many of these language model replicas have completed at least two requests."""
     return sum(
         metric(replica["target"], "rejoinder_requests_total", stage="llm", end="done") > 1 for replica in replicas
     )
 
 
 def _breakers(served: Served, outcome: str) -> float:
-    """Return how often circuit breakers of the only host made this transition, for example "opened"."""
+    """Return how often the circuit breakers of the only host made the transition `outcome`, for example "opened"."""
     (host,) = served.replicas("host")
     return metric(host["target"], "rejoinder_breaker_transitions_total", outcome=outcome)
 

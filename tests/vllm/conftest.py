@@ -1,4 +1,4 @@
-"""Selection of vLLM's tests. They run in their own environment (`scripts/test-vllm`) and are deselected elsewhere."""
+"""Pytest hooks and fixtures of vLLM's tests, which run only in the environment of `scripts/test-vllm`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.vllm.system import System, running
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect vLLM's tests if vLLM is not installed. Otherwise run those that need the served system last.
+    """Deselect vLLM's tests if vLLM is not installed. Otherwise run the tests that need the served system last.
 
-    The served system takes longest to start, and the other tests run meanwhile.
+    The served system takes longest to start. The tests without it run in the meantime.
     """
     if find_spec("vllm") is not None:
         items.sort(key=lambda item: _needs_vllm(item) and _needs_system(item))
@@ -37,9 +37,9 @@ def _needs_system(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def starting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[System]]:
-    """Start the served system in the background, if any test of the session needs it.
+    """Start the served system in the background, if any test of the pytest session needs it.
 
-    Starting takes most of a minute and one core. Tests that do not need the system run meanwhile.
+    Starting takes most of a minute and one core. The tests that do not need the system run in the meantime.
     """
     needed = any(_needs_vllm(item) and _needs_system(item) for item in request.session.items)
     folder = tmp_path_factory.mktemp("vllm")

@@ -13,7 +13,7 @@ from rejoinder.core.settings.settings import LlmSettings, VllmSettings
 
 MODEL = "smollm2-135m-instruct"
 STORY = "Tell me a very long story about a lighthouse keeper."
-# The instructions are longer than two blocks of the prefix cache, which stores whole blocks only.
+# Longer than two blocks of vLLM's prefix cache, which stores whole blocks only and so ignores a short prompt.
 INSTRUCTIONS = "You are a friendly voice assistant. Answer in one or two short sentences, and never make a list. " * 4
 PLACES = 4
 SETTINGS = VllmSettings(max_num_seqs=PLACES, max_model_len=1024, cpu_kv_cache_gb=0.5)

@@ -16,8 +16,8 @@ from tests.system.harness.served import Served, serving
 from tests.system.harness.watching import wait_until
 from tests.vllm.engine import MODEL, SETTINGS, scheduler
 
-# Timeout for vLLM's scheduler to drop a cancelled request. A step takes about 30 ms. Without the cancellation the
-# answer would take 20 s more. The timeout is between the two, to allow for a busy machine.
+# Maximum seconds until vLLM's scheduler drops a cancelled request. It needs one step of about 30 ms, or longer on a
+# busy machine. Without the cancellation the answer would take 20 s more.
 STOPPED_S = 8.0
 ARGS: dict[str, Any] = {
     "llm": {
@@ -58,7 +58,7 @@ class System:
         return self.now()
 
     def start(self, kind: str, **order: Any) -> int:
-        """Let the lab start a call, such as "read" or "stt", with the arguments `order`. Return the call's number."""
+        """Let the lab start a call of this kind, such as "stt", with the arguments `order`. Return its number."""
         return self.lab.start(kind, stage="llm", **order)
 
     def ask(self, text: str, tokens: int) -> int:
@@ -79,6 +79,6 @@ class System:
 
 @contextmanager
 def running(folder: Path) -> Iterator[System]:
-    """Run a cluster of one node with the application and the lab. `folder` gets its configuration and log."""
+    """Run a one-node cluster with the application and the lab. Write configuration and log to `folder`."""
     with head() as node, serving(folder, ARGS, address=node.address, environment=node.environment) as served:
         yield System(served, deploy(node, served.url, "rejoinder"))

@@ -1,6 +1,6 @@
 """vLLM accepts the engine arguments of every GPU profile (supported card with its number formats).
 
-Our requirements for cards are at least those of vLLM.
+The minimum compute capability that a profile requires of a card is at least that of vLLM.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_the_arguments_without_a_card_are_accepted() -> None:
 def test_the_parser_refuses_wrong_arguments(change: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     """The parser refuses an unknown name, a value outside the choices and a word for a number.
 
-    So the tests above prove that the arguments are valid.
+    A parser that accepted such arguments would prove nothing about the valid ones.
     """
     with pytest.raises(SystemExit):
         parsed({**engine_arguments(MODEL, VllmSettings(), on_gpu=False), **change})

@@ -53,7 +53,7 @@ def talk(system: System, clips: list[Path], folder: Path) -> list[dict[str, Any]
 
 
 def transcript_of(system: System, path: Path) -> str:
-    """Return the served speech recognizer's transcript of a recording."""
+    """Return the transcript of a WAV recording by the served speech recognizer."""
     samples = soxr.resample(pcm16_to_float(read_clip(path).pcm), WIRE_RATE, STT_RATE)
     return system.finish(system.start("stt", pcm=float_to_pcm16(samples).hex()))
 
@@ -63,7 +63,7 @@ def test_two_spoken_turns_are_answered_and_the_second_prompt_is_cached(
 ) -> None:
     """The questions are recognized, and the spoken answers are intelligible to the recognizer.
 
-    Of the second prompt, vLLM has cached more tokens than the instructions have, so also tokens of the first turn.
+    More tokens of the second prompt are cached than the instructions have, so tokens of the first turn are cached too.
     """
     before = system.rest()
     turns = talk(system, clips, tmp_path / "replies")
@@ -71,7 +71,7 @@ def test_two_spoken_turns_are_answered_and_the_second_prompt_is_cached(
     assert [turn["outcome"] for turn in turns] == ["answered", "answered"]
     assert max(turn["wer"] for turn in turns) <= QUESTION_WER, [turn["heard"] for turn in turns]
     assert "Paris" in turns[0]["answered"]
-    assert "Ital" in turns[1]["answered"]  # the small model does not name the capital in this conversation
+    assert "Ital" in turns[1]["answered"]  # "Italy" or "Italian": the small model does not name the capital
     assert "vLLM" in turns[0]["engines"]["llm"]
     for number, turn in enumerate(turns, 1):
         transcript = transcript_of(system, tmp_path / "replies" / f"reply-{number:02d}.wav")
@@ -83,7 +83,7 @@ def test_two_spoken_turns_are_answered_and_the_second_prompt_is_cached(
 
 
 def instruction_tokens(store: ModelStore) -> int:
-    """Return the number of tokens before the caller's first word in every prompt, which are the instructions."""
+    """Return the number of tokens of the instructions, with which every prompt begins."""
     tokenizer = Tokenizer.from_file(str(store.converted(MODEL, "hf") / "tokenizer.json"))
     instructions = f"<|im_start|>system\n{ConversationSettings().instructions}<|im_end|>\n<|im_start|>user\n"
     return len(tokenizer.encode(instructions).ids)

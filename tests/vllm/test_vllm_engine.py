@@ -51,7 +51,7 @@ def now() -> dict[str, float]:
 async def idle() -> dict[str, float]:
     """Wait until no request runs or waits, and return the scheduler's metrics; fail after SETTLE_S seconds."""
     async with asyncio.timeout(SETTLE_S):
-        # The state of the engine's process can only be polled.
+        # asyncio.sleep in a loop (ASYNC110): the engine's process has no event to wait for.
         while (state := now())["num_requests_running"] or state["num_requests_waiting"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return state
@@ -78,7 +78,7 @@ async def test_the_name_states_model_and_number_format(llm: Vllm) -> None:
 
 
 async def test_max_tokens_ends_by_length(llm: Vllm) -> None:
-    """An answer that `max_tokens` cuts has exactly that many tokens and the finish reason "length"."""
+    """An answer that reaches `max_tokens` has exactly that many tokens and the finish reason "length"."""
     last = (await answer(llm, ask(STORY, max_tokens=5)))[-1]
     assert last.finish == "length"
     assert last.usage is not None
@@ -86,13 +86,13 @@ async def test_max_tokens_ends_by_length(llm: Vllm) -> None:
 
 
 async def test_greedy_answers_are_deterministic(llm: Vllm) -> None:
-    """At temperature 0 the same question has the same answer."""
+    """At temperature 0, asking the same question twice gives the same answer."""
     first, second = [text_of(await answer(llm, ask(STORY, max_tokens=12))) for _ in range(2)]
     assert first == second
 
 
 async def test_an_answer_continues_after_its_prefix(llm: Vllm) -> None:
-    """A request that contains the first half of an answer gets a rest that begins like that of the complete answer."""
+    """A request whose prefix is the first half of an answer is answered with the beginning of the second half."""
     whole = text_of(await answer(llm, ask("Count from one to ten.", max_tokens=24)))
     cut = whole.index(" ", len(whole) // 2)
     rest = text_of(await answer(llm, ask("Count from one to ten.", max_tokens=24, prefix=whole[:cut])))
@@ -100,9 +100,9 @@ async def test_an_answer_continues_after_its_prefix(llm: Vllm) -> None:
 
 
 async def test_a_common_prefix_is_cached(llm: Vllm) -> None:
-    """Of a second question with the same instructions, at least 64 prompt tokens are cached.
+    """If a second question has the same instructions, at least 64 of its prompt tokens are cached.
 
-    The answer's usage and vLLM's counter of hits agree.
+    The answer's usage and vLLM's counter of cache hits state the same number.
     """
     await answer(llm, ask("What is the capital of Italy?", max_tokens=2))
     before = (await idle())["prefix_cache_hits_total"]
@@ -116,7 +116,7 @@ async def test_a_common_prefix_is_cached(llm: Vllm) -> None:
 async def test_a_prefill_is_reused_by_a_longer_prompt(llm: Vllm) -> None:
     """A prefill (computing a prompt without an answer) returns one delta without text.
 
-    A prompt that continues the message reuses all but fewer than 64 of the prefill's tokens.
+    A prompt that continues the prefilled message reuses the prefill's tokens, except for fewer than 64.
     """
     system = ChatMessage("system", "Today you are a patient teacher of physics. " + INSTRUCTIONS)
     prefill = LlmRequest((system, ChatMessage("user", "Please explain to me what a comp")), max_tokens=0, prefill=True)
@@ -180,7 +180,7 @@ async def test_a_storm_of_cancellations_leaves_a_working_engine(llm: Vllm) -> No
 
 
 async def test_a_full_queue_refuses(llm: Vllm) -> None:
-    """If as many requests as allowed run and wait, the next is refused and the others are answered."""
+    """If all places for running and waiting requests are taken, only the next request is refused."""
     async with asyncio.TaskGroup() as group:
         count = PLACES + STAGE.max_queue
         admitted = [group.create_task(answer(llm, ask(f"Say {number}.", max_tokens=3))) for number in range(count)]
@@ -224,7 +224,7 @@ async def test_a_dead_engine_is_the_backends_error(llm: Vllm) -> None:
     """
     deltas = llm.stream(ask(STORY, max_tokens=700))
     await anext(deltas)
-    # The guard also registers other processes that started meanwhile. Those are not the engine.
+    # The process guard's `pids` also contain other processes that started while the engine did.
     engine = [child for child in psutil.Process().children() if child.pid in llm.pids and "VLLM" in child.name()]
     assert engine
     for process in engine:

@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.vllm, pytest.mark.ray, pytest.mark.models, pytest.mark
 
 TOKENS = 700
 STORM = 100
-# Maximum seconds until the engine's processes are gone: the guard sends SIGTERM first, and SIGKILL five seconds later.
+# Maximum seconds until the processes of a killed replica's engine end. The process guard sends them SIGTERM, and
+# SIGKILL five seconds later.
 GONE_S = 15.0
 # Maximum seconds until a new replica answers. It loads vLLM and the model, which takes half a minute on two idle cores.
 REPLACED_S = 150.0
@@ -39,7 +40,7 @@ def test_it_streams(system: System) -> None:
 def test_it_stops_in_the_middle(system: System, end: str) -> None:
     """An answer whose reader leaves (barge-in), or that is cancelled (a hedge's loser), stops in vLLM's scheduler.
 
-    Its KV cache is freed, and the next request is answered.
+    The cancelled answer's KV cache is freed, and the next request is answered.
     """
     number = system.ask(STORY, TOKENS)
     wait_until(lambda: int(system.lab.state(number)["items"]) > 3, 30, "the first words")
@@ -58,14 +59,14 @@ def test_it_survives_a_storm(system: System) -> None:
         wave = [system.ask(STORY, TOKENS) for _ in range(PLACES)]
         chance.shuffle(wave)
         for number in wave:
-            time.sleep(chance.uniform(0, 0.1))  # the random time is the point of the test
+            time.sleep(chance.uniform(0, 0.1))  # cancel at random stages of a request
             chance.choice((system.lab.leave, system.lab.cancel))(number)
     system.rest()
     assert "Paris" in system.answer("What is the capital of France?", 24)
 
 
 def test_a_common_prefix_is_cached(system: System) -> None:
-    """Of a prompt that begins like an earlier one, vLLM counts at least 60% of the tokens as cache hits."""
+    """If a prompt begins like an earlier one, vLLM counts more than 60% but not all of its tokens as cache hits."""
     system.answer(f"{INSTRUCTIONS} What is the capital of Italy?", 2)
     before = system.rest()
     system.answer(f"{INSTRUCTIONS} Who wrote Hamlet?", 2)
@@ -78,7 +79,7 @@ def test_a_killed_replica_leaves_no_engine_behind(system: System) -> None:
     """After kill -9 of the replica, all of its child processes end, and a new replica answers."""
     pid = system.replica["pid"]
     started = {child: child.cmdline() for child in psutil.Process(int(pid)).children(recursive=True)}
-    # The engine's process has vLLM's name, or still the name of a spawned process.
+    # vLLM renames its engine process. Before that, the name is the one of a process spawned by multiprocessing.
     assert any("VLLM" in " ".join(words) or "spawn_main" in " ".join(words) for words in started.values()), started
     os.kill(int(pid), signal.SIGKILL)
     assert not psutil.wait_procs(started, GONE_S)[1]

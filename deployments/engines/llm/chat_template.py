@@ -13,7 +13,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 
 
 class ChatTemplate:
-    """A model's chat template."""
+    """Compiled chat template of one model, which turns messages into a prompt."""
 
     def __init__(self, source: str, special: Mapping[str, str], file: Path) -> None:
         """Compile the template.
@@ -21,12 +21,12 @@ class ChatTemplate:
         Args:
             source: Jinja source.
             special: The model's `bos_token` and `eos_token`.
-            file: Where the template is from, for errors.
+            file: File that contains the template, for error messages.
 
         Raises:
             ModelError: `source` is not a Jinja template.
         """
-        # transformers renders chat templates with these settings. Sandboxed, because a template is code.
+        # transformers renders chat templates with these settings. Sandboxed, because a model's template can run code.
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._special = special
         try:

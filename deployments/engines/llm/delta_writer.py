@@ -21,7 +21,7 @@ class DeltaWriter:
     """
 
     def __init__(self, emit: Callable[[TokenDelta], None], coalesce_s: float) -> None:
-        """Create a writer that passes each delta to `emit`."""
+        """Create a writer that passes each delta to `emit`, with at least `coalesce_s` seconds between two deltas."""
         self._emit = emit
         self._coalesce_s = coalesce_s
         self._stopped = threading.Event()
@@ -51,5 +51,8 @@ class DeltaWriter:
             self._text, self._waiting = "", 0
 
     def last(self, finish: Literal["stop", "length"], usage: LlmUsage) -> TokenDelta:
-        """Return the final delta, with the unsent text. Call it after the generation has ended."""
+        """Return the final delta: the text not sent yet, why the answer ended, and the token usage.
+
+        Call this after the generation has ended.
+        """
         return TokenDelta(self._text, self._waiting, finish, usage)

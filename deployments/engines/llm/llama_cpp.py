@@ -31,7 +31,7 @@ from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
 
-# Memory for the KV caches of conversations that lost their slot. SmolLM2 needs 23 KB per token.
+# Memory for the KV caches of conversations whose slot another conversation has taken. SmolLM2 needs 23 KB per token.
 KEPT_STATES_MB = 256
 SESSION_WAIT_S = 0.1
 """Maximum time in seconds that a request waits until an earlier request of the same session has left its slot.
@@ -39,14 +39,14 @@ SESSION_WAIT_S = 0.1
 A session's KV cache can be reused only in an idle slot. A cancelled request or a prefill leaves its slot within a few
 tokens. With the cache, a prompt of 250 tokens takes 80 ms; in another slot it takes 1,000 ms.
 """
-# DRY penalty so high that sampling never chooses a repeating token.
+# Multiplier of llama.cpp's DRY penalty on repetition, so high that sampling never chooses a repeating token.
 _PROHIBITIVE = 1000.0
 _TOO_LONG = "exceed_context_size_error"
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaCppOptions:
-    """Options of the engine.
+    """Options of the llama.cpp engine.
 
     Attributes:
         model: Name for reports.
@@ -98,7 +98,7 @@ class LlamaCpp:
         return self._active
 
     async def check_health(self) -> None:
-        """Do nothing: the engine is in this process, and callers' timeouts detect a hanging generation."""
+        """Do nothing: a crash of the engine ends this process, and callers' timeouts detect a hanging generation."""
 
     def close(self) -> None:
         """Stop the threads. No stream may be running."""
@@ -117,7 +117,7 @@ class LlamaCpp:
         """
         alone = await self._wait_for_session(request.session)
         if request.prefill and (self._places.locked() or not alone):
-            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # answers have priority over prefills
+            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # skip the prefill: answers have priority
             return
         if request.prefill and not request.whole:
             prompt = self._template.render_open(request.messages)
@@ -186,8 +186,8 @@ class LlamaCpp:
                 "dry_multiplier": _PROHIBITIVE,
                 "dry_base": 1.0,
                 "dry_allowed_length": options.no_repeat_ngram - 1,
-                # The penalty looks at the last `max_tokens` tokens, about those of the answer, so that the answer may
-                # repeat the caller's words.
+                # The penalty considers the last `max_tokens` tokens, which are mostly the answer and not the prompt.
+                # So the answer may repeat the caller's words.
                 "dry_penalty_last_n": request.max_tokens,
                 "dry_sequence_breakers": ["\n"],
             }
@@ -195,12 +195,12 @@ class LlamaCpp:
 
 
 class _Answer:
-    """Parser of one generation's chunks. `on_chunk` runs in the engine's thread."""
+    """Parser of the JSON chunks that llama.cpp streams for one generation. `on_chunk` runs in the engine's thread."""
 
     def __init__(self, writer: DeltaWriter, *, silent: bool) -> None:
-        """Create a parser that writes text to `writer`.
+        """Create a parser that writes the generated text to `writer`.
 
-        `silent` drops the text, because a prefill also generates a token.
+        `silent` is True for a prefill: its text is dropped, because llama.cpp generates a token even then.
         """
         self._writer = writer
         self._silent = silent

@@ -69,7 +69,7 @@ class OpenAiApi:
         try:
             await self._client.with_options(timeout=CONNECT_S).models.list()
         except openai.APIStatusError:
-            return  # it responds; not every server lists models
+            return  # an error status is a response too: not every server lists models
         except openai.APIError as fault:
             raise BackendError(f"{self._client.base_url} does not respond: {fault}", stage="llm") from fault
 
@@ -92,9 +92,10 @@ class OpenAiApi:
             raise BackendError(f"{self.name}: {fault}", stage="llm") from fault
 
     async def _begin(self, request: LlmRequest) -> tuple[Any, str]:
-        """Send the request. Return the stream of chunks, and the text at its beginning that repeats the prefix.
+        """Send the request. Return the stream of chunks, and the text to drop at its beginning.
 
-        The text is "" if there is no prefix or the server continues it.
+        The text to drop is the prefix, if the server starts the answer again. It is "" if there is no prefix or the
+        server continues after it.
         """
         if not request.prefix:
             return await self._create(request, request.max_tokens, [], {}), ""
@@ -114,7 +115,8 @@ class OpenAiApi:
     ) -> Any:
         """Send a request and return its stream of chunks.
 
-        If the server refuses the request only with the cache hint, stop sending the hint.
+        If the server refuses the cache hint (`prompt_cache_key`), send the request again without it, and never send it
+        again.
 
         Args:
             request: The prompt and the temperature.
@@ -178,9 +180,9 @@ def _cache_hint(request: LlmRequest) -> dict[str, str]:
 
 
 def _without_repetition(text: str, repeated: str) -> tuple[str, str]:
-    """Remove the beginning of `text` that equals `repeated`. Return the rest of `text`, and what is left of `repeated`.
+    """Remove from `text` its longest common beginning with `repeated`.
 
-    The first difference ends the repetition.
+    Return the rest of `text`, and the part of `repeated` that the next chunk may repeat: "" after the first difference.
     """
     pairs = enumerate(zip(text, repeated, strict=False))
     same = next((index for index, (new, old) in pairs if new != old), min(len(text), len(repeated)))

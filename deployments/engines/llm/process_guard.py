@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-# Reads process ids from the pipe. If the pipe ends without "released", the process at the other end is dead.
+# Shell script of the guard. It reads process ids from its standard input. If the input ends without "released", the
+# parent process is dead, and the script ends the processes: SIGTERM, 5 s later SIGKILL.
 _SCRIPT = """
 pids=
 while read -r line; do
@@ -51,7 +52,7 @@ class ProcessGuard:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Register every process that starts inside the block, and their descendants."""
+        """Register every process that this process, or a descendant, starts inside the `with` block."""
         before, ended = descendants(), threading.Event()
 
         def search() -> None:
@@ -68,14 +69,14 @@ class ProcessGuard:
             self._include(descendants() - before)
 
     def release(self) -> None:
-        """End the guard without ending the registered processes."""
+        """End the guard, and leave the registered processes running."""
         if self._process.poll() is None:
             self._process.communicate("released\n")
 
     def _include(self, pids: set[int]) -> None:
         new, self.pids = pids - self.pids, self.pids | pids
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the guard was killed: the engine runs unguarded
+        with suppress(BrokenPipeError):  # the guard was killed: the engine's processes run without it
             self._process.stdin.write("".join(f"{pid}\n" for pid in sorted(new)))
             self._process.stdin.flush()
 

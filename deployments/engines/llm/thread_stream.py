@@ -31,7 +31,8 @@ async def thread_stream(threads: ThreadPoolExecutor, job: Job, coalesce_s: float
         BackendError: The job raised RuntimeError. Other exceptions of the job propagate.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[TokenDelta | None] = asyncio.Queue(maxsize=0)  # the answer's max_tokens bounds it
+    # Unbounded, because an answer has at most max_tokens tokens.
+    queue: asyncio.Queue[TokenDelta | None] = asyncio.Queue(maxsize=0)
     writer = DeltaWriter(lambda delta: _post(loop, queue, delta), coalesce_s)
     generation = loop.run_in_executor(threads, job, writer)
     generation.add_done_callback(lambda _: queue.put_nowait(None))
@@ -45,7 +46,8 @@ async def thread_stream(threads: ThreadPoolExecutor, job: Job, coalesce_s: float
         writer.stop()
         await asyncio.wait([generation])
         if not generation.cancelled():
-            generation.exception()  # mark it as retrieved: a closed stream never reads it
+            # A closed stream never reads the exception. Retrieve it, so that asyncio does not log it.
+            generation.exception()
 
 
 def _post(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[TokenDelta | None], delta: TokenDelta) -> None:

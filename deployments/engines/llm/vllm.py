@@ -80,7 +80,7 @@ class Vllm:
     def close(self) -> None:
         """End the engine's processes. No stream may be running."""
         self._engine.shutdown()
-        self._engine = None  # run its destructor now: it fails at interpreter exit
+        self._engine = None  # run the engine's destructor now, because it fails at interpreter exit
         self._guard.release()
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta]:
@@ -95,7 +95,7 @@ class Vllm:
             BackendError: The engine failed.
         """
         if request.prefill and self._active >= self._places:
-            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # answers have priority over prefills
+            yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # skip the prefill: answers have priority
             return
         tokens = self._tokens(request)
         room = self._context - len(tokens)
@@ -171,10 +171,10 @@ def _start(model: str, stage: LlmSettings) -> Any:
         raise ConfigError("engine vllm needs the package vllm.", INSTALL, field="args.llm.engine")
     on_gpu = stage.on_gpu
     os.environ.update(process_environment(stage.threads, on_gpu=on_gpu))
-    # vLLM's loggers print one line for each converted tensor.
+    # At lower levels vLLM logs one line for each converted tensor.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if Path(model).is_dir():
-        os.environ["HF_HUB_OFFLINE"] = "1"  # otherwise transformers looks up a local folder on the hub
+        os.environ["HF_HUB_OFFLINE"] = "1"  # otherwise transformers sends requests to the hub even for a local folder
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

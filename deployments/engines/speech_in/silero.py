@@ -25,7 +25,8 @@ _RECURRENT = 2 * HIDDEN
 _CONTEXT = 64
 STATE_SIZE = _RECURRENT + _CONTEXT
 
-# Short-time Fourier transform of the context, the window and 64 mirrored samples: 4 frames of 256 samples, 128 apart.
+# Input of the short-time Fourier transform: the context, the window and 64 mirrored samples. It is divided into 4
+# frames of 256 samples, 128 apart.
 _PADDED = _CONTEXT + VAD_WINDOW + 64
 _FRAME = 256
 _HOP = 128
@@ -83,9 +84,9 @@ class Silero:
         return _sigmoid(np.maximum(hidden, 0) @ self._weights.last + self._weights.last_bias), after
 
     def _encode(self, spectra: Samples) -> Samples:
-        """Apply the network's four convolutions to spectra, shape (n, 6, 129). Return features, shape (n, 128).
+        """Apply the network's four convolutions to `spectra`, shape (n, 6, 129). Return features, shape (n, 128).
 
-        The first and the last of the six frames are padding.
+        The first and the last of the six frames of each stream are zeros, the padding of the first convolution.
         """
         weights, n = self._weights, len(spectra)
         rows = _windows(spectra, count=_FRAMES, step=1)
@@ -128,9 +129,10 @@ def _spectra(windows: Samples, context: Samples, basis: Samples) -> Samples:
 
 
 def _windows(frames: Samples, count: int, step: int) -> Samples:
-    """Return the inputs of a convolution over three frames, as a matrix of n * `count` rows.
+    """Return the inputs of a convolution with three taps as a matrix, one row per output: (n * `count`, 3 * channels).
 
-    Each row has three consecutive frames. Each of the `count` rows of a stream begins `step` frames after the last.
+    `frames` has the shape (n, frames, channels). A row has three consecutive frames of one stream. A stream has
+    `count` rows; each begins `step` frames after the row before it.
     """
     n, length, channels = frames.shape
     strides = (length * channels * _FLOAT, step * channels * _FLOAT, _FLOAT)
@@ -138,6 +140,6 @@ def _windows(frames: Samples, count: int, step: int) -> Samples:
 
 
 def _sigmoid(x: Samples) -> Samples:
-    """Return the logistic function in float32. A large negative `x` gives 0."""
+    """Return the logistic function of `x` in float32. A large negative `x` gives 0 without an overflow warning."""
     with np.errstate(over="ignore"):
         return np.float32(1) / (np.float32(1) + np.exp(-x))

@@ -21,7 +21,7 @@ HIDDEN = 128
 
 @dataclass(frozen=True, slots=True)
 class SileroWeights:
-    """The weights, as matrices (inputs, outputs). A convolution's input rows are ordered by tap, then by channel.
+    """Silero's weights, as matrices (inputs, outputs). A convolution's input rows are ordered by tap, then by channel.
 
     basis     256 -> 258     the short-time Fourier transform: 129 real parts, 129 imaginary ones
     first     3 x 129 -> 128
@@ -91,7 +91,7 @@ def _taps(weight: npt.NDArray[np.float32]) -> Samples:
 
 
 def _wideband(graph: onnx.GraphProto) -> onnx.GraphProto:
-    """Return the 16 kHz branch, or the graph itself if it does not branch."""
+    """Return the 16 kHz branch of Silero's graph, or the graph itself if it has no branches."""
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.name == "then_branch":
@@ -100,7 +100,7 @@ def _wideband(graph: onnx.GraphProto) -> onnx.GraphProto:
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Yield every constant with its name, without the prefix that the exporter adds."""
+    """Yield the name and the value of every constant of the graph. The name lacks the prefix that the exporter adds."""
     for node in graph.node:
         if node.op_type == "Constant":
             name = node.output[0].rsplit("__", 1)[-1].lstrip("/")

@@ -18,7 +18,7 @@ from deployments.engines.stt.whisper import WhisperResult
 
 
 class Recognizer(Protocol):
-    """Protocol of a main recognizer, the more accurate one. `name` appears in reports."""
+    """Protocol of the main recognizer, which is slower and more accurate than the first pass. `name` is for reports."""
 
     name: str
 
@@ -38,8 +38,8 @@ class CascadeResult:
     Attributes:
         text: The transcript without surrounding spaces; empty if the clip contains no speech.
         avg_logprob: Mean log-probability of the tokens.
-        repeated: True if the main recognizer replaced a low-confidence transcript.
-        low_confidence: True if the first-pass transcript has low confidence and was not repeated.
+        repeated: True if this is the main recognizer's transcript, because the first pass had low confidence.
+        low_confidence: True if this is a first-pass transcript with low confidence, of an interim request.
         full_padding: True if Whisper decoded the clip padded to 30 s.
         tokens: The first-pass recognizer's tokens, to pass as `guess` with a longer clip of the same utterance.
     """
@@ -69,7 +69,7 @@ class SttCascade:
         self._min_logprob = min_logprob
 
     def warm_up(self) -> None:
-        """Warm up both recognizers."""
+        """Warm up the main recognizer and, if there is one, the first-pass recognizer."""
         self._main.warm_up()
         if self._first_pass is not None:
             self._first_pass.warm_up()
@@ -107,7 +107,7 @@ class SttCascade:
         return results
 
     def is_confident(self, hypothesis: Hypothesis) -> bool:
-        """Return True if a first-pass transcript needs no second recognition."""
+        """Return True if a first-pass transcript has words and a high log-probability, and passes the guards."""
         has_words = any(character.isalnum() for character in hypothesis.text)
         return has_words and hypothesis.avg_logprob >= self._min_logprob and is_trustworthy(hypothesis)
 

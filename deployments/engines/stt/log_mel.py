@@ -2,7 +2,8 @@
 
 It is defined in the Whisper paper (section 2.2) and computed as in transformers' WhisperFeatureExtractor: centred
 frames of 25 ms every 10 ms, a periodic Hann window, 80 mel bands of Slaney's scale with equal area, the decimal
-logarithm, clamped to 8 below the clip's maximum, then (x + 4) / 4. Float32 changes no value by 1e-3 or more.
+logarithm, clamped to 8 below the clip's maximum, then (x + 4) / 4. The float32 values differ from float64 ones by less
+than 1e-3.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _HALF_WINDOW = _WINDOW // 2
 _POWER_FLOOR = 1e-10
 _DYNAMIC_RANGE = 8.0
 
-# Slaney's mel scale (Auditory Toolbox, 1998): linear to 1 kHz at 200/3 Hz a mel, then 27 mels for a factor of 6.4.
+# Slaney's mel scale (Auditory Toolbox, 1998): 200/3 Hz per mel up to 1 kHz; above it, 27 mels multiply the frequency
+# by 6.4.
 _LINEAR_HZ_PER_MEL = 200 / 3
 _LOG_FROM_HZ = 1000.0
 _LOG_FROM_MEL = _LOG_FROM_HZ / _LINEAR_HZ_PER_MEL
@@ -36,19 +38,19 @@ Features = npt.NDArray[np.float32]
 def log_mel(audio: Samples, frames: int, constant: int = 0) -> Features:
     """Return the features of `audio`, padded with trailing silence, as an array (80, frames).
 
-    Frames of the padding are not computed, and frames of constant samples are computed once. So padding on either side
-    costs nothing.
+    Frames of the trailing silence are not computed. Frames of the constant samples at the beginning are computed once.
+    So padding on either side costs nothing.
 
     Args:
         audio: Float32 samples at 16 kHz, at most frames * HOP of them.
         frames: Number of frames to return, 10 ms each.
-        constant: The first `constant` samples of `audio` are equal.
+        constant: Number of samples at the beginning of `audio` that are all equal, for example leading silence.
     """
     padded = np.zeros(_HALF_WINDOW + frames * HOP + _HALF_WINDOW, dtype=np.float32)
     padded[_HALF_WINDOW : _HALF_WINDOW + audio.size] = audio
     padded[:_HALF_WINDOW] = padded[2 * _HALF_WINDOW : _HALF_WINDOW : -1]
     padded[-_HALF_WINDOW:] = padded[-_HALF_WINDOW - 2 : -2 * _HALF_WINDOW - 2 : -1]
-    # Audio near the end is mirrored into the last frames, and then no frame can be skipped.
+    # If audio reaches the last half window, the transform mirrors it into the padding: then no frame can be skipped.
     mirrored = audio.size > frames * HOP - _HALF_WINDOW
     end = frames if mirrored else min(frames, (audio.size + _HALF_WINDOW) // HOP + 1)
     first = max(0, min((constant - _HALF_WINDOW) // HOP, end - 1))

@@ -26,7 +26,7 @@ from rejoinder.core.audio.pcm import STT_RATE, Samples
 from rejoinder.core.errors import BackendError, ModelError
 
 LONGEST_S = 30.0
-# The encoder's convolutions need a few windows. Shorter clips are padded to this.
+# Shorter clips are padded to this many samples (0.5 s), because the encoder's convolutions need several windows.
 SHORTEST_SAMPLES = STT_RATE // 2
 
 TAIL_SAMPLES = STT_RATE * 64 // 1000
@@ -145,8 +145,8 @@ class Moonshine:
             decoding.add(*_best(logits), newest)
             if decoding.ended:
                 return
-            # The first run computes the keys and values of the encoder's output; later runs return them empty. Of the
-            # decoder's own keys and values, keep those of accepted tokens.
+            # Only the first run returns the keys and values of the encoder's output (later runs return empty arrays):
+            # keep them. Of the decoder's own keys and values, keep those of accepted tokens.
             for name, cache in zip(self._outputs, after, strict=True):
                 if ".encoder." not in name:
                     caches[name] = cache[:, :, : decoding.length]
@@ -181,14 +181,15 @@ class Decoding:
 
     @property
     def ended(self) -> bool:
-        """True once every row has its end token or has reached its limit."""
+        """True once every clip's transcript has its end token or its maximum number of tokens."""
         return all(self._ended)
 
     def add(self, best: npt.NDArray[np.int64], logprobs: Logits, read: npt.NDArray[np.int64]) -> None:
         """Add the tokens of one run of the decoder.
 
-        With a guess, n exceeds 1 and there is one row. The first token read is certain and the others are guessed. A
-        guessed token is accepted if it equals the best token after its predecessor. The first mismatch ends the run.
+        A run reads n tokens of each row, which is one clip. With a guess there is one row, and n exceeds 1: the first
+        token read is certain, the others are guessed. A guessed token is accepted if it equals the best token after
+        the token before it. The rest is ignored after the first mismatch.
 
         Args:
             best: Best token after each token read, shape (rows, n).
@@ -213,9 +214,9 @@ class Decoding:
 
 
 def _padded(audios: list[Samples]) -> tuple[Samples, npt.NDArray[np.int64]]:
-    """Return the clips with trailing silence as one array, and the mask: 1 for the samples to read, else 0.
+    """Return the clips with trailing silence as one array, and its mask: 1 for the samples to read, 0 for padding.
 
-    Both have the shape (clips, samples of the longest clip).
+    Both arrays have the shape (clips, samples of the longest clip).
     """
     sizes = [max(audio.size + TAIL_SAMPLES, SHORTEST_SAMPLES) for audio in audios]
     longest = max(sizes)
@@ -228,7 +229,7 @@ def _padded(audios: list[Samples]) -> tuple[Samples, npt.NDArray[np.int64]]:
 
 
 def _best(logits: Logits) -> tuple[npt.NDArray[np.int64], Logits]:
-    """Return the most probable token at each position, and its log-probability. Both have the shape (rows, n)."""
+    """Return the most probable token at each position, and its log-probability. Each has the shape (clips, n)."""
     best = logits.argmax(axis=-1)
     highest = logits.max(axis=-1)
     return best, -np.log(np.exp(logits - highest[..., np.newaxis]).sum(axis=-1))

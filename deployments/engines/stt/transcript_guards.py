@@ -1,9 +1,9 @@
 """Guards that reject a recognizer's hypothesis: for audio without speech, and for runaway or guessed text.
 
-Thresholds without another source are Whisper's own (`whisper/transcribe.py`, decode with fallback). The two no-speech
-rules separate 130 human clips from silence, hum and noise at three levels. The clips had a no-speech probability of at
-most 0.62, and below 0.2 where the average log-probability was below -1. The other audio had more than 0.7, or more than
-0.45 with an average log-probability below -1.
+Thresholds without a comment are Whisper's own (`whisper/transcribe.py`, decode with fallback). The two no-speech rules
+separate 130 human clips from silence, hum and noise at three levels. The clips had a no-speech probability of at most
+0.62, and below 0.2 where the average log-probability was below -1. The audio without speech had more than 0.7, or more
+than 0.45 with an average log-probability below -1.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def holds_speech(hypothesis: Hypothesis) -> bool:
 
 
 def is_trustworthy(hypothesis: Hypothesis) -> bool:
-    """Return False if the decode looks like a loop or a guess and should be repeated with full padding."""
+    """Return False if the transcript looks like runaway repetition or a guess. The clip should be decoded again."""
     words = hypothesis.text.lower().split()
     return (
         hypothesis.finished
@@ -81,7 +81,7 @@ def is_trustworthy(hypothesis: Hypothesis) -> bool:
 
 
 def compression_ratio(text: str) -> float:
-    """Return the size of `text` over the size of its zlib form. Repetitive text has a high ratio."""
+    """Return the size of `text` in bytes divided by its zlib-compressed size. Repetitive text has a high ratio."""
     raw = text.encode()
     return len(raw) / len(zlib.compress(raw))
 
@@ -95,7 +95,7 @@ def repeats_itself(words: list[str]) -> bool:
 
 
 def _longest_run(words: list[str], size: int) -> int:
-    """Return how often the most repeated phrase of `size` words occurs in a row."""
+    """Return the largest number of times that a phrase of `size` words occurs in a row, at least 1."""
     longest, equal = 0, 0
     for i in range(size, len(words)):
         equal = equal + 1 if words[i] == words[i - size] else 0

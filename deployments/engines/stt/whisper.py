@@ -53,15 +53,16 @@ _MAX_LENGTH_FACTOR = 2
 
 @dataclass(frozen=True, slots=True)
 class WhisperOptions:
-    """Options of the engine.
+    """Options of the Whisper engine.
 
-    A short decode uses max(min_frames, frames of the audio + pad_frames) frames of 10 ms.
+    A short decode has less than 30 s of audio context. Its number of 10 ms frames is max(min_frames,
+    frames of the audio + pad_frames).
 
     Attributes:
         language: Code such as "en".
         compute_type: Precision of the weights.
         threads: Threads of one inference.
-        short_context: Decode with fewer frames than 30 s.
+        short_context: Decode short clips with less than 30 s of audio context.
         min_frames: Minimum number of frames of a short decode.
         pad_frames: Frames of silence after the audio in a short decode.
     """
@@ -101,7 +102,7 @@ class Whisper:
         """
         self.name = f"{directory.name} {options.compute_type} (ctranslate2)"
         self._options = options
-        if not directory.is_dir():  # faster-whisper would treat it as a hub repository
+        if not directory.is_dir():  # faster-whisper would treat a missing folder as the name of a hub repository
             raise ModelError("is not a folder.", "Run `rejoinder models pull whisper-base`.", file=str(directory))
         try:
             model = WhisperModel(
@@ -130,7 +131,7 @@ class Whisper:
             raise ConfigError(f"{error}.", "Use a code such as en or de.", field="stt.language") from error
 
     def warm_up(self) -> None:
-        """Decode noise once with short and once with full padding, because the first inference is slow."""
+        """Decode noise once with short context and once padded to 30 s, because the first inference is slow."""
         noise = np.random.default_rng(0).integers(-3000, 3000, STT_RATE, dtype=np.int16)
         audio = speech_samples(noise, LONGEST_S)
         self._decode([audio], self._options.min_frames)
@@ -169,7 +170,7 @@ class Whisper:
         if not self._options.short_context:
             return FULL_FRAMES
         needed = max(self._options.min_frames, -(-samples // HOP) + self._options.pad_frames)
-        return min(FULL_FRAMES, needed + needed % 2)  # an even number: the encoder halves it
+        return min(FULL_FRAMES, needed + needed % 2)  # rounded up to an even number, because the encoder halves it
 
     def _decode(self, audios: Sequence[Samples], frames: int) -> list[Hypothesis]:
         """Decode all `audios` greedily with timestamps, each padded with silence to `frames` frames."""
@@ -196,7 +197,7 @@ class Whisper:
         finished = len(kept) < len(ids) or len(ids) < limit
         return Hypothesis(
             text=self._tokens.decode(kept[:limit]).strip(),
-            # CTranslate2's score is the mean over the tokens. Whisper's definition counts the end token too.
+            # CTranslate2's score is the mean log-probability over the tokens. Whisper's mean counts the end token too.
             avg_logprob=float(result.scores[0]) * len(ids) / (len(ids) + 1),
             no_speech_prob=float(result.no_speech_prob),
             finished=finished,
@@ -210,7 +211,7 @@ class Whisper:
         """
         begin = self._tokens.timestamp_begin
         threshold_s = duration_s - END_MARK_SLACK_S
-        for index, token in enumerate(ids[1:], start=1):  # the first token is the start timestamp
+        for index, token in enumerate(ids[1:], start=1):  # token 0 is the timestamp of the start
             if token >= begin and (token - begin) * _TIMESTAMP_S >= threshold_s:
                 return ids[:index]
         return ids

@@ -1,7 +1,8 @@
-"""A hesitant caller as a state machine without I/O. It speaks a script in real time and records what it receives.
+"""A hesitant caller, who pauses inside turns, as a state machine without I/O.
 
-Its clock is the number of frames sent. The server reports the start and end of utterances on the same time scale.
-The audio of an answer is reduced to its marks (`rejoinder.core.measuring.audio_watermark`) and then dropped.
+The caller speaks a script in real time and records what the server sends. Its clock is the number of frames sent. The
+server reports the start and end of utterances on the same scale. The caller reads the watermarks in an answer's audio
+(`rejoinder.core.measuring.audio_watermark`) and drops the audio.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ ANSWER_S = 12.0
 
 
 class HesitantPhase(Enum):
-    """Phase of the call: the pause before a turn, a turn with its answer, or the time after the last turn."""
+    """Phase of the call.
+
+    Attributes:
+        THINKING: The pause before a turn.
+        TALKING: The caller speaks a turn or waits for its answer.
+        OVER: The last turn has ended.
+    """
 
     THINKING = "thinking"
     TALKING = "talking"
@@ -36,10 +43,10 @@ class SpokenPhrase:
     """A phrase of the script that the caller has spoken.
 
     Attributes:
-        turn: Number of its turn, from 0.
+        turn: Number of the turn that contains the phrase, from 0.
         start_s: Start of its speech, in seconds of the caller's audio stream.
         end_s: End of its speech, in seconds of the caller's audio stream.
-        last: True if it is the turn's last phrase.
+        last: True if the phrase is the turn's last one.
     """
 
     turn: int
@@ -53,7 +60,7 @@ class DetectedUtterance:
     """One utterance as the server detected it.
 
     Attributes:
-        item_id: Id of its conversation item.
+        item_id: Id of the utterance's conversation item.
         start_s: Detected start, in seconds of the caller's audio stream.
         end_s: Detected end, in seconds of the caller's audio stream.
         transcript: Transcript of the utterance. None until it is received.
@@ -73,11 +80,11 @@ class ReceivedAnswer:
         response_id: Id of the response.
         item_id: Id of the utterance that was committed last when the response began. None if there was none.
         words: Transcript of the response.
-        marks: Mark of each 10 ms window of the response's audio: the length of the answered speech in tenths of a
-            second. None for a window without a mark.
+        marks: Watermark of each 10 ms window of the response's audio: the length of the answered speech in tenths of a
+            second. None for a window without a watermark.
         status: Status in `response.done`. Empty until then.
         reported: Id of the utterance that the response answers, as reported by the server.
-        unread: Received audio (24 kHz 16-bit PCM) whose marks have not been read yet.
+        unread: Received audio (24 kHz 16-bit PCM) whose watermarks have not been read yet.
     """
 
     response_id: str
@@ -89,7 +96,7 @@ class ReceivedAnswer:
     unread: bytearray = field(default_factory=bytearray, repr=False)
 
     def read_marks(self) -> None:
-        """Append the marks of the audio that was received since the last call of this method."""
+        """Append to `marks` the watermarks of the audio in `unread`, and clear `unread`."""
         self.marks += audio_watermark.read(bytes(self.unread))
         self.unread.clear()
 
@@ -101,7 +108,7 @@ class HesitantCaller:
         spoken: The phrases that the caller has spoken.
         utterances: The utterances that the server detected, by item id.
         answers: The responses, by id.
-        unanswered: Numbers of the turns without a complete answer.
+        unanswered: Numbers, from 0, of the turns without a complete answer.
         faults: Messages of the server's error events.
     """
 
@@ -132,12 +139,12 @@ class HesitantCaller:
         """True if the last turn has ended."""
         return self._phase is HesitantPhase.OVER
 
-    # -- sending ---------------------------------------------------------------------------------------------------
+    # -- sending audio to the server -------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """Return the message with the next frame. `due` is not used, because the clock is the number of frames sent.
+        """Return the one message with the next frame. `due` is not used: the clock is the number of frames sent.
 
-        There is always one message: the server needs silence to end a turn, so a hesitant caller never mutes.
+        A hesitant caller sends silence when it does not speak, because the server needs silence to end a turn.
         """
         if not self._outgoing:
             self._advance()
@@ -166,16 +173,17 @@ class HesitantCaller:
         self._last_event_at = at
 
     def _silent_frames(self, turn: TurnScript, number: int) -> int:
-        """Return the number of silent frames that give the pause after phrase `number` of the turn its length.
+        """Return the number of silent frames to send after phrase number `number` of the turn.
 
-        The silence at the end of this clip and at the start of the next one is part of the pause.
+        The recordings of this phrase and the next have some silence at their ends. It counts toward the length of the
+        pause.
         """
         clip, following = (self._speech.utterances[phrase] for phrase in turn.phrases[number : number + 2])
         margins_s = clip.seconds - clip.speech_end_s + following.speech_start_s
         return max(0, round((turn.pauses[number] - margins_s) / FRAME_S))
 
     def _check_answer(self) -> None:
-        """End the turn if its answer is complete, or as unanswered after `ANSWER_S`."""
+        """End the turn if its answer is complete. After `ANSWER_S` without one, end the turn as unanswered."""
         answer = self._answer(self._turns - 1)
         if answer is not None and answer.status == "completed":
             self._end_turn()
@@ -191,12 +199,15 @@ class HesitantCaller:
             self._next_at = self.now + self._script[self._turns].think_s
 
     def _answer(self, turn: int) -> ReceivedAnswer | None:
-        """Return the newest answer to an utterance with the last words of turn number `turn`. None if there is none."""
+        """Return the newest answer to an utterance that reaches the end of turn number `turn`, or None.
+
+        Answers to an utterance that ended in a pause of the turn do not count.
+        """
         end_s = max(spoken.end_s for spoken in self.spoken if spoken.turn == turn)
         items = {utterance.item_id for utterance in self.utterances.values() if utterance.end_s >= end_s}
         return next((answer for answer in reversed(self.answers.values()) if answer.item_id in items), None)
 
-    # -- receiving -------------------------------------------------------------------------------------------------
+    # -- receiving events from the server --------------------------------------------------------------------------
 
     def take(self, message: bytes, arrived: float) -> None:
         """Process one server event, given as JSON. `arrived` is not used."""
@@ -207,7 +218,10 @@ class HesitantCaller:
             handler(self, event)
 
     def hang_up(self) -> None:
-        """End the call: read the remaining marks, and count turns that were not spoken as unanswered."""
+        """End the call.
+
+        Read the watermarks of the remaining audio. Count the turn in progress and the turns not spoken as unanswered.
+        """
         for answer in self.answers.values():
             answer.read_marks()
         first_open = self._turns - 1 if self._phase is HesitantPhase.TALKING else self._turns
@@ -222,7 +236,7 @@ class HesitantCaller:
 
     def _cleared(self, event: dict[str, Any]) -> None:
         if self.utterances:
-            self.utterances.popitem()  # the server dismissed the utterance that has just stopped
+            self.utterances.popitem()  # the server discarded its newest utterance as noise
 
     def _committed(self, event: dict[str, Any]) -> None:
         self._committed_item = event["item_id"]

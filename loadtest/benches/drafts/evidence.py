@@ -2,14 +2,14 @@
 
 Three sources are compared:
 
-- The caller has recorded what it spoke, and when.
-- The server's emulated transcript states the length of the transcribed speech. It must match the phrases of the
-  utterance.
-- Every word and every 10 ms of audio of an answer state a length of speech, too. It must be the transcript's. A
-  speculative reply to an earlier revision states a smaller length.
+- The caller has recorded which phrases it spoke, and when.
+- The server's emulated transcript of an utterance states the length of its speech. This length must match the spoken
+  phrases.
+- A watermark in every word and every 10 ms of audio of an answer states a length of speech as well. It must be the
+  length in the transcript. A speculative reply to an earlier revision states a smaller length.
 
-If the server ends a turn in a pause, the answer to the first half is a regular answer, not a leak. The utterance counts
-as premature, and its answer is checked like any other.
+The server may end a turn in a pause. The answer to the first half is then a regular answer, not a leak. The utterance
+counts as premature, and its answer is checked like any other.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Leak:
 
     Attributes:
         turn: Number of the turn, from 0. None if no utterance was committed.
-        why: The kind of leak, in words.
-        expected: The mark of the utterance, in tenths of a second. None if there is no utterance to compare with.
-        found: The marks in the answer, in tenths of a second. None for sound without a mark.
+        why: Kind of leak, in words.
+        expected: Length of the utterance's speech that the answer should state, in tenths of a second. None if unknown.
+        found: Lengths of speech that the answer states instead, in tenths of a second. None for sound that states none.
         audio_s: Seconds of wrong audio. 0 if only words are wrong.
     """
 
@@ -55,7 +55,7 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Result of one call, or the sum of several.
+    """Result of checking one call, or the sum of the results of several calls.
 
     Attributes:
         turns: Number of turns in the script.
@@ -63,9 +63,9 @@ class Evidence:
         unanswered: Number of turns without a complete answer.
         utterances: Number of utterances that the server detected.
         premature: Number of utterances that the server ended before the turn's last phrase.
-        judged_s: Seconds of received audio whose marks were read.
+        judged_s: Seconds of received audio whose watermarks were read.
         leaks: Parts of answers that do not belong to their utterance.
-        misheard: Descriptions of utterances whose transcript does not match what was spoken.
+        misheard: Descriptions of utterances whose transcript does not match the spoken phrases.
         faults: Descriptions of the server's errors and of lost calls.
     """
 
@@ -99,7 +99,12 @@ NOTHING = Evidence(
 
 
 def evidence(call: HesitantCaller, turns: int) -> Evidence:
-    """Return the evidence of a call that `hang_up` has ended. `turns` is the number of turns in its script."""
+    """Check a finished call, and return the result.
+
+    Args:
+        call: The caller, after `hang_up`.
+        turns: Number of turns in its script.
+    """
     covered = {key: _covered(utterance, call.spoken) for key, utterance in call.utterances.items()}
     audible = [answer for answer in call.answers.values() if answer.marks]
     return Evidence(
@@ -164,9 +169,15 @@ def _leaks(call: HesitantCaller, covered: dict[str, list[SpokenPhrase]]) -> Iter
 
 
 def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -> Iterator[Leak]:
-    """Yield the parts of an answer's audio and words that do not have the utterance's mark, `expected`.
+    """Yield the leaks in an answer: at most one for each of three kinds.
 
-    `turn` is the number of the turn that the leaks name.
+    The kinds are audio whose watermark is not `expected`, audio without a watermark, and words whose watermark is not
+    `expected`.
+
+    Args:
+        answer: The answer.
+        turn: Number of the turn to note in the leaks.
+        expected: Length of the utterance's speech in tenths of a second, which the watermarks should state.
     """
     foreign = [mark for mark in answer.marks if mark is not None and mark != expected]
     if foreign:
@@ -181,7 +192,10 @@ def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -
 
 
 def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
-    """Yield the number of windows without a mark before each mark and after the last mark, 0 if there are none."""
+    """Yield the lengths of the gaps in `marks`, in windows: runs of None, which are windows without a watermark.
+
+    There is one gap before each watermark and one after the last. A gap without windows has length 0.
+    """
     length = 0
     for mark in (*marks, -1):
         if mark is None:
@@ -192,5 +206,5 @@ def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
 
 
 def _found(marks: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Return each mark once, in the order of its first occurrence."""
+    """Return the different watermarks in `marks`, in the order of their first occurrence."""
     return tuple(dict.fromkeys(marks))

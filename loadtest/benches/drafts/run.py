@@ -1,6 +1,6 @@
-"""Run hesitant callers against a server.
+"""Run hesitant callers, who pause inside turns, against a server.
 
-Each caller has one OpenAI Realtime WebSocket. One task sends the frames of all callers at their deadlines.
+Each caller has one OpenAI Realtime WebSocket. A single task sends the frames of all callers at their deadlines.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def hold(url: str, speech: Speech, scripts: Sequence[Sequence[TurnScript]]
             evidences = await asyncio.gather(*calls)
             pacing.cancel()
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first error has cancelled the other calls
+        raise errors.exceptions[0] from None  # only the first error: it has cancelled the other calls
     late_s = float(np.percentile(pacer.late_s, 99, method="inverted_cdf")) if pacer.late_s else 0.0
     return HeldCalls(sum(evidences, NOTHING), round(late_s * 1000, 2))
 
@@ -88,7 +88,8 @@ async def _call(
 ) -> Evidence:
     """Make one call and return its evidence.
 
-    `when` is (start of the call on the monotonic clock in seconds, number of turns from which the time limit follows).
+    `when` is (start of the call, number of turns in the longest script). The start is in seconds of the monotonic
+    clock. The number of turns times `SECONDS_PER_TURN` limits the length of the call.
     """
     begins_at, turns = when
     await asyncio.sleep(max(0.0, begins_at - time.monotonic()))

@@ -1,7 +1,7 @@
 """Scripts of hesitant callers: recorded phrases, with pauses of known length between them.
 
-A phrase has no pause inside, so every tentative end of speech in a turn comes from its script. A pause is long enough
-to start a speculative reply, mostly also to have its first audio ready, and too short to end the turn.
+A phrase has no pause inside, so every tentative end of speech in a turn is one that the script planned. A pause is long
+enough to start a speculative reply, and mostly long enough for its first audio. It is too short to end the turn.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def script(seed: int, caller: int, turns: int, hesitating: float, *, phrases: in
 
     Args:
         seed: Seed of the run.
-        caller: Number of the caller.
+        caller: Number of the caller. Each number gives other turns.
         turns: Number of turns.
-        hesitating: Share of the turns with a pause inside, 0 to 1.
-        phrases: Number of phrases to choose from.
+        hesitating: Probability that a turn has a pause inside, 0 to 1.
+        phrases: Number of phrases to choose from: the first ones of `PHRASES`.
     """
     draw = random.Random(f"{seed}/{caller}")
     return tuple(_turn(draw, hesitating, phrases) for _ in range(turns))
@@ -79,7 +79,7 @@ def _turn(draw: random.Random, hesitating: float, phrases: int) -> TurnScript:
 
 
 def human_phrases() -> list[Clip]:
-    """Return the phrases as clips. Raises ModelError if the model store does not have the recordings."""
+    """Return the phrases of `PHRASES` as clips. Raise ModelError if the model store does not have the recordings."""
     readings = {clip.name: clip for clip in moonshine_clips(open_store(ModelStoreSettings()).path("human-clips"))}
     return [_cut(name, readings[name].pcm(WIRE_RATE).tobytes(), begin, end) for name, begin, end in PHRASES]
 

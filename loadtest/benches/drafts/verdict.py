@@ -52,7 +52,7 @@ class DraftFindings:
         callers: Number of callers.
         hesitations: Number of pauses inside turns, in all scripts.
         evidence: Sum of the callers' evidence.
-        stages: The server's counters, by stage.
+        stages: The server's counters during the run, by stage.
         restarted: Names of the replicas that restarted during the run.
         late_ms: 99th percentile of the delay with which the callers sent their frames, in milliseconds.
         took_s: Length of the run in seconds.
@@ -75,25 +75,28 @@ class DraftFindings:
         return round(host.drafts.get(outcome, 0)) if host else 0
 
     def requests(self, stage: str) -> int:
-        """Return the number of requests that ended at a stage. 0 if the server did not report the stage."""
+        """Return the number of requests to a stage that ended during the run, or 0 if the stage was not reported."""
         return round(self.stages[stage].requests) if stage in self.stages else 0
 
     @property
     def tried(self) -> bool:
-        """True if at least `LEAST_TRIED` replies per pause were discarded, some of them with audio ready to be sent."""
+        """True if the run tested enough: at least `LEAST_TRIED` speculative replies per pause were discarded.
+
+        At least one of them must have had audio ready to be sent.
+        """
         return self.drafts("discarded") >= LEAST_TRIED * self.hesitations and self.drafts("discarded_ready") > 0
 
     @property
     def accounted(self) -> bool:
-        """True if every started speculative reply was kept or discarded, and no replica restarted."""
+        """True if every speculative reply that was started was kept or discarded, and no replica restarted."""
         return self.drafts("begun") == self.drafts("kept") + self.drafts("discarded") and not self.restarted
 
     @property
     def holds(self) -> bool:
-        """True if the run passes: every turn was answered without a leak, and the run is a proof of it.
+        """True if the run passes: every turn was answered, no answer has a leak, and the run tested enough to prove it.
 
-        It is a proof if `tried` and `accounted` are true, marks were read, every transcript matches what was spoken,
-        and no error occurred.
+        The proof requires that `tried` and `accounted` are true, some watermarks were read, every transcript matches
+        the spoken phrases, and no error occurred.
         """
         evidence = self.evidence
         clean = not (evidence.leaks or evidence.misheard or evidence.faults or evidence.unanswered)

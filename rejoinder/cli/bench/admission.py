@@ -34,7 +34,9 @@ def stored(folder: Path) -> AdmissionResult:
 
 
 def measured(folder: Path, repeats: int, for_s: float, serving: Serving, *, console: Console) -> AdmissionResult:
-    """Measure the repeats that are not in `folder` yet, write each one there, and return all with the prediction.
+    """Measure the share of refused calls `repeats` times. Return all measured shares, with the prediction.
+
+    Repeats whose result is already in `folder` are not run again. Each new result is written there.
 
     Args:
         folder: Folder of the results.
@@ -44,7 +46,7 @@ def measured(folder: Path, repeats: int, for_s: float, serving: Serving, *, cons
         console: Receives one line for each repeat.
 
     Raises:
-        ConfigError: `for_s` is too short for a call.
+        ConfigError: The run was so short that no call arrived in it.
     """
     result = stored(folder)
     if len(result.refused) >= repeats:
@@ -86,9 +88,10 @@ def scenario(url: str, for_s: float, seed: int) -> Scenario:
 
 
 def summary(result: AdmissionResult) -> str:
-    """Return one line of text: the predicted and the measured share of refused calls, and whether the bound is met.
+    """Return one line of text: the predicted and the measured share of refused calls, and whether the prediction holds.
 
-    It also states the relative error of the prediction, and the noise (half the range of the repeats, also relative).
+    The line also has the relative error of the prediction, in percent, and the noise. The noise is half the range of
+    the repeats, relative to the measured share. The prediction holds if its error is within a fixed bound.
     """
     return (
         f"{ADMISSION_ROW}: refused {result.predicted:.1%} predicted (Erlang B), {result.measured:.1%} measured, "

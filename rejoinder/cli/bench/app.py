@@ -12,8 +12,8 @@ from rich.console import Console
 
 from rejoinder.cli.extras import need_load_extra
 
-# Each command imports its own measurement, because Ray and the load generator take seconds to load, and need the extra
-# `load`.
+# Each command imports its measurement inside its function: Ray and the load generator take seconds to import, and the
+# load generator needs the extra `load`.
 
 FAILED = 1
 """Exit status if a result is outside its bound."""
@@ -69,6 +69,8 @@ def capacity(
     ] = None,
 ) -> None:
     """Check the capacity plan on this machine: calibrate, predict each row, then measure it.
+
+    A row is one configuration of the system.
 
     The folder keeps every finished step, and a run that was stopped continues there.
 
@@ -129,9 +131,10 @@ def hedging(
         Path | None, typer.Option("--json", metavar="FILE", help="File for the cases: off, on, p99_fall, holds.")
     ] = None,
 ) -> None:
-    """Compare language model requests with and without hedging: stalls, a log-normal tail, and a saturated stage.
+    """Compare the time to first token of language model requests with and without hedging.
 
-    Both runs have the same arrival schedule, on real Serve replicas with the emulated engine.
+    The cases are replicas that stall, service times with a log-normal tail, and a saturated stage. Each case has a run
+    with hedging and one without, on the same arrival schedule. The replicas are real, their engine is emulated.
 
     Exit status: 0 if every case is within its limits, 1 if not, 2 after an error.
     """
@@ -155,9 +158,10 @@ def cache(
         ),
     ] = None,
 ) -> None:
-    """Compare cached answers with the language model's first token: equal questions, paraphrases, misses.
+    """Compare the latency of the answer cache with the time to first token of the language model.
 
-    Each call goes through a Serve handle, like a host's.
+    The lookups are of stored questions, of their paraphrases, and of questions that are not stored. Each call goes
+    through a Serve handle, like the calls of a host.
 
     Exit status: 0 if every hit is found and takes at most 50 ms at the 95th percentile, 1 if not, 2 after an error.
     """

@@ -53,7 +53,7 @@ def measure(count: int) -> Stops:
 
 
 async def _interrupt(server: ServerAddress, question: Clip, clips: list[Clip], count: int) -> Stops:
-    await _converse(server, script(question, clips, 1, 0))  # warm-up: the first conversation is slower
+    await _converse(server, script(question, clips, 1, 0))  # warm-up, not measured: the first conversation is slower
     shares = [count // CALLERS + (number < count % CALLERS) for number in range(CALLERS)]
     scripts = [script(question, clips, share, sum(shares[:number])) for number, share in enumerate(shares) if share]
     calls = await asyncio.gather(*(_converse(server, lines) for lines in scripts))
@@ -62,7 +62,11 @@ async def _interrupt(server: ServerAddress, question: Clip, clips: list[Clip], c
 
 
 async def _converse(server: ServerAddress, lines: list[ScriptedLine]) -> HeldCall:
-    """Have one conversation; the caller hangs up during its last reply. Raise BackendError if it fails."""
+    """Have one conversation and return it. The caller speaks `lines`, and hangs up during the last reply.
+
+    Raises:
+        BackendError: The conversation failed.
+    """
     call = await talk(server, lines, ScriptedBehavior(timeout_s=TIMEOUT_S, leaves=True), lambda _: None)
     if call.dialogue.faults:
         raise BackendError(f"the conversation failed: {call.dialogue.faults[0]}")
@@ -81,7 +85,7 @@ def table(stops: Stops) -> Table:
 
 
 def verdict(stops: Stops) -> str:
-    """Return one sentence with PASS or FAIL, the limit, and the number of correct histories.
+    """Return one sentence with PASS or FAIL, the limit, and how many histories contain only words that were played.
 
     A second sentence follows if the callers sent their audio late, because that makes the measured times longer.
     """
@@ -95,8 +99,8 @@ def verdict(stops: Stops) -> str:
 def document(stops: Stops) -> dict[str, Any]:
     """Return the object that `--json` writes: the verdict, the limit, the distributions, and every interruption.
 
-    Its keys are asked (number of interruptions in the scripts), holds (the verdict), limit_ms, late_ms, spreads and
-    interruptions.
+    Its keys are asked (number of interruptions in the scripts), holds (the verdict), limit_ms, late_ms (99th percentile
+    of the lateness of the callers' frames), spreads and interruptions.
     """
     spreads = {name: asdict(part) for name, part in stops.spreads().items()}
     found = [asdict(each) | {"true_to_heard": each.true_to_heard} for each in stops.found]

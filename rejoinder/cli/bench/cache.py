@@ -21,7 +21,8 @@ LIMIT_MS = 50.0
 """Limit of the 95th percentile of the time of a lookup that finds an answer, in milliseconds."""
 
 SCOPE = "bench"
-# The stored questions, their paraphrases, and questions without an answer in the cache.
+# Formats of the stored questions, of their paraphrases, and of questions without a stored answer. The placeholder is
+# the number of a building.
 KEPT, AGAIN, OTHER = (
     "Where is the entrance of building {}?",
     "Please tell me where the entrance of the building {} is.",
@@ -48,7 +49,10 @@ class CacheRow:
     found: bool = True
 
     def document(self) -> dict[str, Any]:
-        """Return the row as a dict, in the form that `--json` writes."""
+        """Return the row as the dict that `--json` writes.
+
+        Its keys are what, count, found, ms (median), p95_ms and most_ms (maximum).
+        """
         figures = {"ms": self.spread.median_ms, "p95_ms": self.spread.p95_ms, "most_ms": self.spread.most_ms}
         return {"what": self.what, "count": self.spread.count, "found": self.found} | {
             name: round(value, 2) for name, value in figures.items()
@@ -69,7 +73,7 @@ class CacheResults:
 
     @property
     def holds(self) -> bool:
-        """True if every expected hit was found, with its 95th percentile within the limit."""
+        """True if every lookup of a stored answer found it, and its p95 is at most LIMIT_MS (50 ms)."""
         hits = [row for row in self.rows if row.what.startswith("hit")]
         return all(row.found and row.spread.p95_ms <= LIMIT_MS for row in hits)
 
@@ -116,7 +120,10 @@ class CacheProbe:
     async def measure(self, entries: int, lookups: int, answers: int) -> CacheResults:
         """Fill the cache, then measure each kind of lookup and the language model's first tokens.
 
-        For the arguments and the result, see the function `measure` of this module.
+        Args:
+            entries: Number of answers in the cache.
+            lookups: Number of lookups of each kind.
+            answers: Number of first tokens to measure.
         """
         await self._fill(entries)
         rows = [
@@ -146,7 +153,10 @@ class CacheProbe:
         return CacheRow(what, spread([ms for ms, _ in times]), all(right for _, right in times))
 
     async def _first_token_ms(self, number: int) -> float:
-        """Return the TTFT of a conversation's first turn in ms. After the first call the instructions are cached."""
+        """Return the TTFT of the first turn of conversation `number`, in ms.
+
+        Its question contains the number, so only the instructions can be in the KV cache of the language model.
+        """
         prompt = (ChatMessage("system", self._settings.instructions), ChatMessage("user", OTHER.format(number)))
         started_at = time.perf_counter()
         async with self._llm.open(LlmRequest(prompt, self._settings.max_reply_tokens, session=f"s{number}")) as stream:

@@ -200,7 +200,7 @@ def _calibrated(folder: Path, clip: Path, for_s: float, console: Console) -> Cal
 
 
 def _stored(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Measured:
-    """Return the row's prediction and the repeats in `folder`. If no repeat is stored, only the prediction."""
+    """Return the prediction of the row `changed`, and its repeats that are stored in `folder` (often none)."""
     path = folder / f"measured-{changed.name}.json"
     if path.exists():
         return _MEASURED.validate_json(path.read_bytes())
@@ -210,7 +210,7 @@ def _stored(folder: Path, changed: CapacityRow, calibration: Calibration, consol
 def _measured(
     folder: Path, result: Measured, calibration: Calibration, how: tuple[Path, float, int], *, console: Console
 ) -> Measured:
-    """Measure the missing repeats of a row, and return the row with all of them. Write each when it is finished.
+    """Measure the missing repeats of a row, and return the row with all repeats. Write each repeat when it ends.
 
     Args:
         folder: Folder of the results.
@@ -240,7 +240,10 @@ def _measured(
 
 
 def _predicted(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Predicted:
-    """Return the row's prediction from the folder. If there is none, compute it from the calibration and write it."""
+    """Return the prediction of the row `changed` from `folder`, and print it on `console`.
+
+    If there is none, compute it from the calibration and write it to the folder.
+    """
     path = folder / f"predicted-{changed.name}.json"
     if not path.exists():
         prediction = predict_row(network(calibration, changed, WORDS), changed)

@@ -26,21 +26,30 @@ LISTED = 10
 
 
 def measure(callers: int, turns: int, hesitating: float, seed: int) -> DraftFindings:
-    """Start a server, make all calls concurrently, and return what they heard. For the parameters, see `converse`."""
+    """Start a server, make all calls concurrently, and return the replies that the callers heard, checked for leaks.
+
+    Args:
+        callers: Number of concurrent calls.
+        turns: Number of turns of each call.
+        hesitating: Share of the turns with a pause inside.
+        seed: Seed of phrases, pauses and thinking times.
+    """
     with cluster("local"), served(settings(callers)) as url:
         return converse(url, callers=callers, turns=turns, hesitating=hesitating, seed=seed)
 
 
 def settings(callers: int) -> Settings:
-    """Return SETTINGS with `host.max_sessions` large enough for this number of callers."""
+    """Return the settings of the measurement (SETTINGS), with `host.max_sessions` large enough for all callers."""
     return parse_settings(SETTINGS | {"host": {"max_sessions": max(callers, Settings().host.max_sessions)}})
 
 
 def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int) -> DraftFindings:
-    """Make all calls concurrently and return what they heard.
+    """Make all calls concurrently and return the replies that the callers heard, checked for leaks.
+
+    A leak is a part of a reply that does not belong to the turn before it.
 
     Args:
-        url: Address of the server (http), which has SETTINGS.
+        url: Address of a server (http) that runs with the result of `settings`.
         callers: Number of concurrent calls.
         turns: Number of turns of each call.
         hesitating: Share of the turns with a pause inside.
@@ -110,8 +119,9 @@ def table(found: DraftFindings) -> Table:
 
 
 def remarks(found: DraftFindings) -> Iterator[str]:
-    """Yield lines of text, the verdict last. At most LISTED leaks, wrong transcripts and other faults each are listed.
+    """Yield the lines to print below the table; the last one is the verdict.
 
+    The first lines are leaks, wrong transcripts and other faults, at most LISTED (10) of each kind.
     A leak is a part of a reply that does not belong to the turn before it.
     """
     evidence = found.evidence
@@ -134,8 +144,9 @@ def remarks(found: DraftFindings) -> Iterator[str]:
 def document(found: DraftFindings) -> dict[str, Any]:
     """Return the object that `--json` writes.
 
-    It contains the number of callers and of pauses, the verdict (holds), the lateness of the callers' frames, the
-    duration, the evidence (every leak included), the drafts by outcome, and each stage's requests by outcome.
+    Its keys are callers and hesitations (numbers of callers and of pauses), holds (the verdict), late_ms (p99 lateness
+    of the callers' frames), took_s (duration), those of the evidence (every leak included), drafts (counts by outcome)
+    and requests (counts by stage and outcome).
     """
     host = found.stages.get("host")
     return {

@@ -65,7 +65,7 @@ def _named(name: str) -> HedgeCase:
 
 
 def settings_of(case: HedgeCase, *, hedging: bool) -> Settings:
-    """Return the application's settings for one arm of a case. `hedging`: True for the arm with hedging."""
+    """Return the application's settings for one arm of a case. `hedging` is True for the arm with hedging."""
     scaling = {"min_replicas": case.replicas, "max_replicas": case.replicas}
     return parse_settings(
         {
@@ -82,9 +82,10 @@ def settings_of(case: HedgeCase, *, hedging: bool) -> Settings:
 
 
 async def _measured(case: HedgeCase, requests: int, hedging: bool) -> HedgeArm:
-    """Measure one arm of a case in a separate Serve application. `hedging`: True for the arm with hedging.
+    """Measure one arm of a case in a separate Serve application, with `requests` requests.
 
-    Serve is called in a thread: its router is bound to the event loop that first used it, which must keep running.
+    `hedging` is True for the arm with hedging. `serve.run` and `serve.delete` block, so they are called in a thread:
+    the router of Serve needs the event loop that first used it to keep running.
     """
     from ray import serve
 
@@ -160,7 +161,8 @@ def document(found: HedgeComparison) -> dict[str, Any]:
     """Return a case as the dict that `--json` writes, with the keys case, off, on, p99_fall and holds.
 
     `off` and `on` are the two arms: counts of requests and hedges, and percentiles of the TTFT in ms. `p99_fall` is the
-    relative reduction of the p99 by hedging.
+    relative reduction of the p99 by hedging (0.5 means that it is halved). `holds` is True if the case is within its
+    limits.
     """
     arms = {
         name: {

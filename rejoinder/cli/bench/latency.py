@@ -1,7 +1,7 @@
 """`rejoinder bench latency`: what each latency technique saves, with real models, row by row.
 
-A row is the system with all latency techniques, or without one of them. The turns of a conversation are written when it
-ends. A run that was stopped continues with the missing turns.
+A row is the system with all latency techniques, or without one of them. Each conversation is written
+to the folder of the results when it ends. A run that was stopped continues with the missing turns.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def ablate(folder: Path, names: str, turns: int, turns_all_on: int, *, console: 
     baseline, *rest = [_named(ALL_ON), *(technique for technique in chosen if technique.name != ALL_ON)]
     clips = _clips(folder / "clips")
     with cluster("local"):
-        # Half before the other rows and half after them, because the machine's speed drifts.
+        # Half of the turns of "all on" are measured before the other rows and half after them, because the machine's
+        # speed drifts.
         _measure(folder, technique=baseline, clips=clips, turns=turns_all_on // 2, console=console)
         for technique in rest:
             _measure(folder, technique=technique, clips=clips, turns=turns, console=console)
@@ -75,7 +76,10 @@ def ablate(folder: Path, names: str, turns: int, turns_all_on: int, *, console: 
 
 
 def _clips(folder: Path) -> list[Path]:
-    """Return the paths of the caller's WAV files. They are made once per folder: each synthesis gives other samples."""
+    """Return the paths of the caller's WAV files in `folder`, and make them if they are missing.
+
+    All rows use the same files, because a second synthesis of the same text gives other samples.
+    """
     clips = [folder / f"{line.name}.wav" for line in LINES]
     if all(clip.exists() for clip in clips):
         return clips
@@ -92,7 +96,9 @@ def _named(name: str) -> Technique:
 
 
 def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: int, *, console: Console) -> None:
-    """Have conversations without one technique until `turns` turns are in the folder. Write each when it ends.
+    """Have conversations without one technique until `turns` turns are in the folder.
+
+    Each conversation is written to the folder when it ends.
 
     Raises:
         BackendError: The caller sent audio too late in MOST_TRIES conversations in a row.
@@ -103,7 +109,7 @@ def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: i
     settings = parse_settings(technique.changes)
     with served(settings) as url:
         server = ServerAddress(f"{url.replace('http', 'ws', 1)}/v1")
-        asyncio.run(_converse(server, clips, 0))  # warm-up: the first conversation is slower
+        asyncio.run(_converse(server, clips, 0))  # warm-up, not measured: the first conversation is slower
         tries = 0
         while len(stored) < turns:
             records, late_ms = asyncio.run(_converse(server, clips, 1 + len(stored) // len(clips)))
@@ -122,7 +128,13 @@ def _measure(folder: Path, technique: Technique, clips: Sequence[Path], turns: i
 
 
 async def _converse(server: ServerAddress, clips: Sequence[Path], run: int) -> tuple[list[TurnRecord], float]:
-    """Have one conversation. Return its turns, and the p99 of the lateness of the caller's frames in ms."""
+    """Have one conversation in which the caller speaks `clips`.
+
+    `run` is the number of the conversation; it is copied into the records.
+
+    Returns:
+        The records of its turns, and the p99 of the lateness of the caller's frames in ms.
+    """
     lines = [ScriptedLine(read_clip(path)) for path in clips]
     call = await talk(server, lines, ScriptedBehavior(timeout_s=TIMEOUT_S), lambda _: None)
     return call.dialogue.records(run), call.lateness_ms()[0]
@@ -138,7 +150,7 @@ def _stored(folder: Path, technique: Technique) -> list[TurnRecord]:
 
 
 def document(found: AblationRow) -> dict[str, Any]:
-    """Return a row as the dict that `--json` writes: the fields of `AblationRow`, with times in milliseconds."""
+    """Return a row as the dict that `--json` writes. Its keys are the fields of `AblationRow`; times are in ms."""
     return asdict(found)
 
 

@@ -29,7 +29,7 @@ def measure(ticks: int) -> list[dict[str, Any]]:
         ticks: Number of ticks of each row.
 
     Returns:
-        One row (see `row`) for each batch size and placement.
+        One dict for each batch size and placement, with the keys windows, placement, ms, p95_ms and cpu_ms.
     """
     settings = Settings(vad=VadSettings(placement="deployment"))
     with cluster("local"):
@@ -68,9 +68,13 @@ class VadProbe:
         }
 
     async def measure(self, ticks: int) -> list[dict[str, Any]]:
-        """Measure `ticks` ticks of each batch size and placement. Return one row for each (see `row`).
+        """Measure `ticks` ticks of each batch size and placement.
 
         The placements alternate in rounds, so that disturbances of the machine affect both.
+
+        Returns:
+            One dict for each batch size and placement. Its keys are windows, placement, ms and p95_ms (median and 95th
+            percentile of the wait for a result), and cpu_ms (mean CPU time of the host process).
         """
         rows = []
         for windows in BATCHES:
@@ -130,7 +134,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
     """Return a table with one line for each row of `measure`.
 
     A line has the number of windows, the placement, the median and the p95 of the wait, and the host's CPU time, both
-    in ms per tick. The last column is that CPU time as a multiple of the CPU time of the same batch inline.
+    in ms per tick. The last column is that CPU time divided by the CPU time of the same batch size with the
+    placement "inline".
     """
     shown = Table("windows a tick", "placement", "ms", "p95 ms", "host cpu ms", "cpu against inline")
     inline = {row["windows"]: row["cpu_ms"] for row in rows if row["placement"] == "inline"}

@@ -22,7 +22,7 @@ from rejoinder.cli.load import concurrency as load_concurrency
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.errors import ConfigError
 
-# Imported at run time by the commands only: they need the extra `load` and take a second to load.
+# At run time each command imports these modules itself: they need the extra `load` and take a second to import.
 if TYPE_CHECKING:
     from loadtest.generator.workers import ProgressCallback, RunProgress
     from loadtest.results.result import RunResult, Verdict
@@ -119,7 +119,8 @@ def search(
     recovers. The result must pass three times. One generator process makes at most about 750 calls: use --set workers=2
     or more beyond that.
 
-    --json writes holds, breaks, ending (system-limited, generator-limited, ...), steps, baseline_ms and engines.
+    --json writes holds and breaks (the largest number of calls that passed and the smallest that failed), ending
+    (system-limited, generator-limited, ...), steps, baseline_ms and engines.
 
     Exit status: 0 if some number of calls passed three times, 1 if none did, 2 after an error, 3 if the load
     generator was the limit.
@@ -156,10 +157,10 @@ def _scenario(url: str, sessions: int, for_: str, tier: Tier, *, settings: list[
 
 @contextmanager
 def watching(console: Console, scenario: Scenario) -> Iterator[ProgressCallback]:
-    """Yield a function that the load generator must call with its progress, and that displays it on the console.
+    """Yield a function that displays the progress of a load test on the console. The load generator calls it.
 
-    On a terminal it updates a live view; elsewhere it prints a line every ten seconds. The number of calls is printed
-    before.
+    On a terminal it updates a live view; elsewhere it prints a line every ten seconds. The scheduled number of calls
+    is printed before the test starts.
     """
     from loadtest.generator.live import view
     from loadtest.scenario.schedule import plan
@@ -190,11 +191,11 @@ def _lines(console: Console) -> ProgressCallback:
     return watch
 
 
-# -- output -----------------------------------------------------------------------------------------------------------
+# -- results: tables and files -----------------------------------------------------------------------------------------
 
 
 def show(console: Console, found: RunResult) -> None:
-    """Print the result of a load test: the verdict, then the latencies, limits and counts that it follows from."""
+    """Print the result of a load test: the verdict, then latencies, limits, counts and the checks of the generator."""
     console.print(f"{found.outcome.value}  {found.scenario['tier']} tier", style=COLOURS[found.outcome.value])
     for line in found.causes:
         console.print(f"  invalid load generator: {line}", style="magenta")
@@ -266,7 +267,11 @@ def verdict_table(verdicts: tuple[Verdict, ...]) -> Table:
 
 
 def write_json(path: Path | None, found: Any) -> None:
-    """Write a result, or a list of results, as JSON; do nothing without a path. Raise ConfigError if that fails."""
+    """Write a result, or a list of results, to `path` as JSON. Do nothing if `path` is None.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
     if path:
         _write(path, json.dumps(_plain(found), indent=1) + "\n", "--json")
 
@@ -282,7 +287,10 @@ def _plain(found: Any) -> Any:
 
 
 def need_writable(path: Path | None, option: str) -> None:
-    """Raise ConfigError if `path` cannot be written, so that no measurement is lost. `option` is named in the error."""
+    """Raise ConfigError, naming `option`, if `path` cannot be written. None is allowed.
+
+    Call this before a measurement, so that its result is not lost.
+    """
     if path and not os.access(path if path.exists() else path.parent, os.W_OK):
         raise _unwritable(path, "no permission, or no such folder", option)
 

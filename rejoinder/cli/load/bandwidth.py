@@ -57,7 +57,10 @@ def bandwidth(
 
 @contextmanager
 def _cleaning_up() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that the namespaces are removed and the servers are stopped."""
+    """Turn SIGTERM into an exception while the context is open, so that `finally` blocks run.
+
+    They remove the network namespaces and stop the servers.
+    """
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield

@@ -1,4 +1,7 @@
-"""`rejoinder load concurrency`: the guide's tables of sessions, placement, GPUs, precisions and memory, by cell."""
+"""`rejoinder load concurrency`: a check of each cell of the latency guide's tables of concurrency on this machine.
+
+The tables are about sessions, placement, GPUs, numeric precisions and memory.
+"""
 
 from __future__ import annotations
 
@@ -129,8 +132,8 @@ def _measurements(runs: list[ConcurrencyRun]) -> Measurements:
 
     needs = engine_cost.study()
     compared = quantization.study(open_store(ModelStoreSettings()), threads=1)
-    # In a failed run the server used all resources that it had, and not those that it needs. An invalid run shows
-    # nothing.
+    # In a failed run the server was overloaded, so its usage is not what the sessions need. In an invalid run the load
+    # generator was at fault.
     valid = [run for run in runs if run.outcome not in ("INVALID", "FAIL")]
     sessions = [float(run.sessions) for run in valid]
     return Measurements(

@@ -1,1 +1,1 @@
-"""`rejoinder plan`: the command (`command.py`), the sources of its figures, and its tables."""
+"""`rejoinder plan`: the command (`command.py`), the sources of its figures (`sources.py`), its tables (`tables.py`)."""

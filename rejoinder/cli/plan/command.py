@@ -20,7 +20,7 @@ from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings
 from rejoinder.core.settings.stages import GPU_ENGINES
 
-# Imported at run time by the command only: they need the extra `load` and take a second to load.
+# At run time the command imports these modules itself: they need the extra `load` and take a second to import.
 if TYPE_CHECKING:
     from loadtest.capacity.calibration import Calibration
     from loadtest.capacity.plan import Plan
@@ -99,7 +99,7 @@ def plan(options: PlanOptions) -> None:
     from rejoinder.cli.plan import tables as plan_tables
     from rejoinder.cli.plan.sources import calibrated, published
 
-    # Check the options before minutes of calibration and simulation.
+    # A wrong option must be reported before the calibration and simulation, which take minutes.
     gpus = shares(options.gpus)
     resources = PlanResources(gpus, options.per_host or None, engines_calibrated=options.engines == "calibrated")
     machines(options)
@@ -191,7 +191,7 @@ def node_type(text: str, option: str) -> NodeType:
     """Return the machine type of a text such as "16:64:1" (16 cores, 64 GB, one GPU). The GPUs may be omitted.
 
     Raises:
-        ConfigError: The text is no machine type. The error names `option`.
+        ConfigError: The text is not a machine type. The error names `option`.
     """
     try:
         cores, memory_gb, *gpus = (float(part) for part in text.split(":"))

@@ -11,9 +11,10 @@ Options = TypeVar("Options")
 
 
 def grouped(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
-    """Return a decorator that turns a function of one dataclass into a typer command.
+    """Return a decorator for a function whose only argument is an instance of the dataclass `options`.
 
-    The fields are annotated like typer's parameters. The command passes an instance of the dataclass to the function.
+    The decorated function is a typer command with one option for each field. The fields are annotated like typer's
+    parameters. The command builds the instance from the options and passes it to the function.
     """
     hints = get_type_hints(options, include_extras=True)
     parameters = [

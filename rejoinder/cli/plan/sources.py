@@ -56,7 +56,7 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
             )
         levels.append(calibrations.level(result, window))
         engines, behavior = result.engines, level.behavior
-    assert behavior is not None  # `levels_for` returns three levels
+    assert behavior is not None  # set by the loop: `levels_for` always returns three numbers of sessions
     return Calibration(
         levels=tuple(levels),
         engines=engines,

@@ -1,4 +1,4 @@
-"""Tables and notes of a plan. Every figure has its basis (`sizing.Basis`) in the same row."""
+"""Tables and notes of a plan. Each row states the basis of its figures: measured, predicted, published and so on."""
 
 from __future__ import annotations
 
@@ -127,7 +127,10 @@ def _engines(chosen: Mapping[str, Choice]) -> Table:
 
 
 def _batching(calibration: Calibration) -> Iterator[str]:
-    """Yield a phrase for each stage: by how many ms each other concurrent request makes a request longer, if known."""
+    """Yield a phrase for each stage: how many ms longer a request takes for each further concurrent request.
+
+    If the calibration does not show this, the phrase says so.
+    """
     for stage in STAGES:
         found = batching(calibration, stage)
         if found is None:
@@ -139,7 +142,10 @@ def _batching(calibration: Calibration) -> Iterator[str]:
 
 
 def _beyond_the_queues(settings: Settings) -> Iterator[str]:
-    """Yield a note for each feature that was on during calibration and that the model of the queues ignores."""
+    """Yield a note for each feature that was on during calibration, but that the queue model does not include.
+
+    The features are speculative replies, fillers and degradation.
+    """
     if settings.speculation.enabled:
         yield (
             "Speculative replies (drafts) were on. The discarded ones are in the measured load, but the model starts "

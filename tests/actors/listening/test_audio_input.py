@@ -1,4 +1,4 @@
-"""The audio input, if noise suppression is configured."""
+"""Test of a session's audio input with noise suppression."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.actors.virtual_time import virtual
 
 
 class Gate:
-    """Noise suppressor that silences the first `after` messages."""
+    """Noise suppressor that replaces the first `after` audio messages with silence and passes the others."""
 
     def __init__(self, after: int) -> None:
         self._left = after

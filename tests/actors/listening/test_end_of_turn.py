@@ -1,4 +1,8 @@
-"""The time at which a turn ends: after resumed speech, verdicts and silences, and with audio faster than real time."""
+"""Tests of the time at which a turn ends.
+
+It depends on resumed speech, the turn detector's verdicts, transcripts and silences, also with audio that arrives
+faster than real time.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +43,9 @@ async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
 
 @virtual
 async def test_an_unfinished_sentence_is_waited_for() -> None:
-    """If the turn detector's probability is low and the transcript looks incomplete, more than 1.2 s of
-    silence are required, and not the fallback of 500 ms.
+    """If the turn detector returns 0.02 and the transcript looks incomplete, the turn ends after over 1.2 s of silence.
+
+    The fallback of 500 ms does not apply.
     """
     play = Play(turn=ScriptedTurn(deque([0.02])), stt=open_words())
     async with play.call() as caller:
@@ -157,8 +162,9 @@ async def test_an_endless_utterance_becomes_turns() -> None:
 
 @virtual
 async def test_words_that_read_finished_do_not_wait_for_a_late_verdict() -> None:
-    """If a transcript that looks complete arrives before the verdict, it ends the turn, and the request to the turn
-    detector is cancelled.
+    """A transcript that looks complete ends the turn if it arrives before the turn detector's verdict.
+
+    The request to the turn detector is then cancelled.
     """
     turn = ScriptedTurn(deque([0.02]), delay_s=0.35)
     play = Play(turn=turn, stt=ScriptedStt(delay_s=0.25))
@@ -173,7 +179,10 @@ async def test_words_that_read_finished_do_not_wait_for_a_late_verdict() -> None
 
 @virtual
 async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
-    """If the verdict arrives before the transcript, the verdict decides, even if the transcript then looks complete."""
+    """If the turn detector's verdict arrives before the transcript, the verdict decides when the turn ends.
+
+    That is so even if the transcript then looks complete.
+    """
     play = Play(turn=ScriptedTurn(deque([0.02]), delay_s=0.04), stt=ScriptedStt(delay_s=0.4))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -187,8 +196,9 @@ async def test_an_early_verdict_outweighs_words_that_read_finished() -> None:
 @virtual
 @pytest.mark.parametrize(("pause_s", "calls"), [(0.12, 1), (0.4, 2)])
 async def test_a_short_pause_asks_no_verdict(pause_s: float, calls: int) -> None:
-    """A pause shorter than `ask_after_ms` causes no request to the turn detector. A longer pause, and the end of the
-    turn, cause one each.
+    """A pause shorter than `ask_after_ms` causes no request to the turn detector.
+
+    A longer pause, and the end of the turn, cause one request each.
     """
     turn = ScriptedTurn(deque([0.0, 0.98]) if calls == 2 else deque([0.98]))
     play = Play(turn=turn, stt=ScriptedStt(deque(["What time is it and"]), delay_s=0.5))
@@ -229,8 +239,9 @@ async def test_the_turn_detector_gets_the_silence_too() -> None:
 
 @virtual
 async def test_a_host_limits_concurrent_verdicts() -> None:
-    """At most AT_ONCE requests of a host to the turn detector run at once. A waiting request is cancelled if its
-    transcript looks complete.
+    """At most AT_ONCE requests of a host to the turn detector run at once; the others wait.
+
+    A waiting request is cancelled if the transcript of its utterance looks complete.
     """
     turn = ScriptedTurn(delay_s=0.12)
     play = Play(turn=turn, stt=ScriptedStt(delay_s=0.3))

@@ -1,4 +1,4 @@
-"""Interim transcripts at dips (falls of the voice by 20 dB), and drafts that begin with them."""
+"""Tests of interim transcripts at dips (falls of the voice by 20 dB), and of drafts that begin with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.actors.fakes import ScriptedStt, ScriptedTurn
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
-# The transcript decides nothing, and an undecided turn detector requires half a second of silence.
+# The transcript does not decide the end of turn. A turn detector that returns 0.5 requires half a second of silence.
 PATIENT = EndpointingSettings(finished_probability=0, pause_ms=272)
 AT_DIPS = Settings(endpointing=PATIENT, interim_transcripts=InterimTranscriptSettings(every_ms=5000))
 BY_THE_CLOCK = AT_DIPS.model_copy(
@@ -27,8 +27,8 @@ BY_THE_CLOCK = AT_DIPS.model_copy(
 class Listener(ScriptedStt):
     """Fake speech-to-text whose interim transcripts are `guesses` in order (the last is repeated).
 
-    Each takes `guess_s` seconds. If `low_confidence` is set, interim transcripts have low confidence. If `fails` is
-    set, they fail.
+    Each interim transcript takes `guess_s` seconds. If `low_confidence` is set, interim transcripts have low
+    confidence. If `fails` is set, requests for them fail.
     """
 
     guesses: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
@@ -51,12 +51,12 @@ class Listener(ScriptedStt):
 
 
 def scene(settings: Settings = AT_DIPS, stt: ScriptedStt | None = None) -> Play:
-    """Return a play with these settings. Its turn detector always returns a probability of 0.5."""
+    """Return a test scenario with these settings, whose turn detector always returns a probability of 0.5."""
     return Play(settings=settings, turn=ScriptedTurn(deque([0.5])), stt=stt or Listener())
 
 
 async def say(caller: Caller) -> float:
-    """Speak for a second, then quietly for 0.12 s (a dip). Return the time at which the last sound was sent."""
+    """Send 0.5 s of silence, 1 s of speech and 0.12 s of quiet speech (a dip). Return the time after it in seconds."""
     await caller.hush(0.5)
     await caller.speak(1.0)
     await caller.murmur(0.12)
@@ -65,7 +65,7 @@ async def say(caller: Caller) -> float:
 
 @virtual
 async def test_a_dip_causes_an_interim_transcript() -> None:
-    """A dip causes one interim transcript before the usual interval is over. With `at_dips` off it causes none."""
+    """A dip causes one interim transcript before the usual interval is over. With `at_dips=False` it causes none."""
     for settings, expected in ((AT_DIPS, 1), (BY_THE_CLOCK, 0)):
         play = scene(settings)
         async with play.call() as caller:
@@ -77,8 +77,9 @@ async def test_a_dip_causes_an_interim_transcript() -> None:
 
 @virtual
 async def test_a_draft_begins_with_the_interim_transcript() -> None:
-    """A draft begins with the interim transcript of a dip at the tentative end of speech, and not 150 ms later with the
-    final transcript. Its prompt was prefilled.
+    """A draft begins with the interim transcript of a dip as soon as speech tentatively ends.
+
+    It does not wait 150 ms for the final transcript. Its prompt was prefilled.
     """
     asked: dict[str, float] = {}
     for name, settings in (("with it", AT_DIPS), ("behind", BY_THE_CLOCK)):
@@ -103,8 +104,9 @@ async def test_a_draft_begins_with_the_interim_transcript() -> None:
 
 @virtual
 async def test_an_interim_transcript_under_way_at_the_pause_is_awaited() -> None:
-    """If the interim transcript of a dip is still under way at the tentative end of speech, the draft waits for it, and
-    not for the final transcript.
+    """If a dip's interim transcript is not ready at the tentative end of speech, the draft waits for it.
+
+    The draft does not wait for the final transcript.
     """
     play = scene(stt=Listener(guess_s=0.15))
     async with play.call() as caller:
@@ -118,7 +120,7 @@ async def test_an_interim_transcript_under_way_at_the_pause_is_awaited() -> None
 
 @virtual
 async def test_a_dip_right_after_an_interim_transcript_is_not_missed() -> None:
-    """A dip right after an interim transcript starts the next one at once, before the pause between them is over."""
+    """A dip right after an interim transcript starts the next one at once, before the usual interval is over."""
     play = scene(AT_DIPS.model_copy(update={"interim_transcripts": InterimTranscriptSettings(every_ms=1000)}))
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -131,8 +133,10 @@ async def test_a_dip_right_after_an_interim_transcript_is_not_missed() -> None:
 
 @virtual
 async def test_many_dips_keep_the_share_of_time() -> None:
-    """With twenty dips in 3.6 s, and 200 ms per transcript, six to eight interim transcripts are made, about 40%
-    of the time (`share`): a pause that a dip skipped is added to the next one.
+    """With twenty dips in 3.6 s and 200 ms per interim transcript, six to eight of them are made.
+
+    That is about 40% of the time, the configured `share`: the part of an interval that a dip skips is added to the next
+    one.
     """
     play = scene(stt=Listener(guess_s=0.2))
     async with play.call() as caller:

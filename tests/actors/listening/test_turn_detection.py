@@ -1,4 +1,4 @@
-"""The turn detection modes and their flags: whether the client or the server ends a turn and requests the reply."""
+"""Tests of the turn detection modes: whether the client or the server ends a turn and requests the reply."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ async def test_without_turn_detection_the_client_commits_and_asks() -> None:
 
 @virtual
 async def test_a_client_may_end_the_turn_before_the_silence_does() -> None:
-    """If the client commits in a VAD mode, all audio received so far becomes one turn. Later audio is the next
-    utterance.
+    """If the client commits while the server detects turns, all audio received so far becomes one turn.
+
+    Later audio belongs to the next utterance.
     """
     play = Play()
     async with play.call() as caller:
@@ -112,8 +113,9 @@ async def test_an_idle_timeout_ends_with_the_first_word() -> None:
 
 @virtual
 async def test_audio_that_waits_for_its_decision_holds_the_commit_back() -> None:
-    """While voice activity of received audio is undecided, no turn ends by the clock. It ends once that audio is
-    decided.
+    """While received audio waits for a slow voice activity detection, silence by the clock does not end a turn.
+
+    Speech in that audio continues the utterance, which becomes a single turn.
     """
     play = Play()
     async with play.call() as caller:

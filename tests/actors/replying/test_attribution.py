@@ -1,4 +1,4 @@
-"""The waterfall (a turn's time, divided among its stages) attributes time to the stage that was slow only."""
+"""Tests that the waterfall (a turn's time, divided among its stages) attributes a delay only to the slow stage."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ DRAFTING = INDEPENDENT.model_copy(update={"speculation": SpeculationSettings()})
 
 
 def _slow(name: str, settings: Settings = INDEPENDENT, extra_s: float = EXTRA_S) -> Play:
-    """Return a play in which the engine of stage `name` takes longer: 200 ms, or `extra_s` seconds for "endpoint" (the
-    turn detector). For another name no engine takes longer.
+    """Return a test scenario in which the engine of stage `name` takes longer.
+
+    It takes 200 ms longer or, if `name` is "endpoint" (the turn detector), `extra_s` seconds. With any other name no
+    engine takes longer.
     """
     play = Play(settings=settings)
     if name == "endpoint":
@@ -50,12 +52,13 @@ def _slow(name: str, settings: Settings = INDEPENDENT, extra_s: float = EXTRA_S)
 
 @pytest.mark.parametrize("name", ["endpoint", "stt", "llm_first_token", "tts_first_audio"])
 def test_a_slow_engine_grows_its_own_stage_only(name: str) -> None:
-    """If one engine takes 200 ms longer, its own stage is longer by 200 ms and no other stage by more than 1 ms. The
-    shares still sum up to the turn.
+    """If one engine takes 200 ms longer, its own stage is longer by 200 ms and no other stage by more than 1 ms.
+
+    The times of all stages and the unattributed time still sum to the turn's latency.
     """
     usual, slow = run_virtual(_report(_slow("none"))), run_virtual(_report(_slow(name)))
     grown = {stage: slow["stages_ms"][stage] - usual["stages_ms"][stage] for stage in usual["stages_ms"]}
-    # The verdict is computed while the transcript is, so only the time by which it takes longer adds to the turn.
+    # The verdict is computed beside the transcript, so only its time beyond the transcript's makes the turn longer.
     covered = usual["stages_ms"]["stt"] if name == "endpoint" else 0.0
     assert slow["server_ms"] - usual["server_ms"] == pytest.approx(EXTRA_S * 1000 - covered, abs=32)
     assert grown.pop(name) == pytest.approx(EXTRA_S * 1000, abs=32)

@@ -1,4 +1,4 @@
-"""Prepared clips (held clips), which need no engine: greeting, set phrases and fillers."""
+"""Tests of prepared clips (held clips), which are played without an engine: greeting, set phrases and fillers."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ def settings(drafts: bool = False, **conversation: Any) -> Settings:
 
 
 def slow(ttft_s: float, **kept: Any) -> Play:
-    """Return a play whose language model takes `ttft_s` seconds to its first token."""
+    """Return a test scenario whose language model takes `ttft_s` seconds to its first token."""
     play = Play(settings=settings(**kept), fillers=(FILLER,))
     play.llm = WordyLlm(ttft_s={"a": ttft_s, "b": ttft_s})
     return play
 
 
 def filler_at(caller: Caller) -> float:
-    """Return how many seconds after the caller's last speech the filler began. The caller must have spoken for one
-    second, after half a second of silence.
+    """Return how many seconds after the caller's last speech the filler began.
+
+    The caller must have sent half a second of silence and then one second of speech.
     """
     found = next(at for at, event in caller.events if event.get("delta") == FILLER.text)
     return found - (caller.events[0][0] + 1.5)
@@ -73,7 +74,7 @@ async def test_a_late_answer_is_preceded_by_a_filler() -> None:
 
 @virtual
 async def test_an_answer_within_the_budget_has_none() -> None:
-    """If the first audio comes within `filler_after_ms`, there is no filler, even if the answer is long."""
+    """If the first audio of the answer comes within `filler_after_ms`, no filler is played, even if it is long."""
     play = slow(0.8)
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -114,7 +115,7 @@ async def test_a_noise_is_not_answered_by_a_filler() -> None:
 
 @virtual
 async def test_a_draft_fills_only_after_its_turn_was_taken() -> None:
-    """A late draft plays its filler only after the commit of its turn."""
+    """If a draft's answer is late, its filler is played only after the commit of the draft's turn."""
     play = slow(5.0, drafts=True)
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(silence_duration_ms=3000))
@@ -214,7 +215,7 @@ async def test_a_failing_stage_apologises_after_a_filler() -> None:
 @pytest.mark.parametrize("after_ms", [0])
 @virtual
 async def test_switched_off_there_is_none(after_ms: float) -> None:
-    """With `filler_after_ms` 0 no filler is played. A reply that answers no speech has no filler either."""
+    """With `filler_after_ms=0` no filler is played. A response to a written message has no filler either."""
     play = slow(4.0, filler_after_ms=after_ms)
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -265,8 +266,9 @@ def greeting(**kept: Any) -> Play:
 
 @virtual
 async def test_a_configured_session_is_greeted_from_what_is_held() -> None:
-    """After the first session.update the greeting is played once, as a response that needs no engine. It is in the
-    prompt.
+    """After the first session.update the greeting is played once, as a response that needs no engine.
+
+    The greeting is in the prompt of the next turn.
     """
     play = greeting()
     async with play.call() as caller:

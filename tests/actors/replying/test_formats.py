@@ -1,4 +1,4 @@
-"""Audio formats: a response is sent in the format that it announces, and times do not depend on the format."""
+"""Tests of audio formats: a response is sent in the format that it announces, and times do not depend on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ async def test_a_direction_changes_alone(wire: AudioFormat) -> None:
 @G711
 @virtual
 async def test_an_answer_is_a_sixth_of_the_bytes(wire: AudioFormat) -> None:
-    """response.created and response.done name the format, and G.711 needs a sixth of the bytes of 24 kHz PCM."""
+    """response.created and response.done name the configured format.
+
+    The same answer has a sixth of the bytes in G.711 (8 kHz, 8 bits) as in 24 kHz 16-bit PCM.
+    """
     async with Play().call() as caller:
         await caller.say()
         plain = len(caller.audio)
@@ -70,8 +73,9 @@ async def test_one_response_may_have_a_format_of_its_own() -> None:
 @pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wire: wire.name)
 @virtual
 async def test_truncation_counts_time_not_bytes(wire: AudioFormat) -> None:
-    """In every format a truncation at the same audio_end_ms keeps the same words, and one after the audio's end is
-    refused.
+    """In every format, a truncation at the same audio_end_ms keeps the same words.
+
+    A truncation after the end of the audio is refused.
     """
     async with Play().call() as caller:
         await configure(caller, audio={"output": {"format": {"type": wire.value}}})

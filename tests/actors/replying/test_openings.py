@@ -1,4 +1,7 @@
-"""Openings: beginnings of answers that are played from a prepared clip at once and continued by the language model."""
+"""Tests of openings, beginnings of answers that are played at once from a prepared clip.
+
+The language model continues the opening.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ REST = "Your order left the house this morning."
 
 
 def play(*, drafts: bool = False, ttft_s: float = 1.0, **conversation: Any) -> Play:
-    """Return a play with an opening, and a language model that takes `ttft_s` seconds to its first token."""
+    """Return a test scenario with a configured opening, and `ttft_s` seconds to the language model's first token."""
     opening = {"openings": (Opening(say=OPENING),)}
     settings = Settings(
         conversation=ConversationSettings(**opening | conversation), speculation=SpeculationSettings(enabled=drafts)
@@ -36,7 +39,10 @@ def play(*, drafts: bool = False, ttft_s: float = 1.0, **conversation: Any) -> P
 @pytest.mark.parametrize("drafts", [False, True])
 @virtual
 async def test_the_opening_is_heard_at_once_and_the_model_goes_on_behind_it(drafts: bool) -> None:
-    """The opening is played within 0.2 s of the commit, and the model gets it as prefix. Both are one answer."""
+    """The opening is played within 0.2 s of the commit, and the language model gets it as the answer's prefix.
+
+    Opening and continuation are one answer, with and without drafts.
+    """
     scene = play(drafts=drafts)
     async with scene.call() as caller:
         await caller.hush(0.5)

@@ -1,4 +1,4 @@
-"""Prefill: interim transcripts, and the prompts that the language model computes before an answer is requested."""
+"""Tests of prefill: the prompts that the language model computes ahead, and the interim transcripts for them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ async def test_the_instructions_are_prefilled() -> None:
 
 @virtual
 async def test_stable_words_are_prefilled() -> None:
-    """The words that two interim transcripts agree on, except the last word, are prefilled with the session's id."""
+    """The words that two interim transcripts agree on, except the last, are prefilled while the caller speaks.
+
+    The prefill has the same session id as the later request for the answer.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.hush(0.5)
@@ -101,7 +104,7 @@ async def test_refusals_slow_interim_transcripts_down() -> None:
 )
 @virtual
 async def test_without_prefill_support_nothing_is_prefilled(settings: Settings) -> None:
-    """If the engine does not support prefill, there are no interim transcripts and no prefills."""
+    """If the language model's engine does not support prefill, no interim transcripts and no prefills are made."""
     play = Play(settings=settings)
     async with play.call() as caller:
         await caller.say(2.0)

@@ -1,4 +1,4 @@
-"""Responses that a client requests, cancels, or requests outside the conversation."""
+"""Tests of responses that a client requests, cancels, or requests outside the conversation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tests.actors.virtual_time import virtual
 
 @virtual
 async def test_a_conversation_in_text() -> None:
-    """A request for text is answered in text: no audio is synthesized, and the deltas add up to the answer."""
+    """A written message with a request for a text response is answered in text, without any speech synthesis.
+
+    The deltas add up to the answer.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="conversation.item.create", item=message("Hello."))
@@ -75,7 +78,7 @@ async def test_a_second_response_is_refused_while_one_is_open() -> None:
         assert error["code"] == "conversation_already_has_active_response"
         done = await caller.until("response.done")
         assert done["response"]["status"] == "completed"
-        # The client may still be playing the first response, but the response has ended on the wire.
+        # The first response has ended on the wire, although the client may still be playing it.
         await caller.ask(type="response.create")
         await caller.until("response.done", 2)
     assert len(caller.of("error")) == 1
@@ -116,7 +119,7 @@ async def test_a_response_cancelled_before_its_first_step_leaves_the_floor() -> 
 
 @virtual
 async def test_a_turns_reply_can_be_cancelled_before_its_first_word() -> None:
-    """If a reply is cancelled before any event of it was sent, its start and its end are sent."""
+    """If the client cancels a reply before any event of it was sent, a cancelled response.done is still sent."""
     async with Play(llm=WordyLlm(ttft_s={"a": 1.0})).call() as caller:
         await caller.speak(1.0)
         await caller.listen("input_audio_buffer.committed")

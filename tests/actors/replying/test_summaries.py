@@ -1,4 +1,4 @@
-"""Summaries of the turns that leave the prompt."""
+"""Tests of summaries, which replace old turns of a conversation in the prompt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUMMARY = "The caller wants a taxi."
 
 
 class _OneDelta:
-    """Language model stream with one delta."""
+    """Language model stream with SUMMARY as its only delta."""
 
     replica = "a"
 
@@ -32,8 +32,9 @@ class _OneDelta:
 
 @dataclass
 class SummingLlm(WordyLlm):
-    """Fake language model that answers a request for a summary at once, or fails; `summary_requests` has these
-    requests.
+    """Fake language model that answers each request for a summary with SUMMARY, or fails if `fails` is set.
+
+    `summary_requests` has the requests for summaries.
     """
 
     fails: bool = False
@@ -54,7 +55,7 @@ class SummingLlm(WordyLlm):
 
 
 async def converse(llm: WordyLlm, settings: Settings, turns: int) -> tuple[Play, list[list[str]]]:
-    """Have a conversation of `turns` turns. Return the play and the message texts of each prompt."""
+    """Have a conversation of `turns` turns. Return the test scenario and, for each prompt, its message texts."""
     play = Play(settings=settings, stt=ScriptedStt(deque(f"Question {at}, please." for at in range(turns))))
     play.llm = llm
     async with play.call() as caller:

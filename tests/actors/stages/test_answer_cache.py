@@ -1,4 +1,7 @@
-"""The answer cache in a conversation: which questions it answers, how long lookups take, which answers are stored."""
+"""Tests of the answer cache in a conversation.
+
+They check which questions it answers, how long lookups take, and which answers are stored.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ LOOKUP_S = 0.005
 
 @dataclass
 class SharedCache:
-    """Answer cache with the real index. Each call takes `delay_s` seconds and raises `fault`, if it is set."""
+    """Fake answer cache with the real index. Each call takes `delay_s` seconds and raises `fault`, if it is set."""
 
     delay_s: float = LOOKUP_S
     fault: Exception | None = None
@@ -78,8 +81,9 @@ def waited_s(caller: Caller) -> float:
 
 @virtual
 async def test_a_hit_never_asks_the_language_model() -> None:
-    """The same question on another host gets the stored answer, in audio and conversation, without a language model
-    call.
+    """A question that was answered on one host gets the stored answer on another, without a language model call.
+
+    Its audio and its item in the conversation are those of the first answer.
     """
     cache = SharedCache()
     first, second = play_of(cache), play_of(cache)
@@ -118,7 +122,7 @@ async def test_a_hit_is_heard_sooner_and_its_time_is_accounted_for() -> None:
 
 @virtual
 async def test_a_late_cache_costs_its_deadline_and_then_nothing() -> None:
-    """If the cache never answers, three turns are each delayed by 50 ms, and the next turn is not delayed."""
+    """If the cache never answers, three turns wait 50 ms (`call_timeout_ms`) each. The next turn makes no lookup."""
     waits: list[float] = []
     silent = SharedCache(delay_s=3600)
     async with play_of(None).call() as caller:
@@ -166,7 +170,7 @@ async def test_without_a_cache_nothing_is_counted() -> None:
 )
 @virtual
 async def test_private_questions_are_not_looked_up_or_stored(text: str, outcome: str) -> None:
-    """A question that may not be shared is answered by the language model without a lookup, and not stored."""
+    """A personal or time-dependent question is answered by the language model without a lookup, and is not stored."""
     cache = SharedCache()
     play = play_of(cache, text)
     done = await first_answer(play)
@@ -220,7 +224,7 @@ async def test_an_answer_that_reached_its_limit_is_not_kept() -> None:
 
 @virtual
 async def test_an_answer_after_an_apology_is_not_stored() -> None:
-    """An answer that follows an apology is not stored."""
+    """If an apology was played in the same response before the answer, the answer is not stored in the cache."""
     cache = SharedCache()
     play = play_of(cache)
     play.llm = WordyLlm(fault=BackendError("gone.", stage="llm"))
@@ -237,7 +241,10 @@ async def test_an_answer_after_an_apology_is_not_stored() -> None:
 
 @virtual
 async def test_tenants_and_prompts_do_not_share_answers() -> None:
-    """A question with another API key or other instructions gets no stored answer but its own."""
+    """The same question from another API key or with other instructions does not get the stored answer.
+
+    It gets a stored answer only when it is repeated with the same key and instructions.
+    """
     cache = SharedCache()
     play = play_of(cache)
     found: list[str] = []
@@ -266,13 +273,13 @@ EAGER = Settings(answer_cache=RULES, endpointing=EndpointingSettings(finished_pr
 
 
 def hesitant(cache: SharedCache, *texts: str) -> Play:
-    """Return a play in which half a second of silence ends a turn, so that drafts are ready before the commit."""
+    """Return a test scenario in which half a second of silence ends a turn, so drafts are ready before the commit."""
     return Play(settings=EAGER, stt=ScriptedStt(deque(texts)), turn=ScriptedTurn(deque([0.5])), answers=cache)
 
 
 @virtual
 async def test_a_draft_is_answered_from_the_cache_and_a_missed_one_is_kept() -> None:
-    """A draft looks its answer up before the commit. After a miss, the answer is stored when it was heard."""
+    """A draft looks up its answer before the commit. After a miss, the generated answer is stored once it was heard."""
     cache = SharedCache()
     for outcome in ("miss", "hit_exact"):
         play = hesitant(cache, OPENING)
@@ -287,7 +294,7 @@ async def test_a_draft_is_answered_from_the_cache_and_a_missed_one_is_kept() -> 
 
 @virtual
 async def test_nothing_of_a_discarded_draft_is_kept() -> None:
-    """The answer of a discarded draft is not stored. The answer to the complete question is."""
+    """The answer of a discarded draft is not stored, and the answer to the complete question is stored."""
     cache = SharedCache()
     play = hesitant(cache, "Where is the", "Where is the side entrance?")
     async with play.call() as caller:

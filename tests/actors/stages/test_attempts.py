@@ -1,4 +1,7 @@
-"""`attempts` paces and ends the retries of a call; `contained` keeps an unexpected exception from ending a session."""
+"""Tests of `attempts`, which paces and ends the retries of a call, and of `contained`.
+
+`contained` keeps an unexpected exception of a stage from ending a session.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ FULL = Overloaded("full.")
 
 
 def ignore(fault: StageFault) -> None:
-    """Ignore a failure."""
+    """Do nothing; for tests that do not record failures."""
 
 
 def now() -> float:
@@ -27,7 +30,7 @@ def now() -> float:
 
 
 async def avoided(retries: Attempts, faults: list[Exception | None]) -> list[frozenset[str]]:
-    """Let each attempt raise its exception in `faults`, and return the replicas that each attempt avoids."""
+    """Let each attempt raise its exception in `faults` (None: succeed). Return the replicas that each one avoids."""
     found = []
     script = iter(faults)
     async for attempt in retries:
@@ -53,8 +56,9 @@ async def test_the_pause_doubles_up_to_a_limit() -> None:
 
 @virtual
 async def test_an_attempt_avoids_the_replica_that_failed_last() -> None:
-    """The next attempt avoids the replica that failed last. With `overload_clears_avoid` an overload removes this
-    limit.
+    """The next attempt avoids the replica that failed last.
+
+    If `overload_clears_avoid` is set, an Overloaded error lets the next attempt use every replica.
     """
     on_a, on_b = frozenset({"a"}), frozenset({"b"})
     faults: list[Exception | None] = [ON_A, FULL, BackendError("gone.", stage="tts", replica="b"), TimeoutError(), None]
@@ -73,7 +77,10 @@ async def test_every_failure_is_reported_once() -> None:
 
 @virtual
 async def test_the_time_to_give_up_counts_from_the_first_failure_since_progress() -> None:
-    """After ten seconds of failures (`give_up_s`) the next failure is final. After progress the time starts again."""
+    """After ten seconds of failures (`give_up_s`) BackendError is raised.
+
+    The ten seconds count from the first failure after the last progress.
+    """
     began = now()
 
     async def fail_for_ever() -> None:
@@ -103,7 +110,10 @@ async def test_a_number_of_attempts_is_final() -> None:
 
 @virtual
 async def test_the_idle_timeout_doubles_after_a_timeout_only() -> None:
-    """The idle timeout doubles after a timeout, is at most the time that is left, and is reset by progress."""
+    """The idle timeout doubles after a timeout, and not after other failures. It is at most the time that is left.
+
+    After progress it starts again from its first value.
+    """
     limits = []
     late = StageTimeout("late.", stage="tts", replica="a")
     script = iter([late, ON_A, TimeoutError(), late, late, None])
@@ -127,7 +137,7 @@ async def test_other_exceptions_propagate() -> None:
 
 
 def test_a_contained_exception_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """A contained exception is logged and counted, and `broke` tells the code after the block about it."""
+    """An exception in a `contained` block is logged and counted, and `broke` is True. Otherwise `broke` is False."""
     metrics = CountingMetrics()
     with contained("llm", metrics) as port:
         raise ZeroDivisionError

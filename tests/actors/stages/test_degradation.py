@@ -1,4 +1,7 @@
-"""Degradation: while a stage is slow, a session's replies omit something; when it has recovered, they do not."""
+"""Tests of degradation: while a stage is slow, a session's replies omit something to save time.
+
+What is omitted is called a measure. It ends when the stage has recovered.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ FILLER = HeldClip("Let me see.", b"\x11\x11" * 12_000)
 
 
 def quick(*, drafts: bool = False, degradation: DegradationSettings = RULES) -> Play:
-    """Return a play in which every stage is faster than its limit in the latency guide, so that no turn is late."""
+    """Return a test scenario in which every stage is faster than the latency guide's limit, so no turn is late."""
     play = Play(settings=Settings(degradation=degradation, speculation=SpeculationSettings(enabled=drafts)))
     play.stt = ScriptedStt(delay_s=0.1)
     play.llm = WordyLlm(ttft_s={"a": 0.08}, answer=CLAUSES)
@@ -25,7 +28,7 @@ def quick(*, drafts: bool = False, degradation: DegradationSettings = RULES) -> 
 
 
 async def turns(caller: Caller, count: int) -> list[Any]:
-    """Have `count` turns, and return the measures in force that each reply reports."""
+    """Have `count` turns, and return for each reply the list of degradation measures that it reports."""
     reported = []
     for _ in range(count):
         await caller.hush(1.0)
@@ -35,7 +38,7 @@ async def turns(caller: Caller, count: int) -> list[Any]:
 
 @virtual
 async def test_a_session_in_time_takes_no_measure() -> None:
-    """In a session without late turns no measure is in force or reported."""
+    """In a session without late turns no degradation measure is in force or reported."""
     play = quick(drafts=True)
     async with play.call() as caller:
         assert await turns(caller, 4) == [[]] * 4
@@ -142,7 +145,7 @@ async def test_other_sessions_of_the_host_are_left_as_they_are() -> None:
 
 @virtual
 async def test_a_policy_that_is_off_changes_nothing() -> None:
-    """If degradation is disabled, no measure is in force, however late every turn is."""
+    """If degradation is disabled, no measure is in force, however late the turns are."""
     play = quick(drafts=True, degradation=DegradationSettings(enabled=False))
     play.llm.ttft_s, play.stt.delay_s = {"a": 2.0}, 1.0
     async with play.call() as caller:

@@ -1,4 +1,4 @@
-"""Failing stages: the turn is still answered, nothing is spoken twice, and an apology keeps silences short."""
+"""Tests of failing stages: the turn is still answered, nothing is spoken twice, and an apology breaks the silence."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def statuses(caller: Caller) -> list[str]:
 
 
 def sound(play: Play) -> bytes:
-    """Return the audio of all segments that text-to-speech was asked for, each once, in order."""
+    """Return the synthesized audio of all segments that were requested, in order; a repeated segment counts once."""
     return b"".join(voice(text) for text in dict.fromkeys(play.tts.texts))
 
 
 @virtual
 async def test_a_transcript_that_fails_once_is_asked_again_elsewhere() -> None:
-    """A transcript that fails once is requested from another replica, and the turn is answered normally."""
+    """If a transcription fails once, it is repeated on another replica, and the turn is answered normally."""
     play = Play(stt=ScriptedStt(failures=1))
     async with play.call() as caller:
         await caller.say()
@@ -73,8 +73,9 @@ async def test_a_transcript_that_fails_once_is_asked_again_elsewhere() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_failing_stage_is_apologised_for_and_awaited(name: str) -> None:
-    """If a stage fails, the apology is audible within 1.5 s after the question. When the stage works again, the same
-    response continues with the answer.
+    """If a stage fails, an apology is audible within 1.5 s after the question.
+
+    When the stage works again, the same response continues with the answer.
     """
     play = Play()
     async with play.call() as caller:
@@ -129,7 +130,7 @@ async def test_a_broken_answer_is_continued_elsewhere(words: int) -> None:
 @pytest.mark.parametrize("chunks", [0, 1, 5, 10])
 @virtual
 async def test_a_broken_segment_resumes_where_it_broke(chunks: int) -> None:
-    """If the synthesis of a segment fails, it is repeated, and the samples that already exist are skipped."""
+    """If the synthesis of a segment fails after some chunks, it is repeated, and no audio is sent twice or lost."""
     play = Play(tts=ToneTts(failures=1, fail_after=chunks))
     async with play.call() as caller:
         await caller.say()
@@ -316,8 +317,9 @@ async def test_an_apology_gives_way_to_the_caller() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_stage_that_hangs_is_a_stage_that_failed(name: str) -> None:
-    """A call that never returns, even while its stream opens, is repeated after call_timeout_s. The answer is audible
-    less than a second after that.
+    """A call of a stage that never returns is repeated after `call_timeout_s`.
+
+    The answer is audible less than a second after that.
     """
     hedgeless = Settings.model_validate({"hedging": {"enabled": False}})
     play = Play(hedgeless, stt=ScriptedStt(hangs=name == "stt"), llm=WordyLlm(hangs=name == "llm"))
@@ -334,7 +336,10 @@ async def test_a_stage_that_hangs_is_a_stage_that_failed(name: str) -> None:
 @pytest.mark.parametrize("name", ["llm", "tts"])
 @virtual
 async def test_a_stage_slower_than_its_timeout_answers_in_the_end(name: str) -> None:
-    """After a timeout a stream is repeated with a longer timeout, so a stage that takes 1.5 timeouts answers."""
+    """After a timeout, a language model or speech synthesis request is repeated with a longer timeout.
+
+    A stage that takes 1.5 timeouts to its first output therefore answers.
+    """
     hedgeless = Settings.model_validate({"hedging": {"enabled": False}, "breaker": {"silence_ms": 60_000}})
     slow_s = 1.5 * getattr(hedgeless, name).call_timeout_s
     play = Play(hedgeless)

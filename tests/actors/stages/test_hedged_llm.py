@@ -1,4 +1,7 @@
-"""Hedged language model requests: which replicas get them, what the budget allows, and that losers delay no caller."""
+"""Tests of hedged language model requests.
+
+They check which replicas get requests, what the budget allows, and that cancelled attempts delay no caller.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def now() -> float:
 
 
 class Desk:
-    """A hedger, and methods that send requests with it."""
+    """Client of a `Hedger` under test, with the fake language model and the metrics that the hedger uses."""
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class Desk:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Desk]:
-        """Run the hedger inside the context manager."""
+        """Run the hedger while the context is open, and yield this object."""
         running = asyncio.create_task(self.hedger.run())
         try:
             yield self
@@ -53,7 +56,7 @@ class Desk:
             await asyncio.wait({running})
 
     async def ask(self, give_up_s: float = 60.0, request: LlmRequest = REQUEST) -> tuple[str, float, GenerationStats]:
-        """Return the answer, its time to first token in seconds, and the generation's stats."""
+        """Send a request and return the answer, its time to first token in seconds, and the generation's statistics."""
         began, first, words, stats = now(), 0.0, "", GenerationStats()
         async for delta in self.hedger.stream(request, StageFailures(self.metrics), stats, give_up_s):
             first = first or now() - began
@@ -61,7 +64,7 @@ class Desk:
         return words, first, stats
 
     def count(self, outcome: str) -> int:
-        """Return the number of hedges with this outcome (see `Metrics.hedge`)."""
+        """Return how many hedges were counted with this outcome: sent, won, wasted, budget_exhausted or vetoed."""
         return self.metrics.counts[f"hedge {outcome}"]
 
 
@@ -83,7 +86,7 @@ async def test_a_slow_first_token_is_hedged_on_another_replica() -> None:
 
 @virtual
 async def test_with_another_backend_the_hedge_goes_there() -> None:
-    """If there is a backup model, the hedge goes to it and not to another replica of the primary."""
+    """If there is a backup model, the hedge goes to the backup and not to another replica of the primary model."""
     backup = WordyLlm(ttft_s={"z": 0.05}, answer="From elsewhere.")
     async with Desk(WordyLlm(ttft_s={"a": 5.0, "b": 0.01}), backup=backup).open() as desk:
         words, ttft, stats = await desk.ask()
@@ -200,7 +203,7 @@ async def test_without_budget_there_is_no_hedge() -> None:
 
 @virtual
 async def test_the_limit_of_attempts_is_not_the_budget() -> None:
-    """If a request has had MAX_ATTEMPTS attempts, this is not counted as an exhausted budget."""
+    """A hedge that is not sent because of the limit MAX_ATTEMPTS is not counted as an exhausted budget."""
     rich = HedgingSettings(budget=1.0, first_token_deadline_ms=50)
     async with Desk(WordyLlm(ttft_s={"a": 0.4, "b": 0.4, "c": 0.4}), rich).open() as desk:
         for _ in range(10):

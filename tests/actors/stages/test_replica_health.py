@@ -1,4 +1,4 @@
-"""A replica of the language model that sends no tokens for 0.7 s is taken out of use, until it answers a probe."""
+"""Tests that a language model replica without tokens for 0.7 s is taken out of use, until it answers a probe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`retry_unary`: failed calls are repeated, late calls continue, and after the result no attempt runs."""
+"""Tests of `retry_unary`, which repeats failed calls.
+
+A late call continues beside the next attempt. After the result no attempt runs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ GIVE_UP_S = 60.0
 
 @dataclass
 class Script:
-    """A call whose n-th attempt follows `steps[n]`: it takes the seconds given there, then returns n or raises."""
+    """Call whose n-th attempt (from 0) follows `steps[n]`: a duration in seconds, and an exception or None.
+
+    After the duration, the attempt raises the exception or returns n. Further attempts repeat the last step.
+    """
 
     steps: list[tuple[float, Exception | None]]
     avoided: list[frozenset[str]] = field(default_factory=list)
@@ -64,7 +70,7 @@ async def test_a_failed_attempt_is_repeated_elsewhere() -> None:
 
 @virtual
 async def test_a_late_attempt_keeps_its_place() -> None:
-    """If a late attempt returns while the second attempt is still running, its result is used."""
+    """An attempt that takes over `attempt_s` continues beside the second one, and its result is used if it is first."""
     failures = StageFailures(CountingMetrics())
     script = Script([(ATTEMPT_S + 1, None), (30, None)])
     began = now()
@@ -90,7 +96,7 @@ async def test_the_second_attempt_may_be_first() -> None:
 
 @virtual
 async def test_there_are_never_more_than_two() -> None:
-    """At most two attempts run at once, the first and the newest. The first may still give the result."""
+    """If attempts hang, at most two run at once: the first and the newest. The first may still give the result."""
     script = Script([(5 * ATTEMPT_S, None), (1000, None)])
     assert await ask(script) == 0
     assert len(script.avoided) > 3
@@ -99,7 +105,7 @@ async def test_there_are_never_more_than_two() -> None:
 
 @virtual
 async def test_a_late_attempt_that_fails_does_not_stop_the_second() -> None:
-    """If the late attempt fails while the second one runs, no third attempt is started."""
+    """If the late first attempt fails while the second one runs, the second continues and no third one is started."""
     fault = BackendError("gone.", stage="stt", replica="a")
     script = Script([(ATTEMPT_S + 1, fault), (2, None)])
     assert await ask(script) == 1
@@ -119,7 +125,7 @@ async def test_it_gives_up_with_the_last_reason() -> None:
 
 @virtual
 async def test_cancelling_stops_all_attempts() -> None:
-    """Cancelling the call cancels every attempt that still runs, also a late one."""
+    """Cancelling `retry_unary` cancels every attempt that still runs, also a late one."""
     script = Script([(1000, None)])
     asking = asyncio.create_task(ask(script))
     await asyncio.sleep(ATTEMPT_S + 1)
@@ -131,7 +137,7 @@ async def test_cancelling_stops_all_attempts() -> None:
 
 @virtual
 async def test_a_bug_is_raised() -> None:
-    """An exception that is not a stage fault is raised at once, and the call is not repeated."""
+    """An exception that is not a stage fault (BackendError, Overloaded) is raised at once, without another attempt."""
     with pytest.raises(ZeroDivisionError):
         await ask(Script([(0.1, ZeroDivisionError())]))
 
@@ -141,8 +147,9 @@ CALLERS, PLACES, SERVICE_S = 21, 2, 0.5
 
 @virtual
 async def test_many_callers_are_served_in_order() -> None:
-    """If more callers wait than a stage can answer within one attempt's time, they are answered in order: none waits
-    longer than the stage needs to answer every caller once, plus the time of one call.
+    """If more callers wait than a stage can serve within one attempt's time, a retry does not lose a caller's turn.
+
+    No caller waits longer than the stage needs to serve every caller once, plus the time of one call.
     """
     served = [0.0] * CALLERS
     free = asyncio.Semaphore(PLACES)

@@ -1,4 +1,4 @@
-"""Barge-in: the caller interrupts the reply."""
+"""Tests of barge-in: the caller interrupts the reply."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_barge_in_silences_the_reply_and_is_answered() -> None:
     question, heard, interruption = prompts(play)[-1]
     assert (question[1], interruption[1]) == ("What time is it?", "Stop.")
     assert ANSWER.startswith(heard[1])
-    # 3.1 s at 80 ms per character, and the audio that is played until the sound counts as speech.
+    # 3 s at 80 ms per character, and the characters played until the sound counts as speech.
     assert 30 < len(heard[1]) < 45
     assert cut["rejoinder"]["interrupted"]
     assert 40 < cut["rejoinder"]["stop_ms"] <= 100

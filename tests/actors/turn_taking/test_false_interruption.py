@@ -1,4 +1,4 @@
-"""False interruptions: speech over a reply that does not address the agent. The reply resumes afterwards."""
+"""Tests of false interruptions: speech over a reply that does not address the agent. The reply resumes after it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ SLACK_BYTES = 2 * WIRE_RATE // 1000
 class Listener:
     """A client's player, which drops its unplayed audio when the server detects speech.
 
-    With `tells` it reports with conversation.item.truncate how much it played, as real clients do. `late_s` is its
-    network delay in seconds. `playbacks` has the audio by item id.
+    With `tells=True` it reports with conversation.item.truncate how much it played, as real clients do. `late_s` is its
+    network delay in seconds. `playbacks` has a loudspeaker, with the audio received, by item id.
     """
 
     caller: Caller
@@ -72,8 +72,9 @@ async def answering(play: Play) -> AsyncIterator[Caller]:
 
 
 async def overheard(play: Play, over_s: float = 0.4, **behavior: Any) -> tuple[Caller, Listener]:
-    """Ask, make a sound of `over_s` seconds two seconds into the answer, and listen to the rest. Return caller and
-    player.
+    """Ask, make a sound of `over_s` seconds two seconds into the answer, and listen to the rest.
+
+    Return the caller and the player, which gets the arguments `behavior`.
     """
     async with play.call() as caller:
         listener = Listener(caller, **behavior)
@@ -137,7 +138,10 @@ async def test_a_false_interruption_pauses_the_reply_briefly() -> None:
 
 @virtual
 async def test_a_click_is_not_transcribed() -> None:
-    """A sound of 60 ms (at most three voice activity windows, where four count as speech) is not transcribed."""
+    """A sound of 60 ms over the reply is not transcribed: it spans at most three voice activity windows.
+
+    Four windows count as speech.
+    """
     settings = Settings(speech=SpeechSettings(min_speech_ms=128))
     play = Play(settings, stt=ScriptedStt(deque([QUESTION, "Never asked."])))
     caller, listener = await overheard(play, over_s=0.06)
@@ -177,7 +181,7 @@ async def test_a_sound_after_the_last_delta_keeps_the_end() -> None:
 
 @virtual
 async def test_a_missing_transcript_resumes_the_reply() -> None:
-    """If the sound is not transcribed in time, the reply resumes confirm_timeout_ms after the sound."""
+    """If a sound over the reply is not transcribed in time, the reply resumes `confirm_timeout_ms` after the sound."""
     stt = ScriptedStt(deque([QUESTION]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -193,7 +197,10 @@ async def test_a_missing_transcript_resumes_the_reply() -> None:
 
 @virtual
 async def test_words_of_slow_speech_to_text_are_answered() -> None:
-    """If speech-to-text takes three seconds, the reply resumes meanwhile. Then the caller's words are answered."""
+    """If speech-to-text takes three seconds for speech over the reply, the reply resumes meanwhile.
+
+    When the transcript arrives with words, they are answered.
+    """
     stt = ScriptedStt(deque([QUESTION, "And tomorrow?"]))
     play = Play(stt=stt)
     async with answering(play) as caller:
@@ -310,6 +317,6 @@ async def _interrupt_at_random(seed: int) -> tuple[int, int]:
         else:
             said = "".join(part["transcript"] for part in item["content"])
             assert ANSWER.startswith(said)
-            # A word counts as heard when its share of its segment's audio was played, so no word exceeds the audio.
+            # A character is 1,920 samples of 2 bytes. At most two characters more than were heard are kept.
             assert len(said) * 1920 * 2 <= len(heard) + 2 * 1920 * 2
     return statuses.count("cancelled"), statuses.count("completed")

@@ -1,4 +1,7 @@
-"""The comparison: ratios between rows, verdicts, and the files that keep rows and runs."""
+"""Tests of the frameworks' comparison: ratios between rows, verdicts, and the files that save rows and runs.
+
+A row is the result of one framework in one configuration. Its knee is the largest number of sessions that passes.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +44,9 @@ def row(name: str, sessions: int | None, bar: int = 0) -> FrameworkRow:
 
 
 def test_ours_is_compared_with_each_rivals_best_form() -> None:
-    """LiveKit's best row is compared with our row without a turn detector.
+    """The row of LiveKit with the largest knee is compared with our row without a turn detector.
 
-    Pipecat's best row is compared with our row with Smart Turn.
+    The row of Pipecat with the largest knee is compared with our row with Smart Turn.
     """
     rows = [row("ours-headless", 160), row("ours-smart-turn", 90), row("ours-all-in", 100)]
     rows += [row("livekit", 36), row("livekit-processes", 12), row("pipecat", 10), row("pipecat-processes", 15)]
@@ -55,23 +58,23 @@ def test_ours_is_compared_with_each_rivals_best_form() -> None:
 
 
 def test_no_ratio_without_both_sides() -> None:
-    """If a row is missing or INVALID, there is no ratio with it."""
+    """If our row or a competing framework's row is missing, or has no knee, no ratio of the two is computed."""
     assert ratios([row("ours-headless", 160)]) == []
     assert ratios([row("livekit", 36)]) == []
     assert ratios([row("ours-headless", None), row("livekit", 36)]) == []
 
 
 def test_the_verdict_compares_the_knee_with_the_requirement() -> None:
-    """A row passes or fails against its requirement.
+    """A row passes if its knee is at least the required number of sessions, and fails otherwise.
 
-    A competing framework has no verdict, and a row without a knee is INVALID.
+    A row without a requirement has no verdict, and a row without a knee is INVALID.
     """
     verdicts = [row("a", 150, 150).verdict, row("a", 149, 150).verdict, row("a", 9).verdict, row("a", None, 9).verdict]
     assert verdicts == ["PASS", "FAIL", "", "INVALID"]
 
 
 def test_finished_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
-    """Saved rows load as equal rows, and `in_order` puts them in the table's order."""
+    """Saved rows load as equal rows, and `in_order` puts our rows before those of other frameworks."""
     file = tmp_path / "rows.json"
     probes = [probe(8, ProbeOutcome.PASS), probe(16, ProbeOutcome.FAIL)]
     livekit = named(("livekit",))[0]
@@ -83,7 +86,7 @@ def test_finished_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
 
 
 def test_runs_of_a_search_are_saved(tmp_path: Path) -> None:
-    """The runs of an interrupted search load as equal runs. A missing file gives none."""
+    """The saved runs of a search load as equal runs. A missing file gives no runs."""
     probes = [probe(8, ProbeOutcome.PASS), probe(16, ProbeOutcome.INVALID)]
     write_probes(tmp_path / "d" / "x.json", probes)
     assert read_probes(tmp_path / "d" / "x.json") == probes
@@ -99,14 +102,17 @@ async def test_compare_skips_finished_rows(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    """An unknown name raises ConfigError with the valid names. No name selects all rows."""
+    """An unknown framework name raises ConfigError with the valid names. Without a name, all are selected."""
     assert [c.name for c in named(())] == [c.name for c in CONTESTANTS]
     with pytest.raises(ConfigError, match="pipecat-processes"):
         named(("livecat",))
 
 
 def test_marginal_memory_is_between_the_smallest_and_the_largest_run() -> None:
-    """Memory per session is the difference between two sizes, without the process's own share."""
+    """Memory per session is 0 MB if a run of 110 sessions uses as much memory as one of 10.
+
+    With fewer than two runs it is None.
+    """
     small, large = probe(10, ProbeOutcome.PASS), probe(110, ProbeOutcome.PASS)
     assert marginal_mb([small, large]) == 0.0
     assert marginal_mb([small]) is None
@@ -114,7 +120,10 @@ def test_marginal_memory_is_between_the_smallest_and_the_largest_run() -> None:
 
 
 def test_a_stream_must_have_one_turn_per_cycle() -> None:
-    """The end of turn in the last cycle is used. A phrase that a contender splits or misses raises BackendError."""
+    """`last_edge` returns the end of turn in the last of three cycles of a stream, in ms from the start of the cycle.
+
+    If a framework finds more or fewer turns than cycles, BackendError is raised.
+    """
     edge = last_edge("x", [(1900.0, 2000.0), (9910.0, 10010.0), (17910.0, 18010.0)])
     assert (edge.work_ms, edge.commit_ms) == (1910.0, 2010.0)
     with pytest.raises(BackendError, match="2 turns in 3 cycles"):

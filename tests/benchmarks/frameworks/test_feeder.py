@@ -1,4 +1,4 @@
-"""The feeder sends every frame once, and matches replies to their turns."""
+"""Tests of the feeder, which sends audio frames to a framework under test and matches its replies to turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.frameworks.timing import EngineTimes, TimedEdge
 
 
 class Recorder:
-    """A link to a contender that counts how often each frame is sent."""
+    """Fake link to a framework under test that counts how often each frame is sent."""
 
     def __init__(self, sessions: int) -> None:
         self.sounded: list[list[float]] = [[] for _ in range(sessions)]
@@ -25,7 +25,7 @@ class Recorder:
 
 
 async def test_every_session_gets_every_frame_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of six sessions on two links gets every frame of its own stream once per cycle."""
+    """Each of six sessions on two links gets every frame of its own audio stream once per cycle."""
     monkeypatch.setattr("benchmarks.frameworks.feeder.CYCLE_FRAMES", 4)
     links = [Recorder(3), Recorder(3)]
     feeder = Feeder(links, 3, FeedPlan((0, 2, 1, 3, 0, 1), cycles=2, streams=4))
@@ -37,9 +37,9 @@ async def test_every_session_gets_every_frame_once(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_plan_is_the_same_for_all() -> None:
-    """The start times are the same for every contender: they depend only on the number of sessions.
+    """The sessions' start times are the same for every framework: equal arguments of `plan` give equal start times.
 
-    They are within the first cycle.
+    All are within the first cycle.
     """
     assert plan(40, 5, 7) == plan(40, 5, 7)
     assert len(set(plan(40, 5, 7).starts)) > 20
@@ -47,9 +47,9 @@ def test_the_plan_is_the_same_for_all() -> None:
 
 
 def test_answers_are_matched_by_session_and_stream() -> None:
-    """Each session's ideal times follow from its own start and stream.
+    """The ideal time of a reply follows from the session's start and its audio stream.
 
-    Replies that come 10 and 20 ms later have these added latencies, and none is missed or stray.
+    Replies that come 10 and 20 ms after it have these added latencies, and no turn is missed and no reply stray.
     """
     link = Recorder(2)
     feeder = Feeder([link], 2, FeedPlan((0, 10), cycles=3, streams=2))

@@ -1,4 +1,4 @@
-"""The search finds the knee (largest number of sessions that passes) of simulated contenders."""
+"""Tests of the search for the knee (largest number of sessions that passes) of simulated frameworks."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def test_the_knee_is_found_to_five_percent(knee: int, first: int) -> None:
 
 
 def test_a_contender_that_always_fails_has_knee_0() -> None:
-    """If one session fails, the knee is 0."""
+    """If every run fails, even with one session, the knee is 0."""
     assert asyncio.run(largest(search(lambda *_: ProbeOutcome.FAIL), 64)) == 0
 
 
 def test_a_knee_that_does_not_repeat_is_lowered() -> None:
-    """A size that passes once and then fails is replaced by one that passes three times."""
+    """If 91 to 100 sessions pass only in their first run, the knee is at most 90, where every run passes."""
     lucky: set[int] = set()
 
     def answer(sessions: int, _: int) -> ProbeOutcome:
@@ -73,7 +73,7 @@ def test_a_knee_that_does_not_repeat_is_lowered() -> None:
 
 
 def test_an_invalid_run_is_repeated() -> None:
-    """The knee stays the same if every third run is INVALID."""
+    """If every third run is INVALID, the search repeats it and still finds the true knee."""
 
     def answer(sessions: int, before: int) -> ProbeOutcome:
         if before % 3 == 0:
@@ -92,12 +92,15 @@ def test_only_invalid_runs_give_no_knee() -> None:
 
 @pytest.mark.parametrize("first", [1, 24, 48])
 def test_the_knee_is_at_most_the_largest_tried_size(first: int) -> None:
-    """A contender that never fails has the largest size that may be tried as its knee."""
+    """If every run passes, the knee is the largest number of sessions that the search may try."""
     assert asyncio.run(largest(search(lambda *_: ProbeOutcome.PASS, most=48), first)) == 48
 
 
 def test_an_interrupted_search_continues() -> None:
-    """Earlier runs are used before new ones are made. Earlier INVALID runs are ignored."""
+    """A search that gets the runs of an interrupted one only makes the missing runs and finds the same knee.
+
+    Earlier INVALID runs are ignored.
+    """
     made: list[int] = []
 
     async def run(sessions: int) -> Probe:

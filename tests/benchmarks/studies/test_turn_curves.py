@@ -1,4 +1,7 @@
-"""The curves of cut-offs against latency, and the fit of the fused rule's weights."""
+"""Tests of the curves of cut-offs against latency, and of fitting the weights of the fused rule.
+
+The fused rule combines the turn model's probability with the transcript's ending.
+"""
 
 from __future__ import annotations
 
@@ -59,22 +62,22 @@ BETWEEN = Silence(
 
 
 def test_a_point_counts_ends_and_pauses() -> None:
-    """The delay is computed from ends and the cut-off rate from pauses.
+    """The delay is computed from silences at the end of a clip, the cut-off rate from pauses inside a sentence.
 
-    A silence between two sentences counts as neither.
+    A silence between two sentences counts for neither.
     """
     assert point(fixed, 200.0, [PAUSE, BETWEEN, END]) == CurvePoint(200.0, 200.0, 1.0)
     assert point(fixed, 300.0, [PAUSE, BETWEEN, END]) == CurvePoint(300.0, 300.0, 0.0)
 
 
 def test_the_stock_rule_waits_three_seconds_for_a_no() -> None:
-    """With the rule `stock`, a probability above the setting ends the turn at the verdict, and any other after 3 s."""
+    """With the rule `stock`, a probability above the threshold ends the turn at the verdict, a lower one after 3 s."""
     assert stock(END, PauseStats(), 0.5) == 250.0
     assert stock(PAUSE, PauseStats(), 0.5) == 3000.0
 
 
 def test_a_callers_own_pauses_lengthen_the_wait() -> None:
-    """The fused rule waits longer after long pauses of the same clip, but not in the next clip."""
+    """After long pauses in a clip, the fused rule waits longer in the rest of that clip, but not in the next clip."""
     rule = fused(WEIGHTS, Settings())
     long_pauses = [PAUSE, BETWEEN, END]
     other = [Silence("b", *(getattr(END, name) for name in list(END.__slots__)[1:]))]
@@ -83,7 +86,10 @@ def test_a_callers_own_pauses_lengthen_the_wait() -> None:
 
 
 def test_a_curve_is_read_at_its_best_point() -> None:
-    """`cut_at` and `delay_at` return the best value of the points within the bound, None if no point is within it."""
+    """`cut_at` returns the lowest cut-off rate (0..1) of the points with at most this delay in ms, or None.
+
+    `delay_at` returns the lowest delay of the points with at most this cut-off rate.
+    """
     points = [CurvePoint(1, 200, 0.3), CurvePoint(2, 300, 0.1), CurvePoint(3, 500, 0.04)]
     assert cut_at(points, 300) == 0.1
     assert cut_at(points, 100) is None
@@ -124,5 +130,5 @@ def test_the_fit_follows_a_reliable_turn_model() -> None:
     [("Goodbye", True), ("Good-bye. Thank you", False), ("goodbye thank you for calling", True), ("", False)],
 )
 def test_the_end_of_a_sentence_is_found_in_the_clips_text(transcript: str, over: bool) -> None:
-    """A sentence is over if the transcript reaches its last word, despite recognition errors."""
+    """A clip's sentence is over if the transcript so far ends with its last word, despite recognition errors."""
     assert sentence_over("Goodbye. Thank you for calling.", transcript) is over

@@ -1,4 +1,7 @@
-"""The decision of each policy in one silence, and the summary over many."""
+"""Tests of how each query policy decides in one silence, and of the summary over many silences.
+
+The policies are `always`, `sparing` and `silent`. A query is a request to the turn model, its answer a verdict.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +39,14 @@ def silence(
 
 
 def due_ms(turn_model: float, words: TranscriptEnding | None) -> float:
-    """Return the silence in ms that endpointing waits for with this evidence."""
+    """Return the silence in ms that endpointing requires, given the turn model's probability and transcript ending."""
     return endpoint_silence_s(TurnDetection(), SETTINGS.endpointing, end_of_turn_probability(turn_model, words)) * 1000
 
 
 def test_always_follows_the_turn_model() -> None:
-    """With `always`, the turn ends at the verdict, or after the silence that the evidence requires, whichever is later.
+    """With `always`, the turn ends when the verdict has come and the silence that the evidence requires is over.
 
-    A transcript that is available at the verdict is part of the evidence.
+    The evidence is the verdict and, if it is there by then, the transcript.
     """
     for probability in (0.0, 0.5, 1.0):
         taken_ms = decide(silence(probability=probability), "always", SETTINGS).taken_ms
@@ -55,7 +58,10 @@ def test_always_follows_the_turn_model() -> None:
 
 
 def test_a_verdict_that_comes_before_the_transcript_decides() -> None:
-    """If the verdict on a query after 200 ms of silence comes before the transcript (250 ms), the verdict decides."""
+    """With `sparing`, the turn model is queried after ASK_MS of silence.
+
+    If its verdict comes before the transcript (250 ms after the tentative end of speech), the verdict decides.
+    """
     for probability in (0.0, 1.0):
         taken_ms = decide(silence(probability=probability), "sparing", SETTINGS).taken_ms
         assert taken_ms == max(ASK_MS + 50, due_ms(probability, None))
@@ -70,14 +76,17 @@ def test_a_pause_that_ends_before_the_query_time_is_not_queried() -> None:
 
 
 def test_a_finished_transcript_before_the_query_time_avoids_the_query() -> None:
-    """A transcript that looks complete before the query time decides: the turn ends after 292 ms without a query."""
+    """With `sparing`, a transcript that looks complete before the query time decides.
+
+    The turn then ends after 292 ms of silence without a query.
+    """
     quick = silence(probability=0.0, transcribed_ms=100)
     decided = decide(quick, "sparing", SETTINGS)
     assert (round(decided.taken_ms), decided.asked) == (292, False)
 
 
 def test_an_open_transcript_triggers_the_query_at_once() -> None:
-    """A transcript that is available before the query time but looks incomplete causes the query immediately."""
+    """With `sparing`, a transcript that comes before the query time but looks incomplete causes the query at once."""
     unfinished = silence(text="and then the", transcribed_ms=100)
     assert decide(unfinished, "sparing", SETTINGS) == Decision(
         max(164 + 50, due_ms(1.0, TranscriptEnding.OPEN)), asked=True
@@ -85,14 +94,17 @@ def test_an_open_transcript_triggers_the_query_at_once() -> None:
 
 
 def test_a_finished_transcript_before_a_late_verdict_decides() -> None:
-    """If a transcript that looks complete comes before the verdict, it decides, and the query was wasted."""
+    """If a transcript that looks complete comes before the verdict of a query, the transcript decides.
+
+    With `silent`, which never queries, the turn ends at the same time.
+    """
     late = silence(probability=0.0, judged_ms=300)
     assert decide(late, "sparing", SETTINGS) == Decision(64 + 250, asked=True)
     assert decide(late, "silent", SETTINGS).taken_ms == 64 + 250
 
 
 def test_open_words_without_a_verdict_wait_for_the_fallback() -> None:
-    """Without a verdict and with a transcript that looks incomplete, the turn ends after the fallback silence."""
+    """With `silent`, which never queries, the fallback silence ends the turn if the transcript looks incomplete."""
     unfinished = silence(text="and then the")
     assert decide(unfinished, "silent", SETTINGS).taken_ms == pytest.approx(SETTINGS.endpointing.fallback_silence_ms)
 
@@ -100,7 +112,7 @@ def test_open_words_without_a_verdict_wait_for_the_fallback() -> None:
 def test_the_outcome_counts_cuts_and_times_ends() -> None:
     """A pause longer than the policy's wait counts as cut off, a shorter one does not.
 
-    The latency is the silence after which the turn ends, where speech does not resume.
+    The latency in ms is the silence after which the turn ends, for a silence after which nothing is said.
     """
     due = due_ms(1.0, None)
     found = outcome("always", [silence(resumed_ms=due - 10), silence(resumed_ms=due + 10), silence()], SETTINGS)

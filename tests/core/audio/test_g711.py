@@ -60,7 +60,7 @@ def test_every_code_survives(law: Law) -> None:
 
 @LAWS
 def test_a_value_lies_in_the_middle_of_its_interval(law: Law) -> None:
-    """A code word is decoded to the middle of the range of samples that it encodes, with an error of at most 4."""
+    """A code word is decoded to the middle of the 16-bit samples that are encoded as it, to within 4 steps."""
     samples = np.arange(-32_000, 32_000)
     codes = np.frombuffer(law.encode(samples.astype("<i2").tobytes()), np.uint8)
     for code in np.unique(codes)[1:-1]:
@@ -81,7 +81,7 @@ def test_order_is_kept(law: Law, low: int, high: int) -> None:
 @LAWS
 @pytest.mark.parametrize("level_db", [-3, -10, -20, -30])
 def test_noise_is_what_the_law_allows(law: Law, level_db: float) -> None:
-    """A tone of -3 to -30 dB below full scale is over 33 dB above its quantization noise, as G.712 requires."""
+    """After encoding and decoding, a tone of -3 to -30 dBFS is over 33 dB above the noise, as G.712 requires."""
     tone = np.sin(2 * np.pi * 1020 / 8000 * np.arange(8000)) * 32767 * 10 ** (level_db / 20)
     pcm = tone.astype("<i2")
     decoded = np.frombuffer(law.decode(law.encode(pcm.tobytes())), "<i2").astype(float)

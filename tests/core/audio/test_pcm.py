@@ -42,7 +42,7 @@ def test_pcm_survives_the_round_trip(audio: bytes) -> None:
 
 
 def test_floats_are_rounded_and_clipped() -> None:
-    """Values are rounded to the nearest step and clipped, without wrapping around."""
+    """Floats are rounded to the nearest 16-bit value; values beyond [-1, 1) are clipped and do not wrap around."""
     assert np.frombuffer(float_to_pcm16([2.0, -2.0, 0.6 / 32_768, -0.6 / 32_768]), "<i2").tolist() == [
         32_767,
         -32_768,
@@ -63,7 +63,10 @@ def test_half_a_sample_is_refused() -> None:
 def test_ring_holds_the_newest_audio_by_absolute_index(
     messages: list[bytes], capacity: int, start: int, end: int
 ) -> None:
-    """A slice is the part of the stream from `start` to `end` that is still buffered, for any split into messages."""
+    """The ring buffer returns the samples from `start` to `end` of the stream that it still has.
+
+    That is so for any split of the stream into messages.
+    """
     ring = AudioRing(capacity / RATE, RATE)
     for message in messages:
         ring.append(message)
@@ -84,7 +87,7 @@ def test_level_is_measured_against_full_scale() -> None:
 
 @given(st.integers(0, 8000), st.integers(400, 8000))
 def test_audible_edges_are_exact_to_one_frame(start: int, length: int) -> None:
-    """The first and the last sample of a tone are found within 5 ms (80 samples)."""
+    """The first and the last audible sample of a tone are found to within 5 ms (80 samples)."""
     sound = tone(start, start + length, start + length + 4000)
     first, last = first_audible(sound, RATE), last_audible(sound, RATE)
     assert first is not None

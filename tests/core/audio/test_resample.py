@@ -20,7 +20,10 @@ def _tone(hertz: float, rate: int, seconds: float = 0.5) -> bytes:
 
 
 def _level_db(pcm: bytes) -> float:
-    """Return the level of 16-bit PCM in dB relative to `_tone`, without 200 samples at either end."""
+    """Return the level of 16-bit PCM in dB relative to the test tone (amplitude AMPLITUDE).
+
+    The first and the last 200 samples, where the filter starts and ends, are left out.
+    """
     samples = np.frombuffer(pcm, "<i2")[200:-200].astype(float)
     return float(20 * np.log10(np.sqrt((samples**2).mean()) / (AMPLITUDE / np.sqrt(2)) + 1e-9))
 
@@ -63,7 +66,7 @@ def test_raising_the_rate_leaves_no_image(hertz: float) -> None:
 def test_the_split_into_messages_changes_nothing(by: LowPassFilter, sizes: list[int], seed: int) -> None:
     """Any split of the input into messages gives the same output.
 
-    Only input samples at the end that do not fill a block of `down` samples give no output yet.
+    Every `by.down` input samples give `by.up` output samples. An incomplete block at the end gives none yet.
     """
     samples = np.random.default_rng(seed).integers(-20000, 20000, sum(sizes)).astype("<i2")
     whole = Resampler(by)(samples.tobytes())
@@ -77,7 +80,7 @@ def test_the_split_into_messages_changes_nothing(by: LowPassFilter, sizes: list[
 
 @every_filter
 def test_an_impulse_arrives_after_the_filters_delay(by: LowPassFilter) -> None:
-    """An impulse leaves the resampler after `delay_s` of its filter, which is below 2 ms."""
+    """An impulse comes out of the resampler `delay_s` after it went in, and `delay_s` is below 2 ms."""
     at = by.rate // 20
     pcm = np.zeros(by.rate // 10, "<i2")
     pcm[at] = 20000

@@ -28,7 +28,7 @@ from rejoinder.core.capacity.budgets import (
     [(Tier.EXCELLENT, 500, 500, 470), (Tier.GOOD, 800, 800, 810), (Tier.ACCEPTABLE, 1200, 1250, 1250)],
 )
 def test_the_guides_own_sums(tier: Tier, total: float, breakdown: float, components: float) -> None:
-    """The parts that sections 3.1 and 3.2 list have the sums that the module `budgets` documents.
+    """The parts in sections 3.1 and 3.2 of the latency guide have these sums (ms) in each tier.
 
     Some sums differ from the total that the guide states for the tier.
     """
@@ -38,13 +38,16 @@ def test_the_guides_own_sums(tier: Tier, total: float, breakdown: float, compone
 
 
 def test_the_sum_of_the_overall_targets_exceeds_their_total() -> None:
-    """The targets of section 1.1 sum to 880 ms, although the section states a total of 800 ms."""
+    """The targets in section 1.1 of the latency guide sum to 880 ms, although it states a total of 800 ms."""
     assert sum(goal.limit_ms for goal in GOALS) == 880
     assert GOAL_TOTAL_MS == 800
 
 
 def test_totals_come_from_3_1_and_not_from_any_sum() -> None:
-    """Totals are those of section 3.1: 1,200 ms for the tier Acceptable, although its parts sum to 1,250 ms."""
+    """Each tier's total limit is the one that section 3.1 of the latency guide states, not a sum of parts.
+
+    The tier Acceptable has 1,200 ms, although its parts sum to 1,250 ms.
+    """
     assert [(total.limit_ms, total.section) for total in TOTALS] == [(500, "3.1"), (800, "3.1"), (1200, "3.1")]
     assert total_limit_ms(Tier.ACCEPTABLE) < sum(
         component_limit_ms(component, Tier.ACCEPTABLE) for component in Component
@@ -56,12 +59,12 @@ def test_totals_come_from_3_1_and_not_from_any_sum() -> None:
     [(Component.TTS, Tier.EXCELLENT, 50), (Component.AUDIO, Tier.GOOD, 30), (Component.LLM, Tier.GOOD, 250)],
 )
 def test_components_come_from_3_2(component: Component, tier: Tier, limit_ms: float) -> None:
-    """Limits of components are those of section 3.2, even where section 3.1 or 1.1 differs."""
+    """A component's limit is that of the latency guide's section 3.2, even where section 3.1 or 1.1 differs."""
     assert component_limit_ms(component, tier) == limit_ms
 
 
 def test_alerts_come_from_7_1() -> None:
-    """Target, threshold and statistic (p50, p95 or p99) of every alert are those of section 7.1."""
+    """Target and threshold (ms) and statistic (p50, p95, p99) of each alert are those of the guide's section 7.1."""
     assert [(alert(metric).target_ms, alert(metric).alert_ms, alert(metric).statistic) for metric in Metric] == [
         (800, 1200, "p50"),
         (200, 300, "p50"),
@@ -75,7 +78,7 @@ def test_alerts_come_from_7_1() -> None:
 
 
 def test_every_tier_names_every_component_once() -> None:
-    """The tables of sections 3.1 and 3.2 have each component once per tier, and a better tier has no higher limit."""
+    """The guide's tables 3.1 and 3.2 have each component once per tier, and a better tier has no higher limit."""
     for table, section in ((BREAKDOWN, "3.1"), (TARGETS, "3.2")):
         assert sorted((t.tier.value, t.component.value) for t in table) == sorted(
             (tier.value, component.value) for tier in Tier for component in Component
@@ -87,7 +90,7 @@ def test_every_tier_names_every_component_once() -> None:
 
 
 def test_every_limit_is_a_histogram_bound() -> None:
-    """Every limit is the bound of a histogram bucket, so that a share below it is counted without interpolation."""
+    """Every limit is the bound of a histogram bucket, so the share of turns below it is counted exactly."""
     assert all(low < high for low, high in pairwise(HISTOGRAM_BUCKETS_S))
     limits_ms = [limit.limit_ms for table in (TOTALS, BREAKDOWN, TARGETS, GOALS) for limit in table]
     limits_ms += [bound for row in ALERTS for bound in (row.target_ms, row.alert_ms)]

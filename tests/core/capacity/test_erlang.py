@@ -80,7 +80,7 @@ def test_one_server_is_the_textbook_queue() -> None:
 
 
 def test_fixed_service_halves_the_wait() -> None:
-    """With fixed service times (M/D/1) the mean wait is half of that with random ones (M/M/1)."""
+    """With fixed service times (M/D/1) the mean wait is half of that with exponential ones (M/M/1)."""
     random, fixed = (Queue(0.8, 1.0, 1, scv) for scv in (1.0, 0.0))
     assert fixed.mean_wait_s == pytest.approx(random.mean_wait_s / 2)
 

@@ -27,7 +27,10 @@ def test_the_fastest_is_chosen() -> None:
 
 
 def test_a_reachable_choice_lists_faster_providers() -> None:
-    """With `reachable`, only providers with an engine here are chosen. Faster ones are listed in `passed_over`."""
+    """With `reachable=True`, only providers for which an engine is implemented are chosen.
+
+    Faster providers without an engine are listed in `passed_over`. If no provider has an engine, ValueError is raised.
+    """
     rows = (
         Provider("stt", name="fast", low_ms=50, high_ms=50, section="x"),
         Provider("stt", name="ours", low_ms=90, high_ms=110, section="x", settings={"engine": "whisper"}),
@@ -39,7 +42,7 @@ def test_a_reachable_choice_lists_faster_providers() -> None:
 
 
 def test_the_limit_is_less_than() -> None:
-    """A provider whose latency equals the limit does not meet it, because section 3.2 says "<"."""
+    """A latency equal to the tier's limit does not meet it, because the guide's section 3.2 says "<"."""
     rows = (Provider("stt", name="exact", low_ms=100, high_ms=100, section="x"),)
     assert not choose("stt", Tier.EXCELLENT, rows).holds
     assert choose("stt", Tier.GOOD, rows).holds
@@ -55,7 +58,7 @@ def test_settings_of_a_provider_are_valid(row: Provider) -> None:
 def test_hardware_arithmetic() -> None:
     """7 billion parameters of 16 bits take 14 GB, which a GPU with 300 GB/s reads 21 times a second.
 
-    The tables of precisions, GPUs and memory have the guide's rows.
+    The tables of precisions, GPUs and memory have the rows of the latency guide.
     """
     assert weights_gb(7, 16) == 14
     assert decode_bound_tokens_per_s(300, 7, 16) == pytest.approx(21.4, abs=0.1)

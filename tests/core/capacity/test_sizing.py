@@ -86,7 +86,8 @@ def test_nodes_hold_all_replicas(stt: int, hosts_needed: int, spare: int) -> Non
     used = group.nodes - group.spare
     assert used * node.cores * 0.9 >= sum(component.cores for component in components)
     assert used * node.memory_mb * 0.9 >= sum(component.memory_mb for component in components)
-    assert (used - 1) * 7 < stt + hosts_needed  # 90% of eight cores hold seven replicas with one core
+    # 90% of a node's eight cores have room for seven replicas of one core each.
+    assert (used - 1) * 7 < stt + hosts_needed
     assert group.replicas == {"stt": stt, "host": hosts_needed}
 
 

@@ -43,7 +43,7 @@ def test_another_mark_of_two_windows_is_always_found(
 
 @given(marks)
 def test_words_name_their_mark(mark: int) -> None:
-    """`marks_in` finds the mark in the transcript that contains it, and once in each sentence of its answer."""
+    """`marks_in` finds the mark in a question's transcript, and in each of the two sentences of a repeated answer."""
     assert marking.marks_in(marking.transcript(mark / 10, ".")) == (mark,)
     assert marking.marks_in(" ".join(marking.answer(mark) * 2)) == (mark, mark)
 

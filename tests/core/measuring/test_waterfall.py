@@ -82,7 +82,7 @@ def test_the_first_of_repeated_marks_counts() -> None:
 
 
 def test_an_end_without_a_start_is_unattributed() -> None:
-    """A stage that has an end and no start gets no time."""
+    """A stage with an end mark and no start mark gets no time; that time counts as unattributed."""
     marks = Marks()
     marks.end(Stage.STT, 0.5)
     assert waterfall(marks, 0.0, 1.0).unattributed_s == 1.0

@@ -149,7 +149,7 @@ def test_texts_without_words_or_too_long_are_refused(text: str) -> None:
 
 
 def test_the_rules_are_english() -> None:
-    """The answer cache is rejected in the settings with a language other than English, and with a second replica."""
+    """Settings that enable the answer cache for a language other than English, or with two replicas, are refused."""
     with pytest.raises(ConfigError, match=r"answer_cache.*English"):
         parse_settings({"answer_cache": {"enabled": True}, "stt": {"language": "de"}})
     with pytest.raises(ConfigError, match=r"args\.answer_cache"):

@@ -39,7 +39,7 @@ def slow(*stages: Stage) -> dict[Stage, float]:
 def after(
     *turns: dict[Stage, float], small: bool = False, settings: DegradationSettings = RULES
 ) -> frozenset[DegradationMeasure]:
-    """Return the measures that apply after these turns, one per second."""
+    """Return the measures that apply after these turns, one per second. `small`: whether there is a backup model."""
     policy = DegradationPolicy(settings, small=small)
     for second, turn in enumerate(turns):
         policy.observe(turn, float(second))
@@ -105,7 +105,7 @@ def test_only_the_total_makes_a_turn_late(shares: dict[Stage, float]) -> None:
 
 @given(st.dictionaries(st.sampled_from(list(Stage)), SECONDS), st.booleans(), st.sampled_from(Tier))
 def test_a_stage_that_takes_longer_is_blamed_no_less(shares: dict[Stage, float], small: bool, tier: Tier) -> None:
-    """If the stages of a measure are blamed for a late turn, they are still blamed if any stage takes longer."""
+    """A measure that applies because its stages exceeded their limit also applies if any stage takes 1 s longer."""
     for remedy in remedies(tier, small=small):
         for stage in Stage:
             slower = shares | {stage: shares.get(stage, 0.0) + 1.0}
@@ -136,10 +136,10 @@ def test_measures_are_applied_and_lifted_one_by_one(settings: DegradationSetting
 
 @given(rules, st.integers(1, 2), st.lists(st.booleans(), max_size=40))
 def test_lasting_lateness_applies_all_measures(settings: DegradationSettings, top: int, turns: list[bool]) -> None:
-    """After any turns, `late_turns` late turns per measure apply all measures.
+    """Enough late turns apply all `top` measures, and enough good turns lift them, whatever happened before.
 
-    Then MAX_RECOVERY_FACTOR times `good_turns` good turns per measure lift all of them. After as many good turns again
-    as for one measure, `recovery_turns` has its initial value `good_turns`.
+    Each measure takes `late_turns` late turns, and MAX_RECOVERY_FACTOR times `good_turns` good turns to lift. Further
+    good turns reset `recovery_turns`, the number of good turns that lift a measure, to `good_turns`.
     """
     state = DegradationLevel(settings.good_turns)
     for blamed in turns:

@@ -27,7 +27,7 @@ def after_turns(*usual_s: float) -> StageLatencyEstimator:
 def at(*began: float, ended: int = 0) -> Marks:
     """Return marks in which the first stages of STEPS started at these times in seconds.
 
-    Each stage ends when the next one starts. If `ended` is set, the last started stage has ended at its start.
+    Each stage ends when the next one starts. The last one is still running or, if `ended` is 1, has ended at its start.
     """
     marks = Marks()
     for number, (stage, start) in enumerate(zip(STEPS, began, strict=False)):
@@ -48,7 +48,7 @@ def test_a_clip_is_found_by_its_words() -> None:
 
 
 def test_an_answer_within_the_budget_needs_no_filler() -> None:
-    """If an answer is predicted in time, the filler is due at the deadline less the usual time of the later stages."""
+    """If an answer is predicted in time, the filler is due at the deadline less the usual time of the stages ahead."""
     estimator = after_turns(0.2, 0.1, 0.1)
     assert estimator.filler_due(at(1.0), deadline=2.0, now=1.0) == pytest.approx(2.0 - 0.2, rel=0.02)
     assert estimator.filler_due(at(1.0, 1.2), deadline=2.0, now=1.2) == pytest.approx(2.0 - 0.1, rel=0.02)
@@ -89,10 +89,10 @@ def test_no_filler_before_the_question_or_after_the_audio() -> None:
 def test_a_filler_is_due_when_the_prediction_misses_the_budget(
     usual_s: tuple[float, float, float], reached: int, budget_s: float, waited_s: float
 ) -> None:
-    """The time at which a filler is due is not in the past, and never earlier if the deadline is later.
+    """The time at which a filler is due has these properties, for any usual times and any deadline.
 
-    Computed again at that time, it is the same. Between it and the deadline is at least the usual time of the stages
-    that have not started, unless there is less than that now: then the filler is due now.
+    It is not in the past, and not earlier with a later deadline. Computed again at that time, it is the same. It leaves
+    the usual time of the stages that have not started until the deadline, or is now if less time is left.
     """
     estimator = after_turns(*usual_s)
     marks = at(*[10.0 + step for step in range(reached)])

@@ -35,7 +35,7 @@ def filled(parts: list[tuple[str, int]]) -> Playout:
 
 
 def test_the_lead_is_sent_at_once_and_then_what_was_heard() -> None:
-    """Audio of the length of the lead may be sent at once, and then as much as the caller has heard since."""
+    """At first, audio of the length of the lead may be sent at once. Later, as much as was heard since may be sent."""
     playout = filled([("hello", RATE)])
     assert playout.wait_s(LEAD, 5.0) == 0
     playout.sent(LEAD, 5.0)
@@ -77,9 +77,9 @@ def test_an_underrun_stops_the_position() -> None:
 
 
 def test_words_count_when_fully_played() -> None:
-    """A word counts as heard when its share of the segment's audio was played, in proportion to its characters.
+    """A word is heard when its share of the segment's audio was played, in proportion to its characters.
 
-    In the segment `go home` with 800 samples, `go` takes the first 300.
+    In the segment `go home` with 800 samples, `go` and the space have 3 of 8 characters, so `go` takes the first 300.
     """
     playout = filled([("go home", 800), ("now", 400)])
     heard = [playout.heard_text(samples / RATE) for samples in (0, 299, 300, 799, 800, 1199, 1200)]

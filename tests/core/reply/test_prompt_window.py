@@ -91,7 +91,7 @@ def talk(turns: int) -> list[ChatMessage]:
 
 
 def test_without_summaries_dropped_turns_are_lost() -> None:
-    """If `summarized` is off, the prompt is that of `window`, and `leaving` asks for no summary."""
+    """Without summaries (the default), the prompt is the result of `window`, and `leaving` returns no messages."""
     plain = PromptWindow(2, 2)
     assert plain.prompt("Be brief.", talk(7)) == window("Be brief.", talk(7), 2, 2)
     assert plain.leaving(talk(7)) == ()

@@ -62,7 +62,10 @@ def test_quantiles_are_order_statistics_to_the_stated_error(samples: list[float]
 
 
 def test_the_window_forgets_a_slice_at_a_time() -> None:
-    """A sample counts for between 20 and 30 s in a window of 30 s. The quantile of an empty window raises an error."""
+    """A window of 30 s forgets samples in slices of 10 s, so a sample counts for between 20 and 30 s.
+
+    The quantile of an empty window raises an error.
+    """
     window = TtftWindow(30.0)
     window.observe(0.1, 5.0)
     window.observe(0.9, 15.0)
@@ -116,7 +119,7 @@ def test_the_delay_depends_on_the_prompt_size() -> None:
     policy.observe_ttft(1.5, 0.0, prompt_tokens=5000)
     assert policy.delay_s(0.0, prompt_tokens=200) == pytest.approx(0.1, rel=RELATIVE_ERROR)
     assert policy.delay_s(0.0, prompt_tokens=4096) == pytest.approx(1.5, rel=RELATIVE_ERROR)
-    assert policy.delay_s(0.0, prompt_tokens=1000) == 0.6  # no prompt of this range of sizes was measured
+    assert policy.delay_s(0.0, prompt_tokens=1000) == 0.6  # fixed deadline: no prompt of this size was measured
     assert policy.usual_s(0.0) == 0.0
     assert prompt_tokens(4 * 256) == 256
 

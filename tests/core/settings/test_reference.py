@@ -44,7 +44,7 @@ FIELDS = sorted(
 
 
 def test_all_sections_are_reached() -> None:
-    """FIELDS has the fields of the file, of nested sections, of tuples of sections and of optional sections."""
+    """FIELDS, the fields that these tests check, has those of nested, repeated and optional sections too."""
     names = {name.partition(".")[0] for name, _ in FIELDS}
     assert {"HttpOptions", "LlmSettings", "SpeculativeDecoding", "Opening", "EmulationSettings"} <= names
 

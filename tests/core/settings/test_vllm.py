@@ -46,7 +46,10 @@ def test_every_gpu_of_the_guide_has_a_profile() -> None:
     ],
 )
 def test_only_ada_and_hopper_multiply_in_fp8(name: GpuName, runs: tuple[Quantization, ...]) -> None:
-    """int8 and int4 run on all five GPUs. fp8 arithmetic runs on two; the others only store weights in fp8."""
+    """int8 and int4 (awq, gptq) run on all five GPUs.
+
+    Only H100 and L4 compute in fp8. The others only store weights in fp8.
+    """
     assert GPU_PROFILES[name].runs == runs
 
 
@@ -187,7 +190,7 @@ def test_a_share_of_a_gpu_is_allowed() -> None:
 
 
 def test_ngram_needs_no_weights() -> None:
-    """`ngram` is valid without a draft model."""
+    """Speculative decoding with the method `ngram` is valid without a draft model."""
     assert SpeculativeDecoding(method="ngram", num_speculative_tokens=3).arguments() == {
         "method": "ngram",
         "num_speculative_tokens": 3,

@@ -14,7 +14,10 @@ opinions = st.floats(0, 1)
 
 @given(opinions, opinions, endings)
 def test_the_probability_rises_with_the_turn_detector(one: float, other: float, words: TranscriptEnding | None) -> None:
-    """The result lies between 0 and 1, and does not fall if the turn detector's probability rises."""
+    """The probability that a turn is over never falls if the turn detector's probability rises.
+
+    It lies between 0 and 1.
+    """
     low, high = sorted((one, other))
     assert 0 < end_of_turn_probability(low, words) <= end_of_turn_probability(high, words) < 1
 

@@ -57,7 +57,10 @@ def over_a_reply(rules: TurnRules = SEMANTIC) -> Machine:
 
 
 def test_words_cancel_the_reply() -> None:
-    """If the transcript has words, the paused reply is cancelled and a draft starts. The verdict then ends the turn."""
+    """If the transcript has words, the paused reply is cancelled and a draft starts.
+
+    The turn detector's verdict then ends the turn.
+    """
     machine = over_a_reply(replace(SEMANTIC, drafts=True))
     assert machine.feed(TranscriptReady(0, True, 34_000)) == [CancelReply("turn_detected"), StartDraft(0)]
     assert [type(command) for command in machine.feed(VerdictReady(0, 1.0, 40_000))] == [CommitTurn, StartReply]
@@ -137,7 +140,10 @@ def test_an_overdue_transcript_resumes_the_reply_once() -> None:
 
 
 def test_late_words_are_a_turn() -> None:
-    """An overdue transcript with words cancels the resumed reply, if it has not ended yet, and ends the turn."""
+    """A transcript with words that comes after `confirm_timeout_ms` ends the turn.
+
+    It also cancels the resumed reply, if that has not ended yet.
+    """
     assert [type(c) for c in overdue().feed(TranscriptReady(0, True, 90_000))] == [CancelReply, CommitTurn, StartReply]
     machine = overdue()
     machine.feed(ReplyEnded())

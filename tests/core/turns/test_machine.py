@@ -142,7 +142,7 @@ def test_server_vad_waits_exactly_its_silence_by_both_clocks(silence_ms: int) ->
 
 
 def test_resumed_speech_starts_a_new_revision() -> None:
-    """If speech resumes, the revision is cancelled, and the next transcript is of the whole utterance."""
+    """If speech resumes, work on the old revision is cancelled, and the next transcript is of the whole utterance."""
     machine = Machine()
     machine.speak()
     assert machine.feed(SpeechResumed(36_000)) == [CancelRevision(0)]
@@ -219,7 +219,7 @@ def test_turn_detection_switched_off_while_endpointing() -> None:
 
 
 def test_an_endless_utterance_is_cut_once() -> None:
-    """An utterance that reaches `max_utterance_s` becomes one turn, also if more audio was processed meanwhile."""
+    """An utterance that reaches `max_utterance_s` becomes one turn, even if audio beyond the limit is processed."""
     machine = Machine(replace(SEMANTIC, max_utterance_s=2))
     machine.feed(SpeechStarted(1_000))
     assert machine.feed(AudioProcessed(32_999)) == []
@@ -362,7 +362,7 @@ def test_a_turn_ends_after_its_required_silence(rules: TurnRules, story: list[Tu
                 due = command.at
             if not isinstance(command, CommitTurn) or isinstance(event, CommitRequested):
                 continue
-            if not command.transcript_requested:  # cut at max_utterance_s
+            if not command.transcript_requested:  # this turn was cut at max_utterance_s and not ended by silence
                 assert command.end - command.start >= 30 * RATE
                 continue
             judged = rules.detection.mode is DetectionMode.SEMANTIC_VAD

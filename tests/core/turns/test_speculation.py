@@ -26,7 +26,10 @@ DRAFTING = replace(SEMANTIC, drafts=True)
 
 
 def test_a_reply_is_drafted_at_the_soft_end_and_released_with_the_commit() -> None:
-    """A draft starts at the tentative end of speech, after the transcript's request, and is used at the end of turn."""
+    """A draft starts at the tentative end of speech, after the transcript was requested.
+
+    It becomes the reply at the end of turn.
+    """
     machine = Machine(DRAFTING)
     assert [type(command) for command in machine.speak()] == [AnnounceSpeech, Transcribe, StartDraft]
     commits = machine.feed(VerdictReady(0, 1.0, 33_600))
@@ -70,7 +73,7 @@ def test_a_turn_that_the_client_commits_discards_its_draft() -> None:
 def test_a_draft_is_released_only_for_its_own_audio(rules: TurnRules, story: list[TurnEvent]) -> None:
     """For any order of events, there is at most one draft at a time, and it is used or discarded once.
 
-    A draft is used only for a turn whose whole audio it was started for.
+    A draft is used only if it was started for all audio of the turn.
     """
     machine = Machine(rules)
     heard: Transcribe | None = None

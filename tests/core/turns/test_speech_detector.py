@@ -75,7 +75,7 @@ def test_a_soft_end_has_its_sample_and_its_time() -> None:
 
 
 def test_a_short_pause_is_part_of_speech() -> None:
-    """A pause shorter than `soft_end_ms` causes no event."""
+    """A pause in speech that is shorter than `soft_end_ms` causes no event."""
     state, events = run(windows("####..##"))
     assert events == [SpeechStarted(0)]
     assert (state.phase, state.speech_end) == (SpeechPhase.SPEECH, 8 * VAD_WINDOW)
@@ -114,7 +114,7 @@ def test_a_commit_keeps_the_run_that_has_just_begun() -> None:
 
 @given(streams)
 def test_edges_alternate(probabilities: list[float]) -> None:
-    """Before a commit, SpeechStarted comes first and once; SoftEnd and SpeechResumed then alternate."""
+    """Within one turn, the first event is a single SpeechStarted; after it SoftEnd and SpeechResumed alternate."""
     kinds = [type(event) for event in run(probabilities)[1]]
     assert kinds[:1] in ([], [SpeechStarted])
     assert SpeechStarted not in kinds[1:]
@@ -139,7 +139,10 @@ def test_edges_lie_in_the_past_and_in_order(probabilities: list[float]) -> None:
 
 @given(streams)
 def test_speech_ends_after_a_speech_window(probabilities: list[float]) -> None:
-    """The window before `speech_end` reaches `release_threshold`; those from there to SoftEnd are below `threshold`."""
+    """`speech_end` of a SoftEnd is the end of a window with a probability of `release_threshold` or more.
+
+    All later windows up to the SoftEnd are below `threshold`.
+    """
     for event in run(probabilities)[1]:
         if isinstance(event, SoftEnd):
             last = event.speech_end // VAD_WINDOW
@@ -166,9 +169,9 @@ def edges(windows: Sequence[tuple[float, float | None]]) -> list[SpeechEvent]:
 
 
 def test_a_much_quieter_window_needs_a_higher_probability() -> None:
-    """In a window that is over HUSH_DB quieter than the voice, a medium probability does not count as speech.
+    """In a window over 30 dB (HUSH_DB) quieter than the voice, a medium probability does not count as speech.
 
-    The SoftEnd therefore comes sooner than in windows that are little quieter.
+    The SoftEnd therefore comes sooner than with windows that are only 24 dB quieter.
     """
     speech = [(0.9, LOUD)] * 10
     tail = [(0.55, HUSHED), (0.45, HUSHED), (0.3, HUSHED), (0.1, HUSHED)]
@@ -188,7 +191,7 @@ def test_a_high_probability_is_speech_at_any_level() -> None:
 
 @pytest.mark.parametrize("power", [GONE, DIGITAL_SILENCE])
 def test_without_sound_only_the_highest_probability_is_speech(power: float) -> None:
-    """A window over GONE_DB quieter than the voice is speech only with a probability of `drop_40db_threshold`."""
+    """A window over 40 dB quieter than the voice is speech only with a probability of `drop_40db_threshold` or more."""
     speech = [(0.99, LOUD)] * 10
     assert edges([*speech, *[(0.95, power)] * 3])[1:] == [SoftEnd(10 * VAD_WINDOW, 13 * VAD_WINDOW)]
     assert edges([*speech, *[(0.95, HUSHED)] * 3])[1:] == []

@@ -28,7 +28,7 @@ from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_en
     ],
 )
 def test_endings(text: str, expected: TranscriptEnding) -> None:
-    """Punctuation and the last word decide. If neither is clear, or the text is very short, it is UNCLEAR."""
+    """Punctuation and the last word decide the ending. If both are unclear, or the text is short, it is UNCLEAR."""
     assert classify_ending(text) is expected
 
 

@@ -31,9 +31,9 @@ def _fault(message: str | bytes) -> client.MalformedEvent | None:
 
 
 def test_the_corpus_is_refused_by_name_or_legal() -> None:
-    """Each of at least 500 messages gives an event, or a MalformedEvent with a code and a message.
+    """Each of the malformed messages in `corpus` gives an event, or a MalformedEvent with a code and a message.
 
-    At least 100 of the messages are refused. The fields of each error can be written as UTF-8 JSON.
+    There are at least 500 messages, and at least 100 are refused. All fields of an error can be written as UTF-8 JSON.
     """
     messages = corpus()
     assert len(messages) >= 500

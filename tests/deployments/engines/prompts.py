@@ -1,4 +1,4 @@
-"""Twenty prompts of callers, on which the embedded model is compared with transformers."""
+"""Twenty callers' prompts, on which the product's language model is compared with transformers."""
 
 from __future__ import annotations
 

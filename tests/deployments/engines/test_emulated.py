@@ -55,14 +55,14 @@ async def test_slots_bound_what_is_served_at_once() -> None:
 async def test_an_emulated_transcript_reads_finished_only_with_full_stop(
     full_stop: bool, ends: TranscriptEnding
 ) -> None:
-    """Without `full_stop` the transcript looks neither complete nor incomplete, so the turn model decides."""
+    """The transcript reads as a finished sentence only with `full_stop`. Otherwise the turn detector has to decide."""
     transcript = await EmulatedStt(settings("stt", full_stop=full_stop)).transcribe(JOB)
     assert classify_ending(transcript.text) is ends
 
 
 @virtual
 async def test_a_full_queue_refuses() -> None:
-    """With one slot and a queue of one, the third request is refused at once."""
+    """With one slot and a queue of length one, a third concurrent request is refused at once."""
     stt = EmulatedStt(settings("stt", max_queue=1, slots=1))
     first, second = (asyncio.create_task(stt.transcribe(JOB)) for _ in range(2))
     await asyncio.sleep(0.01)
@@ -108,7 +108,7 @@ async def test_tokens_come_at_the_profiles_rate() -> None:
 
 @virtual
 async def test_an_answer_continues_after_its_prefix() -> None:
-    """A request with a prefix returns the rest, and both parts together are the whole answer."""
+    """A request with a prefix of the answer returns the rest, so prefix and rest together are the whole answer."""
 
     async def answer(request: LlmRequest) -> str:
         llm = EmulatedLlm(settings("llm", tokens=12), "a")
@@ -121,7 +121,7 @@ async def test_an_answer_continues_after_its_prefix() -> None:
 
 @virtual
 async def test_a_voice_is_audible_and_as_long_as_its_words() -> None:
-    """Thirty characters give 2 s of audio at the profile's speed. Every chunk is audible and joins without a click."""
+    """Thirty characters give 2 s of emulated speech. Every chunk is audible, and chunks join without a click."""
     tts = EmulatedTts(settings("tts", curve={"median_ms": 80}, speed=4))
     started_at = now()
     chunks = [(now() - started_at, pcm) async for pcm in tts.synthesize(TtsRequest("x" * 30))]

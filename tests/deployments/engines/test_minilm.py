@@ -1,4 +1,4 @@
-"""MiniLM's vectors compared with those of transformers on the same weights, and the threshold of the answer cache."""
+"""MiniLM's vectors equal those of transformers, and the answer cache's threshold separates similar questions."""
 
 from __future__ import annotations
 
@@ -48,11 +48,9 @@ def test_it_equals_the_original(store: ModelStore, compute_type: str) -> None:
 
 
 def test_no_near_miss_shares_an_answer(store: ModelStore) -> None:
-    """At the default threshold, the cosine alone accepts questions that only look alike.
+    """At the default threshold, the cosine and the word rule together accept no question with another meaning.
 
-    With the word rule none is accepted.
-
-    A quarter of the paraphrases or more still share an answer.
+    The cosine alone accepts some. At least a quarter of the paraphrases still share an answer.
     """
     rules = AnswerCacheSettings()
     engine = MiniLm(store.converted(MODEL, f"ct2-{rules.compute_type}"), compute_type=rules.compute_type)

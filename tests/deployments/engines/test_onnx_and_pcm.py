@@ -1,4 +1,4 @@
-"""Bad files and bad audio raise typed errors that describe the fault."""
+"""Invalid model files and invalid audio raise ModelError and CallerError that describe the fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rejoinder.core.errors import CallerError, ModelError
 
 
 def test_half_a_sample_is_the_callers_error() -> None:
-    """PCM of an odd number of bytes is refused, not truncated."""
+    """PCM with an odd number of bytes raises CallerError instead of being truncated."""
     with pytest.raises(CallerError, match="half a sample"):
         speech_samples(b"\0\0\0", max_s=1)
 
@@ -26,13 +26,13 @@ def test_too_long_audio_is_the_callers_error() -> None:
 
 
 def test_stereo_is_the_callers_error() -> None:
-    """Audio with two channels is refused."""
+    """Audio with two channels raises CallerError."""
     with pytest.raises(CallerError, match="one channel"):
         speech_samples(np.zeros((2, 100), np.int16), max_s=1)
 
 
 def test_every_form_of_pcm_means_the_same() -> None:
-    """Bytes, int16 and float32 of one signal give the same float32 samples."""
+    """The same audio as bytes, int16 samples or float32 samples is converted to the same float32 samples."""
     pcm = np.array([0, 1, -1, 32_767, -32_768], np.int16)
     forms: list[Pcm] = [pcm.tobytes(), pcm, (pcm / 32_768).astype(np.float32)]
     expected = [0, 1 / 32_768, -1 / 32_768, 32_767 / 32_768, -1]

@@ -1,4 +1,4 @@
-"""Piper's chunks, pace, cancellation and intelligibility."""
+"""Tests of the Piper voice: chunk sizes, speaking rate, cancellation and intelligibility."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SENTENCES = (
     "Could you read me the first paragraph of the letter again?",
 )
 MAX_WORD_ERRORS = 0.10
-# People speak at 110 to 200 words a minute; this voice is fast (about 240 words a minute, without a pause between
-# sentences).
+# People speak 110 to 200 words a minute. The upper limit is higher, because this voice speaks about 240 words a minute
+# without pauses between sentences.
 SLOWEST_WPM, FASTEST_WPM = 110, 300
 
 
@@ -42,7 +42,7 @@ def voice(store: ModelStore) -> PiperVoice:
 
 @pytest.mark.models
 def test_chunks_have_the_asked_size(voice: PiperVoice) -> None:
-    """Every chunk but the first and the last has exactly `chunk_ms` milliseconds of whole samples."""
+    """Every chunk of a sentence, except the first and the last, has exactly `chunk_ms` milliseconds of audio."""
     first, *chunks, last = voice.synthesize(SENTENCES[0])
     assert 0 < len(first) <= CHUNK_BYTES
     assert {len(chunk) for chunk in chunks} == {CHUNK_BYTES}
@@ -52,7 +52,7 @@ def test_chunks_have_the_asked_size(voice: PiperVoice) -> None:
 
 @pytest.mark.models
 def test_the_first_chunk_may_be_shorter(store: ModelStore) -> None:
-    """With chunks of 1 s, the first chunk has less than 300 ms, and the next one has its full length."""
+    """With `chunk_ms` 1000, the first chunk has less than 300 ms of audio, and the second has the full second."""
     slow = PiperVoice(store.path("piper-en-us-joe-medium"), threads=2, chunk_ms=1000)
     slow.warm_up()
     first, *rest = slow.synthesize(SENTENCES[0])
@@ -90,7 +90,7 @@ def test_speech_starts_at_once(voice: PiperVoice) -> None:
 
 @pytest.mark.models
 def test_it_speaks_at_a_human_pace(voice: PiperVoice) -> None:
-    """The voice speaks 110 to 300 words a minute, so no audio is lost and the sample rate is right."""
+    """The voice speaks 110 to 300 words a minute. Lost audio or a wrong sample rate would change the rate."""
     seconds = sum(len(b"".join(voice.synthesize(sentence))) for sentence in SENTENCES) / 2 / WIRE_RATE
     words = sum(len(sentence.split()) for sentence in SENTENCES)
     assert SLOWEST_WPM <= words / seconds * 60 <= FASTEST_WPM
@@ -98,13 +98,13 @@ def test_it_speaks_at_a_human_pace(voice: PiperVoice) -> None:
 
 @pytest.mark.models
 def test_speed_changes_the_duration(voice: PiperVoice) -> None:
-    """At speed 1.4 the audio is 0.5 to 0.67 times as long as at speed 0.7: phonemes are rounded up to whole frames."""
+    """At speed 1.4 audio has 0.5 to 0.67 times its length at 0.7: not exactly 0.5, as phonemes have whole frames."""
     slow, fast = (len(b"".join(voice.synthesize(SENTENCES[2], speed))) for speed in (0.7, 1.4))
     assert 0.5 <= fast / slow <= 0.67
 
 
 class CountingSession:
-    """Wrapper of a network that counts its runs."""
+    """Wrapper of an ONNX session that counts how often the network runs."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -117,7 +117,7 @@ class CountingSession:
 
 @pytest.mark.models
 def test_closing_stops_before_the_next_sentence(voice: PiperVoice, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the iterator is closed, no further sentence is synthesized."""
+    """After the iterator of chunks is closed, no further sentence of the text is synthesized."""
     network = voice._network
     assert isinstance(network, ChunkedNetwork)
     session = CountingSession(network._frames)
@@ -138,7 +138,7 @@ def test_nothing_speakable_is_no_audio(voice: PiperVoice) -> None:
 
 @pytest.mark.models
 def test_out_of_range_requests_are_the_callers_error(voice: PiperVoice) -> None:
-    """Speed and length are checked at the call, before the first chunk is requested."""
+    """An invalid speed or a too long text raises CallerError at the call, before the first chunk is requested."""
     for text, speed in (("Hello.", 0.1), ("Hello.", 9.0), ("a" * 5000, 1.0)):
         with pytest.raises(CallerError):
             voice.synthesize(text, speed)
@@ -154,13 +154,13 @@ def test_what_it_says_is_understood(voice: PiperVoice, store: ModelStore) -> Non
 
 
 def test_a_folder_without_a_voice_is_refused(tmp_path: Path) -> None:
-    """A missing model file raises ModelError."""
+    """A folder without a voice model raises ModelError."""
     with pytest.raises(ModelError):
         PiperVoice(tmp_path)
 
 
 def test_without_piper_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without piper-tts, the error names the extra to install."""
+    """Without the package piper-tts, ConfigError names the extra of the package to install."""
     monkeypatch.setattr(builtins, "__import__", _refusing("piper", builtins.__import__))
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[piper\]'"):
         PiperVoice(tmp_path)

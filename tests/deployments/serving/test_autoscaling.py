@@ -19,7 +19,7 @@ LIMITS = {"target": 60.0, "headroom": 0.1, "lag_limit_s": 0.05}
 def test_hosts_hold_the_calls_and_the_headroom(sessions: int, lag_s: float, running: int) -> None:
     """The number of hosts is the smallest that has room for all calls and a headroom of 10%, and at least 1.
 
-    If an event loop is later than the limit (50 ms), there is also at least one host more than now.
+    If the event loop lag exceeds the limit of 50 ms, there is also at least one host more than now.
     """
     hosts = desired_hosts(sessions, lag_s, running, most=100, **LIMITS)
     assert hosts * 60 >= sessions * 1.1
@@ -43,13 +43,13 @@ def test_a_stage_grows_by_its_wait_and_at_most_doubles(ongoing: float, queue_s: 
 
 
 def test_a_stage_does_not_flap() -> None:
-    """With a target of 4, three replicas stay for 7.5 requests, which two could just serve, and become two for 6."""
+    """At 4 requests per replica, three replicas are kept for 7.5 requests, and reduced to two only for 6."""
     assert desired_replicas(7.5, 0, 3, target=4, queue_limit_s=0.05) == 3
     assert desired_replicas(6.0, 0, 3, target=4, queue_limit_s=0.05) == 2
 
 
 def context(running: int, ongoing: float, **signals: list[float]) -> SimpleNamespace:
-    """Return a context as Serve passes it: for each signal an old and a new value of each replica."""
+    """Return an autoscaling context as Serve passes it: each signal has an old value (-1) and a new one per replica."""
     raw = {
         name: {
             f"r{index}": [SimpleNamespace(value=-1.0), SimpleNamespace(value=value)]

@@ -42,8 +42,8 @@ IDLE_CORES = 0.4
 ARGS: dict[str, Any] = {
     "conversation": {"max_reply_tokens": 400},
     "hedging": {"first_token_deadline_ms": 1, "min_delay_ms": 1, "budget": 1.0},
-    # Without these, no speculative reply is cancelled for a wrong transcript: the only cancelled requests are losers of
-    # hedges.
+    # No interim transcripts at dips of the voice: these could start speculative replies that are cancelled. Then the
+    # only cancelled requests are those that lose against a hedge.
     "interim_transcripts": {"at_dips": False},
 }
 
@@ -57,7 +57,7 @@ class System:
     replicas: list[dict[str, str]]
 
     def stage(self, name: str) -> list[dict[str, str]]:
-        """Return the descriptions of one stage's replicas."""
+        """Return the labels of each replica of the stage `name`, such as "pid" and "replica" (its id)."""
         return [replica for replica in self.replicas if replica["stage"] == name]
 
 
@@ -74,7 +74,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture
 def gauges(system: System) -> Iterator[Gauges]:
-    """The numbers of requests in the replicas of all stages. The fixture waits until all stages are idle."""
+    """Return a reader of the number of requests in flight in each stage, after all stages have become idle."""
     with Gauges(system.replicas) as found:
         found.wait_for(0, 30)
         yield found

@@ -41,7 +41,7 @@ from tests.test_structure import ROOT, Module, repository, sample
 
 WITHIN_S = 5.0
 
-# -- the versions ------------------------------------------------------------------------------------------------------
+# -- Pinned versions ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("package", ["ray", "uvicorn", "websockets", "openai"])
@@ -98,7 +98,7 @@ def test_the_overridden_methods_of_the_request_router_exist() -> None:
 
 
 async def test_a_call_gets_its_replica() -> None:
-    """A router without Ray routes a call through the overridden methods to the only allowed replica."""
+    """A router that runs without Ray sends a call to the only allowed replica, through the overridden methods."""
     router = _router()
     assert router.deployment == "Llm"
     router.update_replicas([_replica("a"), _replica("b")])
@@ -162,7 +162,7 @@ class FakeResult:
 
 @pytest.mark.parametrize("kind", [DeploymentResponse, DeploymentResponseGenerator])
 async def test_a_call_that_is_assigned_but_not_awaited_is_cancelled(kind: type) -> None:
-    """`cancel_request` cancels the replica's result that `cancel` alone leaves running on the caller's loop."""
+    """If a call has a replica but is not awaited yet, `cancel_request` cancels it. Serve's own `cancel` does not."""
     metadata = RequestMetadata(
         request_id="r", internal_request_id="r", is_streaming=kind is DeploymentResponseGenerator
     )
@@ -175,7 +175,7 @@ async def test_a_call_that_is_assigned_but_not_awaited_is_cancelled(kind: type) 
 
 @pytest.mark.parametrize("outcome", ["unassigned", "failed"])
 async def test_a_call_without_a_replica_is_cancelled(outcome: str) -> None:
-    """`cancel_request` cancels the assignment of a call that waits, and accepts one that failed."""
+    """`cancel_request` cancels a call that waits for a replica. For a call that found none it does nothing."""
     metadata = RequestMetadata(request_id="r", internal_request_id="r")
     assignment: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     if outcome == "failed":
@@ -224,13 +224,13 @@ async def test_a_broadcast_without_a_list_of_replicas_times_out() -> None:
 
 
 def test_the_broadcast_interface_has_its_shape() -> None:
-    """A broadcast of Serve's handle still returns results that can be awaited and cancelled separately."""
+    """`DeploymentHandle.broadcast` still returns a result per replica that can be awaited and cancelled."""
     assert inspect.signature(DeploymentHandle.broadcast).return_annotation is DeploymentBroadcastResponse
     assert {"get_async", "cancel"} <= ReplicaResult.__abstractmethods__
 
 
 def test_the_client_of_serve_has_its_shape() -> None:
-    """`_get_global_client` still takes its flag and returns a client whose options have the HTTP port."""
+    """`_get_global_client` still takes `raise_if_no_controller_running`, and its client has the HTTP port."""
     assert "raise_if_no_controller_running" in inspect.signature(_get_global_client).parameters
     assert isinstance(inspect.getattr_static(ServeControllerClient, "http_config"), property)
     assert "port" in HTTPOptions.model_fields
@@ -288,14 +288,14 @@ def test_uvicorn_uses_the_installed_protocol(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("size", [0, 1, 4, 1000])
 def test_the_mask_is_the_one_of_the_standard(size: int) -> None:
-    """The C implementation masks like the Python one, and masking twice gives the data again."""
+    """`apply_mask` in C returns the same bytes as in Python, and applying a WebSocket mask twice restores the data."""
     data, mask = bytes(index % 251 for index in range(size)), b"\x01\x80\xff\x00"
     masked = compat.apply_mask(data, mask)
     assert masked == apply_mask_in_python(data, mask)
     assert compat.apply_mask(masked, mask) == data
 
 
-# -- openai ------------------------------------------------------------------------------------------------------------
+# -- OpenAI's client ---------------------------------------------------------------------------------------------------
 
 
 async def test_a_ping_goes_to_the_connection_of_the_client() -> None:
@@ -311,7 +311,7 @@ async def test_a_ping_goes_to_the_connection_of_the_client() -> None:
     assert await ping(AsyncRealtimeConnection(Socket())) == 0.25  # type: ignore[arg-type]  # a stand-in
 
 
-# -- no private names elsewhere ----------------------------------------------------------------------------------------
+# -- Private names are used in the compat modules only ---------------------------------------------------------------
 
 PRODUCT = ("actors", "cluster", "deployments", "loadtest", "rejoinder")
 COMPAT = frozenset({"deployments.serving.compat", "loadtest.callers.compat"})

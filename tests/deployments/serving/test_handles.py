@@ -1,6 +1,6 @@
 """Tests of the handles and their router on a real Ray Serve: avoided replicas and cancellations.
 
-The cancellations are those that Serve's own `cancel` loses when the router runs on the caller's event loop.
+Serve's own `cancel` does not stop some of these calls, because the router runs on the caller's event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.system.harness.watching import wait_until
 
 pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.timeout(180)]
 
-# Seconds in which a call that does not wait must be answered. It takes milliseconds, but the machine may be busy.
+# Maximum seconds until a call that waits for no replica is answered. It takes milliseconds on an idle machine.
 PROMPT_S = 2.0
 
 
@@ -60,7 +60,7 @@ def test_concurrent_calls_keep_their_own_routes(lab: LabClient, names: list[str]
 
 
 def test_without_a_choice_an_avoided_one_answers(lab: LabClient, names: list[str]) -> None:
-    """A call that is not strict goes to an avoided replica if there is no other replica."""
+    """A call that avoids all replicas and is not strict is answered by one of them."""
     found = _finish(lab, lab.start("read", first_s=0, avoid=names))
     assert found["error"] == ""
     assert found["answers"][0] in names  # type: ignore[index]
@@ -159,7 +159,7 @@ def test_a_broadcast_leaves_a_hung_replica_out(lab: LabClient, names: list[str])
 
 
 def _settled(lab: LabClient, before: Counter[str], stopped: int) -> None:
-    """Wait until the replicas have stopped `stopped` more calls than in `before`, and no call is running."""
+    """Wait until replicas have cancelled `stopped` more calls than the counts `before`, and no call is running."""
 
     def holds() -> bool:
         change = lab.counts() - before
@@ -169,13 +169,16 @@ def _settled(lab: LabClient, before: Counter[str], stopped: int) -> None:
 
 
 def _begun(lab: LabClient, before: Counter[str], count: int = 1) -> None:
-    """Wait until the replicas have started `count` more calls than in `before`."""
+    """Wait until the replicas have begun `count` more calls than the counts `before`."""
     wait_until(lambda: lab.counts()["began"] == before["began"] + count, PROMPT_S, "the replica's start")
 
 
 @pytest.mark.parametrize("kind", ["open", "read", "ask"])
 def test_a_call_without_an_answer_yet_is_stopped(lab: LabClient, names: list[str], kind: str) -> None:
-    """Cancelling stops a call in its replica: an unread stream, a stream whose first item is awaited, a unary call."""
+    """Cancelling a call that has no answer yet stops it in its replica.
+
+    The call is a stream that is not read, a stream whose first item is awaited, or a call with a single answer.
+    """
     before = lab.counts()
     number = lab.start(kind, first_s=30)
     _begun(lab, before)
@@ -184,7 +187,7 @@ def test_a_call_without_an_answer_yet_is_stopped(lab: LabClient, names: list[str
 
 
 def test_an_unread_stream_is_stopped_on_leaving(lab: LabClient, names: list[str]) -> None:
-    """Leaving the context stops a stream that was never iterated. Serve alone would let it run."""
+    """A reader that leaves its stream before the first item stops it in the replica. Serve alone would let it run."""
     before = lab.counts()
     number = lab.start("open", first_s=30)
     _begun(lab, before)
@@ -204,7 +207,7 @@ def test_a_stream_is_stopped_between_items(lab: LabClient, names: list[str], end
 
 @pytest.mark.parametrize("kind", ["read", "ask"])
 def test_a_deadline_stops_the_replica(lab: LabClient, names: list[str], kind: str) -> None:
-    """A timeout in the caller stops the request in the replica."""
+    """If the caller's timeout ends a call, the replica stops its work on the call."""
     before = lab.counts()
     found = _finish(lab, lab.start(kind, first_s=30, timeout_s=0.5))
     assert str(found["error"]).startswith("TimeoutError")

@@ -72,14 +72,14 @@ async def _free(served: Served) -> None:
 
 @asynccontextmanager
 async def _call(served: Served) -> AsyncIterator[WireCaller]:
-    """Wait until the host is free, and open a call for the time of the context."""
+    """Wait until the host has no session, then run a call to it until the block ends."""
     await _free(served)
     async with calling(served.url, HEADERS) as caller:
         yield caller
 
 
 async def _refusal(served: Served, headers: dict[str, str] | None) -> httpx2.Response:
-    """Return the HTTP response that refuses an upgrade."""
+    """Try to open a WebSocket with these HTTP headers, and return the HTTP response that refuses it."""
     with pytest.raises(InvalidStatus) as refused:
         async with websockets.connect(realtime_url(served.url), additional_headers=headers):
             pytest.fail("the upgrade was accepted")
@@ -88,7 +88,10 @@ async def _refusal(served: Served, headers: dict[str, str] | None) -> httpx2.Res
 
 
 async def test_a_full_host_refuses_before_the_upgrade(served: Served) -> None:
-    """Every further caller gets 503 with a retry hint and a reason, and the first call continues."""
+    """While the host's only place is taken, further callers get HTTP 503 with Retry-After and a reason.
+
+    The call that has the place continues.
+    """
     refused = metric(_host(served)["target"], "rejoinder_sessions_refused_total", reason="full")
     async with _call(served) as caller:
         for _ in range(20):
@@ -105,7 +108,7 @@ async def test_a_full_host_refuses_before_the_upgrade(served: Served) -> None:
 
 @pytest.mark.parametrize("headers", [None, {"Authorization": "Bearer gamma"}, {"Authorization": "Bearer "}])
 async def test_a_client_without_a_key_is_refused(served: Served, headers: dict[str, str] | None) -> None:
-    """Without an accepted key the upgrade is answered with 401 and an error in the OpenAI API's form."""
+    """An upgrade request without a valid API key gets status 401 and an error in the OpenAI API's format."""
     refusal = await _refusal(served, headers)
     assert refusal.status_code == 401
     assert refusal.json()["error"]["code"] == "invalid_api_key"
@@ -120,7 +123,7 @@ async def test_a_browser_sends_its_key_as_a_subprotocol(served: Served) -> None:
 
 
 def test_health_and_models(served: Served) -> None:
-    """`/healthz` reports the host's load, and `/v1/models` lists the one model and the engines of its stages."""
+    """The route `/healthz` reports the host's load. `/v1/models` lists one model with the engines of all stages."""
     health = httpx2.get(f"{served.url}/healthz", timeout=10).json()
     assert (health["status"], health["max_sessions"]) == ("ok", 1)
     models = httpx2.get(f"{served.url}/v1/models", timeout=10).json()["data"]
@@ -129,7 +132,7 @@ def test_health_and_models(served: Served) -> None:
 
 
 def test_every_replica_is_a_target(served: Served) -> None:
-    """Service discovery lists each replica of every deployment once, and each serves its own metrics."""
+    """The service discovery route lists one replica of each stage, and its address serves that replica's metrics."""
     entries = _targets(served)
     assert sorted(entry["labels"]["stage"] for entry in entries) == sorted(STAGES)
     addresses = {entry["targets"][0] for entry in entries}
@@ -195,7 +198,7 @@ def _usual() -> dict[str, object]:
     ],
 )
 async def test_broken_frames_end_only_their_own_call(served: Served, raw: bytes, code: int) -> None:
-    """An invalid frame closes the connection with the code of the standard, and the host is free again."""
+    """An invalid WebSocket frame closes its connection with the standard's close code. The host is then free again."""
     await _free(served)
     async with websockets.connect(realtime_url(served.url), additional_headers=HEADERS) as socket:
         socket.transport.write(raw)
@@ -208,7 +211,7 @@ async def test_broken_frames_end_only_their_own_call(served: Served, raw: bytes,
 
 
 async def test_a_message_too_large_ends_only_its_own_call(served: Served) -> None:
-    """A message above the size limit closes the connection with code 1009."""
+    """A message above the 16 MiB limit closes its connection with close code 1009, and the host is free again."""
     await _free(served)
     async with websockets.connect(realtime_url(served.url), additional_headers=HEADERS) as socket:
         sending = asyncio.create_task(socket.send("x" * (LARGEST_MESSAGE + 1)))

@@ -27,7 +27,7 @@ def _value(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 
 def test_a_turn_and_its_stages_sum() -> None:
-    """In the histograms, the stages of a turn and the unattributed rest sum to the turn."""
+    """After one turn, the sums of the stage histograms and of the unattributed time add up to the turn's histogram."""
     registry = CollectorRegistry()
     metrics = ConversationMetrics(registry)
     metrics.turn(0.5, {"stt": 0.2, "llm_first_token": 0.1}, raw_s={"stt": 0.35}, engines={})
@@ -87,7 +87,7 @@ def test_the_help_texts_explain_the_labels() -> None:
 
 
 def test_every_metric_has_a_help_text() -> None:
-    """The metrics of replica and host are exactly those in the two tables of help texts."""
+    """The tables of HELP texts for replica and host contain exactly the metrics that replica and host export."""
     for table, create in ((HOST_HELP, ConversationMetrics), (REPLICA_HELP, partial(ReplicaMetrics, stage="stt"))):
         registry = CollectorRegistry()
         create(registry)
@@ -106,7 +106,7 @@ def test_every_limit_is_a_bucket() -> None:
 
 
 def test_two_replicas_of_one_process_do_not_mix() -> None:
-    """Two replicas in one process have separate registries."""
+    """Two replicas in one process have separate registries: a request of one is not counted for the other."""
     one, other = CollectorRegistry(), CollectorRegistry()
     ReplicaMetrics(one, "stt").ended(0.1, "done", None)
     ReplicaMetrics(other, "stt")
@@ -115,7 +115,7 @@ def test_two_replicas_of_one_process_do_not_mix() -> None:
 
 
 def test_a_port_serves_its_registry() -> None:
-    """A metrics port serves the replica's metrics and those of its process."""
+    """The HTTP page of a metrics port has the metrics of a replica and of its process."""
     port = MetricsPort("127.0.0.1")
     ReplicaMetrics(port.registry, "tts").in_flight.inc()
     assert httpx2.get(f"http://{port.target}/metrics", timeout=5).status_code == 200
@@ -132,7 +132,7 @@ async def _ended(replica: Replica) -> dict[str, float]:
 
 
 async def test_a_request_has_one_end() -> None:
-    """Done, cancelled and failed requests are counted separately, and afterwards no request is in flight."""
+    """A done, a cancelled and a failed request are each counted once, and afterwards no request is in flight."""
     replica = Replica("llm", "fake", StageSettings())
     async with replica.request():
         assert (await _ended(replica))["in flight"] == 1
@@ -177,7 +177,7 @@ async def test_an_injected_delay_is_part_of_every_request() -> None:
 
 
 async def test_a_waiting_time_is_signalled_when_service_begins() -> None:
-    """The autoscaling signal includes a waiting time as soon as the service begins, before the stream ends."""
+    """The autoscaling signal includes a request's waiting time in the queue as soon as its service begins."""
     replica = Replica("tts", "fake", StageSettings())
     assert replica.signals() == {QUEUE_S: 0.0}
     async with replica.request() as request:

@@ -1,4 +1,4 @@
-"""Test of batching: jobs that wait are decoded together."""
+"""Test of batching in speech to text: jobs that wait in the queue are decoded together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SlowEngine:
 
 
 class NoStore:
-    """Stand-in for the model store: the path of a model is its name."""
+    """Stand-in for the model store that returns the name of a model as its path."""
 
     def path(self, name: str) -> Path:
         return Path(name)
@@ -56,7 +56,7 @@ async def test_waiting_jobs_are_decoded_together(monkeypatch: pytest.MonkeyPatch
     first = asyncio.create_task(served.transcribe(jobs[0]))
     await asyncio.to_thread(engine.begun.wait, 30)
     others = [asyncio.create_task(served.transcribe(job)) for job in jobs[1:]]
-    await asyncio.sleep(0)  # lets all of them enter the queue
+    await asyncio.sleep(0)  # lets all nine jobs enter the queue
     engine.go.set()
     texts = [transcript.text for transcript in await asyncio.gather(first, *others)]
     assert texts == [str(number) for number in range(10)]

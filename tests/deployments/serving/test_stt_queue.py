@@ -1,4 +1,4 @@
-"""Tests of the speech-to-text queue against a model that is a plain list."""
+"""Tests of the speech-to-text queue, which is compared with a plain list of jobs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 4))
     def take(self, most: int) -> None:
-        """A batch has one priority, finals first and oldest first, and no expired job."""
+        """A batch has the oldest final jobs, or the oldest interim jobs if no final job waits. No job is expired."""
         batch, expired = self.queue.take(most, self.now)
         alive = [job for job in self.waiting if job.expires >= self.now]
         finals = [job for job in alive if job.priority is Priority.FINAL]
@@ -71,7 +71,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0, 5))
     def wait(self, seconds: float) -> None:
-        """Advance the time, so that jobs may expire."""
+        """Advance the time by `seconds`. Waiting jobs whose deadline passes expire."""
         self.now += seconds
 
     @invariant()

@@ -18,7 +18,7 @@ class Clock:
 
 
 class Source:
-    """Function to cache: it waits until `open` is set and returns how often it was called."""
+    """Function whose answer is cached. It waits until `open` is set, and returns how often it was called."""
 
     def __init__(self) -> None:
         self.calls = 0

@@ -1,4 +1,7 @@
-"""Tests of the WebSocket connection: its fast path keeps the order of messages, and calls survive a drain."""
+"""Tests of the WebSocket protocol: messages stay in order, and calls survive a drain.
+
+On the fast path a message is consumed when it is received. On the slow path it passes uvicorn's queue.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +55,9 @@ class Wire(asyncio.Transport):
 
 
 def listener(received: Received, slowly: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Return an ASGI application that consumes messages beginning with "a" on the fast path.
+    """Return an ASGI application that consumes messages beginning with "a" on the fast path, without uvicorn's queue.
 
-    The application awaits `slowly` before it answers any other message.
+    It appends ("fast" or "slow", message) to `received`, and awaits `slowly` before it handles a slow message.
     """
 
     def take(message: bytes) -> bool:
@@ -77,7 +80,7 @@ def listener(received: Received, slowly: Callable[[], Awaitable[None]]) -> Calla
 
 
 def handshake() -> bytes:
-    """Return a client's upgrade request."""
+    """Return the bytes of a client's HTTP request to upgrade to a WebSocket."""
     key = base64.b64encode(os.urandom(16)).decode()
     lines = ["GET /v1/realtime HTTP/1.1", "Host: h", "Upgrade: websocket", "Connection: Upgrade"]
     lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""]
@@ -94,7 +97,7 @@ MESSAGES = st.one_of(
 
 
 def frames(kind: str, message: bytes) -> bytes:
-    """Return the frames of a client's message: one, or for "parts" two with a ping between them."""
+    """Return a message as a client's WebSocket frames: one, or for kind "parts" two with a ping between them."""
     if kind != "parts":
         return Frame(Opcode.TEXT if kind == "text" else Opcode.BINARY, message).serialize(mask=True)
     half = len(message) // 2
@@ -107,7 +110,10 @@ def frames(kind: str, message: bytes) -> bytes:
 
 
 async def _accepted(received: Received, before: bytes = b"") -> tuple[CallProtocol, Wire, ServerState]:
-    """Return an accepted connection. The client sends `before` without waiting for the handshake's answer."""
+    """Return an accepted connection with its transport and the server's state.
+
+    The client sends the frames `before` without waiting for the handshake's answer.
+    """
     config = Config(listener(received, lambda: asyncio.sleep(0)), ws=CallProtocol, ws_ping_interval=None)
     config.load()
     wire, state = Wire(), ServerState()
@@ -121,7 +127,7 @@ async def _accepted(received: Received, before: bytes = b"") -> tuple[CallProtoc
 
 
 async def _deliver(messages: list[tuple[str, bytes]], cuts: list[int], before: bytes = b"") -> Received:
-    """Send messages in pieces of the sizes `cuts`, the rest in one, and return what the application received."""
+    """Send messages in pieces of `cuts` bytes and the rest in one piece. Return what the application received."""
     received: Received = []
     protocol, wire, state = await _accepted(received, before)
     stream = b"".join(frames(*message) for message in messages)
@@ -147,25 +153,25 @@ async def _until(true: Callable[[], bool]) -> None:
 
 @given(st.lists(MESSAGES, max_size=12), st.lists(st.integers(0, 500), max_size=20))
 def test_messages_arrive_whole_and_in_order(messages: list[tuple[str, bytes]], cuts: list[int]) -> None:
-    """However a client's data is cut, the application receives each message once and in order."""
+    """However the client's bytes are cut into pieces, the application receives each message once and in order."""
     received = asyncio.run(_deliver(messages, cuts))
     assert [message for _, message in received] == [message for _, message in messages]
 
 
 def test_audio_takes_the_fast_path() -> None:
-    """Short unfragmented messages that the call consumes do not pass through the application's queue."""
+    """Unfragmented messages that the call can consume at once do not pass through uvicorn's queue (fast path)."""
     received = asyncio.run(_deliver([("text", b"a1"), ("text", b"a2"), ("parts", b"a3")], [3, 1, 2]))
     assert received == [("fast", b"a1"), ("fast", b"a2"), ("slow", b"a3")]
 
 
 def test_audio_after_an_unanswered_event_stays_behind_it() -> None:
-    """Audio that arrives together with an event takes the event's slow path and is received after the event."""
+    """Audio that arrives directly after an event waits in uvicorn's queue behind the event, so the order is kept."""
     received = asyncio.run(_deliver([("text", b"a1"), ("text", b"event"), ("text", b"a2")], []))
     assert received == [("fast", b"a1"), ("slow", b"event"), ("slow", b"a2")]
 
 
 def test_data_before_the_acceptance_is_received() -> None:
-    """If a client sends a frame before it is accepted, all its messages arrive, by the slow path."""
+    """If a client sends a message before it is accepted, the application receives this and later messages in order."""
     whole = frames("text", b"a0")
     received = asyncio.run(_deliver([("text", b"a1")], [], before=whole))
     assert [message for _, message in received] == [b"a0", b"a1"]

@@ -39,7 +39,7 @@ class ScriptedSocket:
         raise AssertionError(f"closed with {code}: {reason}")
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """Return the events of one type."""
+        """Return the events of the type `kind` that the client has received."""
         return [event for event in self.events if event["type"] == kind]
 
 
@@ -89,7 +89,7 @@ async def test_formats_may_change_between_messages() -> None:
 
 @virtual
 async def test_half_a_sample_is_refused_in_pcm_only() -> None:
-    """Three bytes are refused as 16-bit PCM, and accepted as G.711, where they are three samples."""
+    """A message of three bytes is refused as 16-bit PCM. As G.711 it is accepted, as three samples."""
     odd = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(3)).decode()}
     socket = ScriptedSocket([odd, _format(AudioFormat.PCMA), odd], 1)
     async with Play().open() as host:

@@ -1,4 +1,4 @@
-"""The bandwidth caller talks in turns, mutes on request, and logs every message that it sends and receives."""
+"""Tests of the bandwidth caller, which speaks in turns, mutes if asked, and logs every message with its size."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def _call(server: ScriptedServer, path: AudioPath = PATH, turns: int = 2) 
 
 
 async def test_every_turn_is_spoken_and_heard() -> None:
-    """The log of a call with two turns has start and end of both sentences and both answers, and every message."""
+    """The log of a two-turn call has the start and end of each sentence and answer, and every message."""
     server = ScriptedServer()
     call = await _call(server)
     assert len(call.spoken) == len(call.heard) == 2
@@ -145,12 +145,12 @@ async def test_a_refusal_ends_the_call() -> None:
 
 
 async def test_a_missing_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call whose speech is not answered within `ANSWER_S` seconds raises BackendError."""
+    """If the server does not answer within `ANSWER_S` seconds of the speech, the call raises BackendError."""
     monkeypatch.setattr(caller, "ANSWER_S", 0.5)
 
     class SilentServer(ScriptedServer):
         async def _answer(self, connection: ServerConnection) -> None:
-            """Send no answer."""
+            """Ignore the speech: send no answer to it."""
 
     with pytest.raises(BackendError, match="not answered"):
         await _call(SilentServer())

@@ -25,7 +25,7 @@ EXT = RTP_EXTENSIONS
 @pytest.mark.parametrize(
     ("rtp", "payload", "size"),
     [
-        # Known sizes of IP packets: Opus 12, 24 and 32 kbps, and G.711, in frames of 20 ms.
+        # Known IP packet sizes in bytes for 20 ms frames. Payload: Opus at 12, 24 or 32 kbps (30, 60, 80), G.711 (160).
         (Rtp(extensions=EXT), 30, 92),
         (Rtp(extensions=EXT), 60, 122),
         (Rtp(), 80, 130),
@@ -38,14 +38,14 @@ EXT = RTP_EXTENSIONS
     ],
 )
 def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
-    """The computed size of a media packet is its payload plus each header once."""
+    """The computed size in bytes of a media packet is its payload plus each header in use, from RTP to IP."""
     assert rtp.packet(payload) == NetworkLoad(size, 1)
 
 
 @pytest.mark.parametrize(
     ("payload", "size", "packets"),
     [
-        # Binary PCM16 at 16 and 24 kHz, 20 and 60 ms, and Opus, from a client over TLS.
+        # Known bytes on the wire and packets: PCM16 at 16 kHz in 20 and 60 ms, at 24 kHz in 20 ms, and an Opus frame.
         (640, 722, 1),
         (1920, 2054, 2),
         (960, 1042, 1),

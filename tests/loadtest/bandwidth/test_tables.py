@@ -64,7 +64,7 @@ def session(
     ],
 )
 def test_a_row_is_judged_to_three_percent(mbps: float, verdict: RowVerdict) -> None:
-    """A rate up to a row's minimum plus 3% gets HOLDS.
+    """A measured rate up to the row's minimum plus 3% gets the verdict HOLDS.
 
     Up to the recommended rate plus 3% it gets WITHIN_RECOMMENDED, and above that EXCEEDED.
     """
@@ -93,7 +93,7 @@ def test_only_the_row_that_was_run_is_called_measured() -> None:
 
 
 def test_a_failed_row_names_a_session_that_fits() -> None:
-    """If a session exceeds a row's rate, `instead` names the session with the highest rate that does not.
+    """If a session exceeds a row's rate, `instead` names the session with the highest rate within the row.
 
     A session of the same transport is preferred. `instead` says if there is no such session.
     """

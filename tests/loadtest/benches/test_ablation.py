@@ -18,7 +18,7 @@ TECHNIQUE = TECHNIQUES[1]
 
 
 def turn(ms: float, premature: int = 0, clip: str = "clip") -> TurnRecord:
-    """Return an answered turn of `clip` with a latency of `ms`, all in the stage `silence`, and premature replies."""
+    """Return an answered turn with a latency of `ms`, all in the stage `silence`, and `premature` premature replies."""
     shares = dict.fromkeys(WATERFALL, 0.0) | {"silence": ms}
     known = unanswered_record(clip, None, 1)
     return replace(known, voice_to_voice_ms=ms, stages_ms=shares, outcome="answered", premature_replies=premature)
@@ -41,7 +41,7 @@ def test_the_cost_is_the_difference_of_the_medians_with_its_interval() -> None:
 
 
 def test_a_cost_is_taken_clip_by_clip() -> None:
-    """A cost of 20 ms per clip is reported as 20 ms, although the median over all turns jumps by 200 ms."""
+    """If each clip is 20 ms slower, the cost is 20 ms, although the median over all turns rises by 200 ms."""
     fast, slow = [turn(400, clip="a/fast.wav")] * 5, [turn(600, clip="a/slow.wav")] * 4
     without = [turn(420, clip="b/fast.wav")] * 4 + [turn(620, clip="b/slow.wav")] * 5
     found = row(TECHNIQUE, without, fast + slow)
@@ -56,7 +56,7 @@ def test_a_technique_without_effect_has_zero_in_its_interval() -> None:
 
 
 def test_unanswered_and_premature_turns_are_counted() -> None:
-    """A technique's row has the numbers of unanswered turns and of premature replies without the technique."""
+    """A technique's row counts the unanswered turns and the premature replies of the run without the technique."""
     records = [*turns(600), unanswered_record("clip", None, 1), turn(600, premature=2)]
     found = row(TECHNIQUE, records, turns(600))
     assert (found.unanswered, found.premature) == (1, 2)

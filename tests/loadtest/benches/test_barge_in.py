@@ -60,7 +60,7 @@ def test_an_interruption_is_measured_from_its_first_frame() -> None:
 
 
 def test_it_passes_if_the_95th_percentile_is_at_the_limit() -> None:
-    """A run passes with 95% of the interruptions at the limit and every history correct."""
+    """A run passes if 19 of 20 interruptions are at the limit and one is later, and every history is correct."""
     assert stops(*[replace(GOOD, stop_ms=LIMIT_MS)] * 19, replace(GOOD, stop_ms=400.0)).holds
 
 
@@ -84,7 +84,7 @@ def test_it_fails(found: Stops) -> None:
 
 
 def test_a_caller_who_leaves_does_not_wait_for_the_last_reply() -> None:
-    """With `leaves`, the conversation ends when the reply to the last line starts to play."""
+    """With the behavior `leaves`, a caller's conversation ends when the reply to the last line starts to play."""
     for leaves in (True, False):
         scene = Scene(ScriptedLine(clip("a.wav")), behavior=ScriptedBehavior(leaves=leaves))
         scene.hears(0.7, "i1")

@@ -44,7 +44,7 @@ SPEECH = encode([clip(f"{seconds:g}", seconds, 0.04, 0.04) for seconds in (1.1, 
 async def _hold(number: int, counts: Counter[str]) -> Evidence:
     settings = parse_settings(SETTINGS)
     play = Play(settings=settings)
-    # Replace Play's scripted engines by those of the bench.
+    # Play is the fake host of the tests. Its scripted engines are replaced by the emulated engines of the bench.
     play.stt = DirectStt(EmulatedStt(settings))  # type: ignore[assignment]
     play.llm = DirectLlm(Llm(settings))  # type: ignore[assignment]
     play.tts = DirectTts(EmulatedTts(settings))  # type: ignore[assignment]
@@ -69,7 +69,7 @@ async def _hold(number: int, counts: Counter[str]) -> Evidence:
 
 
 def _transport(session: Session) -> Callable[[bytes], Awaitable[None]]:
-    """Return a function that passes a client's message to the session."""
+    """Return a function that parses a client's message and passes the audio or event in it to the session."""
     decode = WireDecoder(AudioFormat.PCM)
 
     async def send(message: bytes) -> None:
@@ -83,7 +83,7 @@ def _transport(session: Session) -> Callable[[bytes], Awaitable[None]]:
 
 
 def _encoded(event: dict[str, Any]) -> bytes:
-    """Return an event as it is sent to a client."""
+    """Return a server event as JSON, with audio in base64, as a client receives it."""
     return orjson.dumps(event, default=lambda audio: base64.b64encode(audio).decode())
 
 
@@ -105,10 +105,7 @@ def test_no_audio_of_discarded_drafts_is_sent() -> None:
 
 
 def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
-    """Break the gate, which keeps a draft's audio until the end of turn: send the audio as soon as it is ready.
-
-    A draft is a speculative reply.
-    """
+    """Send a draft's audio as soon as it is ready, instead of keeping it until the end of turn."""
     draft = Replies.draft
 
     def open_at_once(self: Replies, revision: int, hearing: EndOfTurnRequest) -> None:
@@ -121,7 +118,7 @@ def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def _never_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """Break the discarding: resumed speech keeps the draft, and the old draft answers the turn."""
+    """Break the discarding: if the caller speaks on, the draft is kept, and this outdated draft answers the turn."""
     begin = Drafts.begin
 
     def begin_once(self: Drafts, *args: Any, **named: Any) -> Draft | None:
@@ -133,7 +130,7 @@ def _never_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _let_out_late(patch: pytest.MonkeyPatch) -> None:
-    """Break the cancellation: resumed speech opens the draft's gate instead of cancelling it."""
+    """Break the cancellation: if the caller speaks on, the draft's audio is sent instead of discarded."""
 
     def release(self: Drafts) -> None:
         draft, self._draft = self._draft, None
@@ -147,9 +144,9 @@ def _let_out_late(patch: pytest.MonkeyPatch) -> None:
 def test_a_broken_gate_is_detected_in_the_sound(
     broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With each broken variant, the bench finds more than a second of audio that belongs to another draft.
+    """If the product is broken in one of three ways, the bench finds over a second of audio of discarded drafts.
 
-    Each emulated reply's sound contains a mark, which states how much speech the reply answers.
+    The sound of each emulated reply has a mark that states how much speech it answers, so the bench can tell.
     """
     broken(monkeypatch)
     found, _ = run_calls()

@@ -89,7 +89,7 @@ class ScriptedCall:
         return evidence(self.caller, self.turns)
 
 
-# The phrases begin at 1.04 and 2.44 s. The turn's speech ends at 3.44 s and is 2.4 s long.
+# The mark of an answer to both phrases, in tenths of a second: the turn's speech lasts 2.4 s, from 1.04 s to 3.44 s.
 WHOLE_MARK = round((2.4 + PADDING_S) * 10)
 
 
@@ -116,7 +116,7 @@ def test_a_correct_turn_has_no_leak() -> None:
 
 
 def test_sound_of_an_earlier_revision_is_a_leak_however_short() -> None:
-    """30 ms of audio that answers only the first phrase are a leak, even if the rest of the answer is correct."""
+    """If 30 ms of an answer have the mark of the first phrase alone, they are a leak, even if the rest is correct."""
     call = whole_turn()
     call.answers(4.3, "r1", (13, 0.03), (WHOLE_MARK, 2.0), words=WHOLE_MARK)
     call.done(6.5, "r1", "i1")
@@ -126,7 +126,7 @@ def test_sound_of_an_earlier_revision_is_a_leak_however_short() -> None:
 
 
 def test_wrong_words_are_a_leak_beside_right_sound() -> None:
-    """The transcript of a discarded draft is a leak, even with the right audio."""
+    """An answer whose transcript is that of a discarded draft is a leak, even if its audio has the right mark."""
     call = whole_turn()
     call.answers(4.3, "r1", (WHOLE_MARK, 2.0), words=13)
     call.done(6.5, "r1", "i1")
@@ -161,7 +161,7 @@ def test_an_answer_that_names_another_utterance_is_a_leak() -> None:
 
 
 def test_sound_without_a_mark_is_a_leak_unless_it_is_a_seam() -> None:
-    """40 ms of noise without a mark inside an answer are a leak, which is reported with its length."""
+    """If an answer contains 40 ms of noise without a mark, a leak of 40 ms is reported."""
     call = whole_turn()
     call.answers(4.3, "r1", (WHOLE_MARK, 1.0))
     call.sounds(4.4, "r1", np.random.default_rng(1).normal(0, 2000, 960).astype("<i2").tobytes())

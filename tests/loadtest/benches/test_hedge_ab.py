@@ -30,7 +30,7 @@ def test_the_schedule_is_poisson_and_deterministic() -> None:
 
 
 def test_quantiles_are_nearest_ranks_and_count_the_unanswered_last() -> None:
-    """The quantile of the times to first token is one of the measured times (nearest rank).
+    """A quantile of the times to first token is one of the measured times (nearest rank).
 
     Unanswered requests count as infinitely late.
     """
@@ -41,7 +41,7 @@ def test_quantiles_are_nearest_ranks_and_count_the_unanswered_last() -> None:
 
 
 def test_the_tail_must_fall_within_the_budget() -> None:
-    """With stalls, hedging passes if it lowers the p99 time to first token by 82% with 4% more requests.
+    """In the case with stalls, hedging passes if it lowers the p99 time to first token by 82% with 4% more requests.
 
     It fails with 6% more requests, or if the p99 does not fall.
     """
@@ -63,6 +63,6 @@ def test_the_median_must_not_suffer(case: object, worst: float) -> None:
 
 
 def test_an_arm_that_answers_fewer_does_not_hold() -> None:
-    """Hedging fails a case if it leaves more requests unanswered, even if the median stays the same."""
+    """Hedging fails a case if more requests are unanswered than without hedging, even if the median stays the same."""
     off, on = arm(*([200.0] * 100)), arm(*([200.0] * 99), hedging=True, unanswered=1)
     assert not HedgeComparison(SATURATED, off, on).holds

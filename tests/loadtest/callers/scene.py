@@ -33,8 +33,8 @@ def clip(name: str = "a.wav", seconds: float = 1.0, before: float = 0.0, after: 
 class Scene:
     """A scripted caller and its server's events. All times are in seconds after the start of the conversation.
 
-    Call the methods in the order of their times. Each delivers a server event, after the caller's frames due before it.
-    `dialogue` is the caller.
+    Call the methods in the order of their times. Each one first sends the caller's frames that are due earlier, then
+    delivers its server event. `dialogue` is the caller.
     """
 
     def __init__(self, *lines: ScriptedLine, behavior: ScriptedBehavior | None = None) -> None:
@@ -49,7 +49,7 @@ class Scene:
     def event(self, at: float, kind: str, **fields: Any) -> Truncate | None:
         """Deliver a server event of the type `kind` at `at`.
 
-        Return the command to truncate the reply that the caller sends in response, or None.
+        Return the command with which the caller truncates the reply that plays, or None if it sends none.
         """
         self.run(at)
         self._count += 1
@@ -57,7 +57,7 @@ class Scene:
         return self.dialogue.take(_EVENT.validate_python(document), BEGAN + at)
 
     def hears(self, at: float, item: str) -> Truncate | None:
-        """Deliver `speech_started`: the server has detected the start of the utterance `item`.
+        """Deliver `speech_started`: the server has detected the start of the utterance with the id `item`.
 
         Return the caller's command to truncate a reply that plays, or None.
         """

@@ -1,4 +1,4 @@
-"""The simulated loudspeaker: playback times, stalls and flushes."""
+"""Tests of the simulated loudspeaker: playback times, stalls and flushes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_playback_runs_in_real_time_and_never_ahead_of_the_received_audio(
 
 
 def test_an_underrun_delays_what_follows() -> None:
-    """Audio that arrives during a stall is played on arrival, and no sample is lost."""
+    """After an underrun, audio is played from its arrival, and no sample is lost."""
     playback = Loudspeaker()
     playback.receive(silence(0.1), 1.0)
     playback.receive(tone(0.1), 1.5)

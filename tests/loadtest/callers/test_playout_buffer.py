@@ -1,4 +1,4 @@
-"""The simulated playout buffer: underruns, and the playback time of the first audible sample."""
+"""Tests of the simulated playout buffer: underruns, and when the first audible sample is played."""
 
 from __future__ import annotations
 

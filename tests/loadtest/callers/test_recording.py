@@ -1,4 +1,4 @@
-"""WAV recordings of a scripted conversation."""
+"""Tests of the WAV recordings that are saved of a scripted conversation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_conversation_is_saved_on_the_client_s_timeline(tmp_path: Path) -> N
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """If the directory cannot be written, ConfigError names it."""
+    """If the directory for the recordings cannot be created, ConfigError names it."""
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(ConfigError, match="cannot be written") as caught:
         save(_scene().dialogue, tmp_path / "taken")

@@ -16,13 +16,13 @@ from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.wire.server import usage
 from tests.loadtest.callers.scene import BEGAN, Scene, clip, report, silence, tone
 
-# End of a first line of one second. Its last sample is sent with the frame that is due 20 ms earlier.
+# Time in seconds at which a first line of one second ends. Its last 20 ms frame is due 20 ms earlier.
 LINE_ENDS = LEAD_IN_S + 1.0
 LAST_FRAME = LINE_ENDS - 0.02
 
 
 def _answered(scene: Scene, at: float = LINE_ENDS, item: str = "i1", response: str = "r1") -> None:
-    """Let the server detect the line that ended at `at` as `item`, and reply 0.4 s later with 0.5 s of audio."""
+    """Let the server detect the line that ended at `at` as the utterance `item`, and reply 0.4 s later for 0.5 s."""
     scene.hears(at - 0.8, item)
     scene.commits(at + 0.2, item, "hello there")
     scene.replies(at + 0.4, response, "Good day.", tone(0.5))
@@ -30,7 +30,7 @@ def _answered(scene: Scene, at: float = LINE_ENDS, item: str = "i1", response: s
 
 
 def test_the_microphone_never_stops() -> None:
-    """The stream consists of whole 20 ms frames: silence, the clip at its position, and silence again."""
+    """The caller sends whole 20 ms frames without a gap: silence, the clip at its position, and silence again."""
     line = clip(seconds=1.0)
     scene = Scene(ScriptedLine(line))
     _answered(scene)
@@ -119,7 +119,7 @@ def test_a_late_end_of_speech_counts_as_silence() -> None:
 
 
 def test_the_next_line_starts_a_think_time_after_the_reply() -> None:
-    """The think time starts at the end of the playback, not at `response.done`."""
+    """The caller speaks the next line a think time after the reply has been played, not after `response.done`."""
     scene = Scene(ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav")), behavior=ScriptedBehavior(think_s=0.6))
     _answered(scene)
     playback_ends = LINE_ENDS + 0.4 + 0.5

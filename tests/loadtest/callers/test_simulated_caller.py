@@ -24,7 +24,7 @@ from rejoinder.core.audio.pcm import WIRE_RATE, float_to_pcm16
 from rejoinder.core.wire.formats import AudioFormat
 
 LOUD = 0.3 * np.sign(np.sin(np.arange(WIRE_RATE) * 0.05))
-# 0.1 s of room noise, 0.5 s of speech, 0.1 s of room noise.
+# The clip: 0.5 s of speech between two times 0.1 s of faint room noise, which is not speech.
 ROOM = np.full(WIRE_RATE // 10, 0.001)
 CLIP = make_clip("clip", float_to_pcm16(np.concatenate([ROOM, LOUD[: WIRE_RATE // 2], ROOM])))
 SPEECH = encode([CLIP], AudioFormat.PCM)
@@ -40,7 +40,7 @@ class Harness:
 
     Attributes:
         events: Events that the caller sent in addition to audio.
-        now: The current deadline in seconds.
+        now: Deadline in seconds of the next frame.
         frames: Number of frames sent.
         speech_at: Deadline of each frame that was not silence.
     """
@@ -103,9 +103,9 @@ class Harness:
         return self.hear(type="response.done", response={"id": key, "status": status}, **extra)
 
     def recorded_ms(self, name: str) -> list[float]:
-        """Return the values recorded since the last call in the histogram `name`, such as "stop", in ms.
+        """Return the values in ms, rounded to the histogram's precision, that the histogram `name` has recorded.
 
-        They have the histogram's precision.
+        Values that an earlier call has returned are left out.
         """
         merged = MergedHistograms()
         merged.add(0, self.histograms.flush())
@@ -240,14 +240,14 @@ def test_the_route_adds_its_round_trip_to_the_latency() -> None:
 
 
 def test_jitter_keeps_the_order_and_loses_nothing() -> None:
-    """On a route with jitter, at most 30 of 1500 frames are not yet sent after 30 s."""
+    """On a route with jitter, frames are sent in order, and at most 30 of 1500 are not yet sent after 30 s."""
     harness = Harness(route="us-asia").until(30)
     assert harness.frames >= 30 / FRAME_S - 30
     assert harness.speech_at == sorted(harness.speech_at)
 
 
 def test_jitter_far_below_a_frame_delays_nothing() -> None:
-    """A frame is sent at the deadline nearest to its delayed time, so a delay of a millisecond has no effect."""
+    """A delay far below the frame length of 20 ms has no effect: each frame is sent at its own deadline."""
     calm, unsteady = Harness(), Harness(route="same-region")
     unsteady.caller.path._loss = 0.0
     unsteady.caller.path.up_s = 0.0
@@ -258,7 +258,7 @@ def test_jitter_far_below_a_frame_delays_nothing() -> None:
 
 
 def test_the_open_turn_of_a_dropped_call_is_unanswered(harness: Harness) -> None:
-    """If the server drops the call while the caller waits, the turn counts as unanswered."""
+    """If the server drops the call while the caller waits for an answer, the turn counts as unanswered."""
     harness.until_spoken()
     harness.caller.hang_up(harness.now, dropped=True)
     assert harness.histograms.counts["unanswered"] == 1
@@ -267,7 +267,7 @@ def test_the_open_turn_of_a_dropped_call_is_unanswered(harness: Harness) -> None
 
 @pytest.mark.parametrize(("dropped", "outcome"), [(True, "failed"), (False, "interrupted")])
 def test_a_reply_cut_by_the_end_of_the_run_has_not_failed(dropped: bool, outcome: str) -> None:
-    """A reply that still plays when the drain ends counts as interrupted. It has failed if the server hung up."""
+    """A turn whose reply plays at the end of the run counts as interrupted, or as failed if the server hung up."""
     harness = Harness().until_spoken().stopped().reply(tenths=50, done=None)
     harness.until(harness.now + 1).caller.hang_up(harness.now, dropped=dropped)
     assert harness.histograms.counts[outcome] == harness.histograms.counts["turns"] == 1

@@ -140,7 +140,7 @@ def test_the_fitted_network_behaves_like_the_measured_one(calibration: Calibrati
     ids=["replicas", "distribution", "another bottleneck"],
 )
 def test_the_knee_of_another_configuration(calibration: Calibration, change: dict[str, QueueStage]) -> None:
-    """If a stage of both networks is changed, their knees differ by at most 6% or one session.
+    """If the same stage is changed in the fitted and the true network, their knees differ by at most 6% or 1 session.
 
     The knee is the largest number of sessions with a p95 latency within 1800 ms.
     """
@@ -213,7 +213,7 @@ def test_the_range_is_that_of_the_levels(calibration: Calibration) -> None:
 
 
 def test_printed_percentiles_are_a_distribution() -> None:
-    """A latency without a histogram gives a distribution from its listed percentiles, and keeps its exact mean."""
+    """If a result lists percentiles but no histogram, its latency distribution follows them and has the exact mean."""
     distribution = time_distribution(
         Latency(
             100,
@@ -234,7 +234,7 @@ def test_printed_percentiles_are_a_distribution() -> None:
 def test_a_histograms_mean_is_exact() -> None:
     """A distribution from a histogram has exactly the mean that follows from the histogram's sum and count.
 
-    Its quantiles rise. They come from the buckets.
+    Its quantiles, which are computed from the buckets, rise.
     """
     points = histogram_points(Histogram((0.1, 0.2, float("inf")), (0, 8, 2), 2.4))
     times = Quantiles(points)
@@ -244,7 +244,7 @@ def test_a_histograms_mean_is_exact() -> None:
 
 @pytest.mark.parametrize(("median_s", "sigma"), [(2.0, 0.5), (0.3, 0.0), (0.0, 0.5)])
 def test_thinking_has_its_distributions_mean(median_s: float, sigma: float) -> None:
-    """The quantiles of a log-normal distribution have its exact mean, and its median within 2%."""
+    """The quantiles that represent log-normal think times have the exact mean, and the median within 2%."""
     times = log_normal(median_s, sigma)
     assert times.mean_s == pytest.approx(median_s * np.exp(sigma**2 / 2))
     assert isinstance(times, Quantiles)

@@ -57,7 +57,7 @@ def measured(*p95: tuple[float, float]) -> Measured:
 
 
 def test_errors_and_noise_of_a_row() -> None:
-    """Errors are relative to the mean of the repeats. Noise is half of the repeats' range, relative to their mean.
+    """A row's errors are relative to the mean of its repeats. Its noise is half of their range, relative to the mean.
 
     A predicted knee of 20 counts as 20.5, because the prediction is the largest whole number within the limit.
     """
@@ -84,7 +84,7 @@ def test_a_repeats_knee_is_the_common_line_shifted() -> None:
 
 @pytest.mark.parametrize("p95", [(2000.0, 2400.0), (1300.0, 1700.0)])
 def test_a_wrong_prediction_does_not_hold(p95: tuple[float, float]) -> None:
-    """A prediction does not hold if measured p95 latencies of 1800 and 2200 ms are 200 ms higher or 500 ms lower."""
+    """A prediction of 1800 and 2200 ms p95 does not hold if the measured p95 is 200 ms higher or 500 ms lower."""
     assert not measured(p95).holds
 
 

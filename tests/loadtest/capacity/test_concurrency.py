@@ -1,4 +1,4 @@
-"""Every cell of the guide's tables has the status of its evidence. A cell without evidence is "not known"."""
+"""Tests of the guide's concurrency tables: each cell gets a status from our measurements, or "not known"."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def test_the_status_follows_the_run() -> None:
     assert cell(cells, "100 sessions", "held on one machine").status is CellStatus.FAILS
     thousand = cell(cells, "1,000 sessions", "held on one machine")
     assert thousand.status is CellStatus.FAILS
-    assert "7 machines" in thousand.would  # (0.02 + 1,000 x 0.009) / 0.7 = 12.9 cores
+    assert (
+        "7 machines" in thousand.would
+    )  # (0.02 cores + 1,000 sessions x 0.009) / 0.7, the maximum use of a core, are 12.9 cores
 
 
 def test_an_invalid_run_is_not_a_failure() -> None:
@@ -143,9 +145,9 @@ def test_memory_of_large_models_is_arithmetic() -> None:
 
 
 def test_lines_are_not_negative() -> None:
-    """`fit_line` fits values that fall with the number of sessions by a constant.
+    """`fit_line` returns a constant for values that fall with the number of sessions: its slope is never negative.
 
-    A line that would be below 0 without sessions goes through 0 instead.
+    A line that would be below 0 at 0 sessions goes through 0 instead.
     """
     assert fit_line([10, 20], [3, 2]) == LinearFit(2.5, 0.0)
     assert fit_line([10, 20], [1, 4]).at_none == 0

@@ -53,7 +53,7 @@ CALIBRATION = Calibration((level(10), level(20), level(30)), {}, {"stt": 4}, Cal
 def test_a_host_is_filled_to_its_share_of_a_core() -> None:
     """A host that uses 0.05 cores plus 0.01 per session is filled to 0.7 cores, which are 65 sessions.
 
-    More than the 30 measured sessions are EXTRAPOLATED, fewer are PREDICTED. A host's unit has 30% headroom.
+    More than the 30 measured sessions are EXTRAPOLATED, fewer are PREDICTED. `unit` has 30% more cores and memory.
     """
     host = footprint.host(CALIBRATION)
     assert (host.sessions, host.basis) == (65, Basis.EXTRAPOLATED)
@@ -86,14 +86,14 @@ def test_a_replicas_cores_are_its_requests() -> None:
 
 
 def test_a_session_at_the_edge() -> None:
-    """A session's traffic at the edge is its payload plus at most 10% of headers.
+    """A session's traffic at the edge is its payload plus at most 10% for headers.
 
     50 messages per second come in. The audio of the answers goes out, base64-encoded.
     """
     traffic = footprint.edge_traffic(level(10))
     assert traffic.in_pps == pytest.approx(50)
     assert 560 < traffic.in_kbps < 560 * 1.1
-    audio_share = 5.0 * 0.1  # seconds of answer per second of one session, which has one turn in ten seconds
+    audio_share = 5.0 * 0.1  # seconds of audio per second of a session: an answer of 5 s in one turn per 10 s
     assert traffic.out_kbps == pytest.approx(audio_share * 24_000 * 16 * 4 / 3 / 1000, rel=0.1)
     assert traffic.out_pps == pytest.approx(audio_share * 10 * 5)
 

@@ -78,7 +78,7 @@ def test_a_curves_moments_are_its_draws(curve: ServiceCurve) -> None:
 
 
 def test_a_curve_slows_with_its_neighbours() -> None:
-    """With 10 ms more per concurrent request, a service of 100 ms takes 140 ms while five requests run."""
+    """If each further concurrent request adds 10 ms, a service of 100 ms takes 140 ms while five requests run."""
     draw = Curved(ServiceCurve(100, per_concurrent_ms=10)).drawer(random.Random(1))
     assert draw(1) == pytest.approx(0.1)
     assert draw(5) == pytest.approx(0.14)

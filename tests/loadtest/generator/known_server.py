@@ -33,7 +33,7 @@ TONE = (b"\x00\x20" * 12 + b"\x00\xe0" * 12) * 100
 
 @dataclass(frozen=True)
 class Answers:
-    """How the server answers.
+    """Settings of the answers of a `KnownServer`.
 
     Attributes:
         median_ms: Median of the log-normal voice-to-voice latency.

@@ -35,7 +35,7 @@ def progress(elapsed_s: float, sent: int) -> RunProgress:
 def test_the_window_is_the_measured_time() -> None:
     """The replicas' metrics are read twice: at the start and at the end of the measured time.
 
-    The window has the requests, frames and bytes between the two.
+    The window has the requests, frames and bytes between the two readings.
     """
     replicas = Replicas()
     watcher = WindowWatcher("http://here", 5, 8, replicas.read)
@@ -58,5 +58,5 @@ def test_a_run_that_ends_early_has_no_window() -> None:
 
 @pytest.mark.parametrize("url", ["ws://h:1/v1", "ws://h:1/v1/", "ws://h:1"])
 def test_the_http_address_of_a_websocket_url(url: str) -> None:
-    """The HTTP address is the URL with http instead of ws and without /v1."""
+    """The server's HTTP address is its WebSocket URL with http instead of ws and without /v1."""
     assert http_root(url) == "http://h:1"

@@ -1,4 +1,4 @@
-"""The search for the capacity limit against simulated systems of known capacity."""
+"""Tests of the search for the largest load, with simulated systems whose capacity is known."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_failed_self_check_ends_the_search() -> None:
 
 
 def test_the_bound_of_the_search_is_confirmed() -> None:
-    """If the largest allowed number of calls passes, the search confirms it and ends as bound reached."""
+    """If the largest allowed number of calls passes, the search confirms it and ends as "bound reached"."""
     search = Search(10, 64)
     steps = drive(search, capacity=1000)
     assert (search.ending, search.holds, search.breaks) == (SearchEnd.BOUND_REACHED, 64, None)
@@ -75,7 +75,7 @@ def test_the_bound_of_the_search_is_confirmed() -> None:
 
 
 def test_a_system_that_does_not_recover_has_failed_the_step() -> None:
-    """A step fails if its recovery check fails, even if its run passed."""
+    """A step fails if the system does not recover after it, even if the step's run passed."""
     search = Search(10, 1000)
     while (step := search.next()) is not None:
         search.record(CompletedStep(step, RunOutcome.PASS, recovered=step.sessions < 100))

@@ -22,9 +22,9 @@ class System:
 
     Attributes:
         capacity: Largest number of calls that passes.
-        slow_after: Number of calls after which the system stays slow under a small load.
-        undecided: For a number of calls, how many of its runs are UNDECIDED before one is decided.
-        invalid: For a number of calls, how many of its runs are INVALID before one is valid.
+        slow_after: After a run with more calls than this, the system stays slow under a small load.
+        undecided: Maps a number of calls to how many of its next runs are UNDECIDED.
+        invalid: Maps a number of calls to how many of its next runs are INVALID.
         runs: The scenarios that were run.
         steps: The steps that were reported.
     """
@@ -52,7 +52,7 @@ class System:
         return search(SCENARIO, start=start, most=most, on_step=self.steps.append, hold=self.hold)
 
     def lengths_s(self, calls: int) -> list[float]:
-        """Return the measured time of each run with this number of calls."""
+        """Return the measured time in seconds of each run with this number of calls."""
         return [each.for_s for each in self.runs if each.sessions == calls]
 
 
@@ -87,7 +87,7 @@ def test_an_undecided_step_is_repeated_once_for_longer() -> None:
 
 
 def test_an_invalid_run_is_repeated_only_while_confirming() -> None:
-    """An INVALID run with a new number of calls ends the search. In a confirming step it is repeated once."""
+    """An INVALID first run with a number of calls ends the search. An INVALID run that confirms is repeated once."""
     found = System(invalid={100: 1}).search(start=100, most=100)
     assert (found.ending, found.steps[-1].step.kind) == (SearchEnd.GENERATOR_LIMITED, StepKind.SEARCH)
 
@@ -105,7 +105,7 @@ def test_an_invalid_run_is_repeated_only_while_confirming() -> None:
 
 
 def test_a_system_that_stays_slow_has_failed_the_step() -> None:
-    """A step fails if the small load after it is answered in 900 ms instead of 400 ms."""
+    """A step fails if a small load is answered in 900 ms after the step, but in 400 ms before it."""
     system = System(capacity=10**6, slow_after=60)
     found = system.search()
     assert [step.recovered for step in found.steps[:2]] == [True, False]

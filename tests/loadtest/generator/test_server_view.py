@@ -1,4 +1,4 @@
-"""Reports of a server about itself, and answers of servers that report something else."""
+"""Tests of `ServerView`, which reads a server's engines and memory over HTTP, also from servers without these."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rejoinder.core.errors import BackendError
 
 @contextmanager
 def answering(pages: dict[str, Any], status: int = 200) -> Iterator[ServerView]:
-    """Run an HTTP server and yield the load generator's view of it.
+    """Run an HTTP server with these pages and yield the load generator's `ServerView` of it.
 
     `pages` maps each path to its content: strings are sent as text, other values as JSON. In both, PORT becomes the
     server's port. Every page is sent with `status`.
     """
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # the standard library defines this name
+        def do_GET(self) -> None:  # name required by http.server
             page = pages.get(self.path, {"detail": "Not Found"})
             body = page if isinstance(page, str) else json.dumps(page)
             self.send_response(status)

@@ -11,7 +11,7 @@ from rejoinder.core.errors import BackendError
 
 
 class Replica:
-    """A replica's real metrics, exposed as text."""
+    """Stand-in for a replica that exposes its real metrics as Prometheus text."""
 
     def __init__(self, stage: str) -> None:
         self._registry = CollectorRegistry()
@@ -30,7 +30,7 @@ class Replica:
 
 
 class Host:
-    """A host's real metrics, exposed as text."""
+    """Stand-in for a host that exposes its real metrics as Prometheus text."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -47,7 +47,7 @@ class Host:
 def test_the_metrics_of_a_replica_are_parsed() -> None:
     """`parse` reads a replica's metrics from its Prometheus text.
 
-    These are the numbers and mean times of queueing and service, and how many requests ended in which way.
+    The result has count and mean of the times in queue and in service, and the number of requests by how they ended.
     """
     replica = Replica("stt")
     replica.serve(0.02, 0.3, times=3)
@@ -88,7 +88,7 @@ def test_a_replica_that_started_or_ended_is_named() -> None:
 
 
 def test_the_drafts_and_ends_of_a_run_are_summed_over_replicas() -> None:
-    """Speculative replies by outcome and requests by how they ended are summed since the first reading."""
+    """The difference of two readings sums requests by how they ended, and drafts by outcome, over the replicas."""
     one, two, stage = Host(), Host(), Replica("tts")
     one.draft("begun", "discarded", "discarded_ready")
     before = {"a": one.counts(), "b": two.counts(), "c": stage.counts()}
@@ -108,6 +108,6 @@ def test_an_empty_histogram_has_no_mean() -> None:
 
 
 def test_an_unreachable_server_is_named() -> None:
-    """If no server answers, BackendError states the address."""
+    """If no server answers at an address, reading its metrics raises BackendError with this address."""
     with pytest.raises(BackendError, match=r"127\.0\.0\.1:9"):
         read("http://127.0.0.1:9")

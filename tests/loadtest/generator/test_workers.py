@@ -1,4 +1,4 @@
-"""The workers of a run: their reports are merged correctly, and none of them outlives the run."""
+"""Tests of the load generator's workers (processes): their reports are merged, and none of them outlives the run."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def test_the_timeline_is_bounded() -> None:
 
 
 def test_counts_are_summed_over_workers_and_divided_by_time() -> None:
-    """Workers report counts since their start. Each slice of the timeline has the increase, summed over the workers.
+    """Each slice of the timeline has the increase of the workers' counts, summed over the workers.
 
-    The slices sum to the total.
+    A worker reports its counts since its start. The slices sum to the total of all workers.
     """
     progress = RunProgress(span_s=10, start_at=0.0)
     for worker, totals in ((0, (2, 5)), (1, (1, 1))):
@@ -73,7 +73,7 @@ def test_counts_are_summed_over_workers_and_divided_by_time() -> None:
 
 
 def test_the_self_checks_use_the_worst_worker() -> None:
-    """CPU is the busiest worker's mean over the measured time. Lateness and traffic cover all workers."""
+    """The self-checks use the mean CPU of the busiest worker, and the lateness and frames of all workers."""
     progress = RunProgress(span_s=10, start_at=0.0)
     for at_s, cpu in enumerate((0.6, 0.8)):
         progress.add(0, line(at_s, cpu=cpu))

@@ -24,7 +24,7 @@ def test_the_largest_stage_has_its_share_and_a_tip() -> None:
 
 
 def test_a_result_without_stages_has_no_largest_stage() -> None:
-    """If the server reports no stages, the page does not name a largest stage and has two charts only."""
+    """If the server reports no stages, the HTML page does not name a largest stage and has only two charts."""
     whole = result(latencies={"voice_to_voice": latency(400.0)})
     assert largest_stage(whole) is None
     page = html(whole)
@@ -33,7 +33,7 @@ def test_a_result_without_stages_has_no_largest_stage() -> None:
 
 
 def test_every_stage_has_a_tip_with_an_existing_setting() -> None:
-    """The first word of each tip is a setting of ray_config.yaml, except for `delivery`."""
+    """Every stage has a tip that begins with the key of an existing setting, except the tip for `delivery`."""
     assert TIPS.keys() == set(WATERFALL)
     document = Settings().model_dump()
     for stage, tip in TIPS.items():
@@ -56,7 +56,7 @@ def test_an_invalid_run_says_so_at_the_top() -> None:
 
 @pytest.mark.parametrize("outcome", RunOutcome)
 def test_the_page_explains_the_outcome(outcome: RunOutcome) -> None:
-    """Each outcome has one sentence that says what it means."""
+    """The HTML report of a run with each outcome contains the sentence that explains this outcome."""
     assert EXPLANATIONS[outcome] in html(result(outcome))
 
 

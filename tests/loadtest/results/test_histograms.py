@@ -14,7 +14,7 @@ SECONDS = st.lists(st.floats(0, 30), max_size=60)
 
 
 def flushed(histograms: TurnHistograms) -> dict[str, Any]:
-    """Flush the histograms and return the document, after a round trip through JSON, as a worker sends it."""
+    """Flush the histograms. Return the resulting document as parsed from JSON, in which a worker sends it."""
     document: dict[str, Any] = json.loads(json.dumps(histograms.flush()))
     return document
 
@@ -56,7 +56,7 @@ def test_the_slowest_turns_of_all_are_kept(parts: list[list[float]]) -> None:
 
 
 def test_a_flush_clears_the_recorded_values() -> None:
-    """Memory does not grow: a second flush contains only the counts since the start."""
+    """A flush removes the recorded values and slow turns. A second flush has only the counts, which are never reset."""
     histograms = TurnHistograms()
     histograms.record("turn", 1.0)
     histograms.offer_slow_turn(1.0, {})

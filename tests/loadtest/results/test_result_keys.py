@@ -1,4 +1,4 @@
-"""The reference of the JSON results: the docstrings of their dataclasses."""
+"""The docstrings of the result dataclasses document every key of the JSON results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLASSES = (Counts, FitnessCheck, Latency, Region, RunResult, TimelineSlice, Verd
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_key_is_documented_in_order(cls: Any) -> None:
-    """The `Attributes` section lists exactly the fields of the class, each with a full sentence."""
+    """The `Attributes` section of a result class's docstring lists exactly its fields, each with a sentence."""
     documented = attributes(cls)
     assert list(documented) == [field.name for field in dataclasses.fields(cls)]
     assert all(text.endswith(".") for text in documented.values())
@@ -35,10 +35,10 @@ def test_every_key_is_documented_in_order(cls: Any) -> None:
 
 @pytest.mark.parametrize("outcomes", [RunOutcome, TurnOutcome])
 def test_every_outcome_is_documented(outcomes: type[Enum]) -> None:
-    """Each outcome has an entry in the `Attributes` section."""
+    """The `Attributes` section of an outcome enum has an entry for each member, in order."""
     assert list(attributes(outcomes)) == [outcome.name for outcome in outcomes]
 
 
 def test_every_field_of_the_server_report_is_documented() -> None:
-    """The `rejoinder` field of `response.done` has an entry for each key that is read."""
+    """The docstring of `ServerReport` describes each key that is read from `response.done`'s field `rejoinder`."""
     assert list(attributes(ServerReport)) == list(ServerReport.model_fields)

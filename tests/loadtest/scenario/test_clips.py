@@ -23,7 +23,7 @@ def _encode(samples: npt.NDArray[np.float64], width: int) -> bytes:
 
 
 def _write(path: Path, rate: int, channels: int, width: int) -> None:
-    """Write 0.25 s of silence, 0.5 s of 440 Hz at half amplitude and 0.25 s of silence."""
+    """Write a WAV file with samples of `width` bytes: 0.25 s of silence, 0.5 s of a 440 Hz tone, 0.25 s of silence."""
     samples = np.zeros(rate)
     samples[rate // 4 : 3 * rate // 4] = 0.5 * np.sin(np.arange(rate // 2) / rate * 440 * 2 * np.pi)
     with wave.open(str(path), "wb") as file:
@@ -37,7 +37,7 @@ def _write(path: Path, rate: int, channels: int, width: int) -> None:
     ("rate", "channels", "width"), [(24000, 1, 2), (48000, 2, 2), (16000, 1, 3), (44100, 2, 4), (8000, 1, 1)]
 )
 def test_any_pcm_wav_is_converted_to_24_khz_mono(tmp_path: Path, rate: int, channels: int, width: int) -> None:
-    """The conversion keeps length and amplitude. The edges of speech are exact to one 20 ms frame."""
+    """Conversion of a WAV file to 24 kHz mono keeps length and amplitude. Speech edges are exact to one 20 ms frame."""
     _write(tmp_path / "a.wav", rate, channels, width)
     clip = read_clip(tmp_path / "a.wav")
     spoken = pcm16_to_float(clip.pcm)[clip.speech_start : clip.speech_end]
@@ -48,7 +48,7 @@ def test_any_pcm_wav_is_converted_to_24_khz_mono(tmp_path: Path, rate: int, chan
 
 
 def test_the_text_file_next_to_a_clip_is_its_reference_text(tmp_path: Path) -> None:
-    """`expected` is the content of the `.txt` file with the same stem, or None without that file."""
+    """A clip's `expected` text is the content of the `.txt` file of the same name, or None without that file."""
     _write(tmp_path / "a.wav", 24000, 1, 2)
     assert read_clip(tmp_path / "a.wav").expected is None
     (tmp_path / "a.txt").write_text(" What time is it?\n", encoding="utf-8")
@@ -56,14 +56,14 @@ def test_the_text_file_next_to_a_clip_is_its_reference_text(tmp_path: Path) -> N
 
 
 def test_the_noise_of_a_room_after_the_last_word_is_not_speech() -> None:
-    """Noise at -43 dBFS after normal speech is not speech. The same level alone counts as soft speech."""
+    """Noise at -43 dBFS after normal speech is not part of the speech. Alone, sound of this level is soft speech."""
     noise = float_to_pcm16(np.random.default_rng(1).normal(0, 10 ** (-43 / 20), WIRE_RATE))
     assert make_clip("a", tone(1.0) + noise).speech_end == WIRE_RATE
     assert make_clip("a", noise).speech_end == WIRE_RATE
 
 
 def test_a_faint_last_sound_of_a_quiet_recording_is_speech() -> None:
-    """In a room at -65 dBFS, a word at -37 dBFS includes its last 100 ms at -50 dBFS."""
+    """With room noise of -65 dBFS, the speech of a clip at -37 dBFS includes its last 100 ms at only -50 dBFS."""
     rng = np.random.default_rng(1)
     word, hiss, room = (
         rng.normal(0, 10 ** (level / 20), round(WIRE_RATE * seconds))

@@ -26,7 +26,7 @@ def test_the_routes_match_the_guide() -> None:
 
 @pytest.mark.parametrize("name", ROUTES)
 def test_a_relay_adds_to_the_round_trip_only(name: str) -> None:
-    """A relay adds 20 to 100 ms to the round trip. Jitter and loss stay the same, and the name ends in +relay."""
+    """A relay adds 20 to 100 ms to the round trip of a route, but no jitter and no loss. Its name ends in "+relay"."""
     direct, relayed = route(name), route(f"{name}+relay")
     low, high = direct.rtt_low_ms + RELAY_MS[0], direct.rtt_high_ms + RELAY_MS[1]
     assert relayed == replace(direct, name=f"{name}+relay", rtt_low_ms=low, rtt_high_ms=high, source=relayed.source)
@@ -49,14 +49,14 @@ def test_a_call_s_round_trip_lies_within_the_bounds_of_its_route(name: str) -> N
 
 
 def test_a_steady_route_is_never_late() -> None:
-    """The route `local` has no jitter and no loss."""
+    """A message on the route `local`, which has no jitter and no loss, is never late."""
     path = NetworkPath(ROUTES["local"], Random(1))
     assert path.steady
     assert {path.late_s() for _ in range(100)} == {0.0}
 
 
 def test_jitter_and_loss_match_the_route() -> None:
-    """Jitter has the route's mean. The lost share of messages is late by one retransmission."""
+    """The mean jitter is that of the route. The share of messages given by its loss is late by one retransmission."""
     jittery = NetworkPath(ROUTES["us-europe"], Random(2))
     jittery._loss = 0.0
     assert mean(jittery.late_s() for _ in range(20_000)) == pytest.approx(0.002, rel=0.05)
@@ -67,7 +67,7 @@ def test_jitter_and_loss_match_the_route() -> None:
 
 
 def test_a_lost_message_blocks_later_messages() -> None:
-    """Head-of-line blocking: messages leave in order and never early, and blocked messages leave with the lost one."""
+    """Messages behind a lost one wait for its retransmission and are then sent with it, in order and never early."""
     uplink = Uplink(NetworkPath(LOSSY, Random(4)))
     spoken = [str(number).encode() for number in range(200)]
     sent: list[tuple[float, bytes]] = []
@@ -77,13 +77,13 @@ def test_a_lost_message_blocks_later_messages() -> None:
     assert [message for _, message in sent] == spoken
     delays = [at - number * 0.02 for number, (at, _) in enumerate(sent)]
     assert min(delays) == pytest.approx(0)
-    assert max(delays) == pytest.approx(0.16)  # a round trip and three frames
+    assert max(delays) == pytest.approx(0.16)  # 0.1 s round trip and three frames of 20 ms
     sent_at = [at for at, _ in sent]
     assert max(sent_at.count(at) for at in sent_at) == 9
 
 
 def test_a_steady_route_holds_nothing_back() -> None:
-    """Without jitter and loss, each message is sent at its own deadline. A muted caller sends nothing at a deadline."""
+    """On a route without jitter and loss, a message is sent at its own deadline. Without a message nothing is sent."""
     uplink = Uplink(NetworkPath(ROUTES["local"], Random(1)))
     assert uplink.leaving(b"frame", 1.0) == (b"frame",)
     assert uplink.leaving(None, 1.02) == ()

@@ -63,7 +63,7 @@ def test_a_value_cannot_have_fields() -> None:
 
 
 def test_a_url_that_is_not_a_websocket_is_refused() -> None:
-    """The URL is checked before any connection is opened."""
+    """A scenario whose URL is not ws:// or wss:// is refused before any connection is opened."""
     with pytest.raises(ConfigError, match="ws://"):
         scenario(FIXED | {"url": "http://127.0.0.1:8000/v1"}, [])
 

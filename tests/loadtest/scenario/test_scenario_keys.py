@@ -1,4 +1,4 @@
-"""The reference of the `--set` keys: the docstrings of `Scenario` and `CallerBehavior`."""
+"""The docstrings of `Scenario` and `CallerBehavior` document every `--set` key with its default and range."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def _shown(default: Any) -> str:
 
 @pytest.mark.parametrize(("cls", "ranges"), CLASSES)
 def test_every_key_is_documented_in_order(cls: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """The `Attributes` section lists exactly the fields of the class."""
+    """The `Attributes` section of the class docstring lists exactly the fields of the class, in order."""
     assert list(attributes(cls)) == [field.name for field in dataclasses.fields(cls)]
 
 
 @pytest.mark.parametrize(("cls", "ranges"), CLASSES)
 def test_documented_defaults_are_the_defaults(cls: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """ "Default D." states the field's default. "Default: ..." describes a default that is computed or empty."""
+    """A documented "Default D." is the field's default. "Default: ..." describes a computed or empty default."""
     for field in dataclasses.fields(cls):
         text = attributes(cls)[field.name]
         literal = re.search(r"Default ([^.]*(?:\.\d+)?)\.", text)
@@ -53,7 +53,7 @@ def test_documented_defaults_are_the_defaults(cls: Any, ranges: Mapping[str, tup
 
 @pytest.mark.parametrize(("cls", "ranges"), CLASSES)
 def test_documented_ranges_are_the_enforced_ones(cls: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """ "Range L to H." states the bounds that the class enforces, for exactly the numbers that have bounds."""
+    """A documented "Range L to H." states the enforced bounds. Every number with bounds has such a sentence."""
     found = {
         name: (float(match[1]), float(match[2]))
         for name, text in attributes(cls).items()

@@ -81,7 +81,7 @@ def test_the_mean_call_length_is_session_s() -> None:
 
 
 def test_a_trace_is_replayed(tmp_path: Path) -> None:
-    """Calls have the times and lengths of the file, in order of arrival."""
+    """The calls of a trace file have the times and lengths in the file, in order of arrival."""
     trace = tmp_path / "trace.csv"
     trace.write_text("3.5,10\n1,2\n\n")
     calls = plan(replace(OPEN, arrivals=Arrivals.TRACE, trace=str(trace))).calls
@@ -112,7 +112,10 @@ def test_turns_do_not_depend_on_earlier_turns() -> None:
 
 
 def test_regions_and_shares_are_drawn_by_weight() -> None:
-    """Regions have the proportions of their weights. Listeners and early hang-ups have their shares."""
+    """Calls are spread over the regions in proportion to their weights.
+
+    The shares of calls with listeners and with early hang-ups are those of the scenario.
+    """
     behavior = CallerBehavior(muted=0.2, hang_up=0.3)
     calls = plan(replace(OPEN, regions=("local=2", "us-asia+relay"), behavior=behavior)).calls
     assert np.mean([call.region == "local" for call in calls]) == pytest.approx(2 / 3, abs=0.03)

@@ -19,7 +19,7 @@ web = FastAPI()
 
 
 class Settler:
-    """Deployment in place of a stage. It reports its node, its resources and its visible GPUs."""
+    """Deployment that replaces a stage and only reports where it runs: its node, resources and visible GPUs."""
 
     async def describe(self) -> dict[str, Any]:
         context = ray.get_runtime_context()
@@ -32,7 +32,7 @@ class Settler:
 
 @serve.ingress(web)
 class Census:
-    """Ingress deployment with HTTP routes that report on the placed stages, the nodes and other applications."""
+    """Ingress deployment with HTTP routes that report the placement of the stages, the nodes and replica states."""
 
     def __init__(self, handles: dict[str, DeploymentHandle]) -> None:
         self._handles = handles
@@ -55,7 +55,10 @@ class Census:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Return the application `Census` with a `Settler` for each stage. `args` has the settings by the stage's name."""
+    """Return the application: a `Census`, and a `Settler` with the Ray options of each stage in `args`.
+
+    `args` maps the names of stages to their settings.
+    """
     settings = parse_settings(args)
     handles = {name: stage_deployment(type(name, (Settler,), {}), getattr(settings, name)).bind() for name in args}
     return serve.deployment(Census, ray_actor_options={"num_cpus": 0}).bind(handles)

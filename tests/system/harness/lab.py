@@ -33,7 +33,7 @@ from tests.system.harness.puppet import Puppet, work
 from tests.system.harness.watching import wait_until
 
 PUPPETS = 3
-# Seconds in which a puppet must answer. It takes milliseconds, but the machine may be busy.
+# Maximum seconds until a puppet (a test replica) answers. It takes milliseconds, but the machine may be busy.
 PUPPET_S = 5.0
 web = FastAPI()
 
@@ -144,7 +144,7 @@ class Lab:
 
     @web.post("/flood/{count}")
     async def flood(self, count: int) -> list[float]:
-        """Make `count` calls at once, the n-th with n ms of work, and return the answer of each: its n."""
+        """Make `count` calls at once, which take 1 to `count` ms, and return these times in the order of the calls."""
         verdicts = await asyncio.gather(*(self._unary.predict(bytes(1 + number)) for number in range(count)))
         return [verdict.inference_ms for verdict in verdicts]
 
@@ -152,8 +152,8 @@ class Lab:
     async def sweep(self, count: int) -> None:
         """Start and cancel `count` streams and `count` single calls, one after another.
 
-        Each is cancelled a little later after its start than the one before, up to 10 ms, to cover every moment while
-        the call is being sent to a replica.
+        The delay between start and cancellation grows from 0 to 10 ms, to cover every moment while a call is sent to
+        a replica.
         """
         for moment in range(count):
             for begin in (self._read, self._ask):
@@ -246,12 +246,12 @@ class LabClient:
         self._post(f"leave/{number}")
 
     def flood(self, count: int) -> list[float]:
-        """Make `count` calls at once, and return the answer of each (see `Lab.flood`)."""
+        """Make `count` calls at once, which take 1 to `count` ms, and return these times in the order of the calls."""
         answers: list[float] = self._post(f"flood/{count}")
         return answers
 
     def sweep(self, count: int) -> None:
-        """Start and cancel twice `count` calls, each at a different moment (see `Lab.sweep`)."""
+        """Start and cancel `count` streams and `count` single calls, each pair a little later after its start."""
         self._post(f"sweep/{count}")
 
     def puppets(self) -> list[dict[str, Any]]:

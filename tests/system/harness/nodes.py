@@ -95,7 +95,7 @@ def _start(address: str, dashboard: str, options: list[str], environment: Mappin
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill the node and its child processes. An orderly end of `ray start --block` would take half a minute."""
     if process.poll() is not None:
-        return  # the node did not start, and its log has the reason
+        return  # the process has ended already: the node did not start
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for member in tree:
         with suppress(psutil.NoSuchProcess):

@@ -26,7 +26,7 @@ CENSUS_S = 10.0
 
 @dataclass(frozen=True)
 class Served:
-    """A running `rejoinder serve`: the base URL of its HTTP routes and its process."""
+    """A running `rejoinder serve`, with its process and the base URL of its HTTP routes."""
 
     url: str
     process: subprocess.Popen[bytes]

@@ -47,7 +47,7 @@ class Gauges:
         return sum(self._read(replica) for replica in self._replicas if stage in ("", replica["stage"]))
 
     def wait_for(self, count: float, timeout_s: float, stage: str = "") -> float:
-        """Wait until exactly `count` requests are in flight at all stages or at one. Return the seconds that passed.
+        """Wait until `count` requests are in flight at `stage`, by default at all stages. Return the seconds waited.
 
         Raise TimeoutError after `timeout_s` seconds.
         """

@@ -67,7 +67,7 @@ class WireCaller:
         return int(self._socket.local_address[1])
 
     async def throw(self, message: str | bytes) -> None:
-        """Send a message as it is, which need not be a valid event."""
+        """Send a raw WebSocket message, which may be malformed."""
         await self._socket.send(message)
 
     async def send(self, **event: Any) -> None:

@@ -10,7 +10,7 @@ NEVER_DUE_S = 3600.0
 
 
 def write(texts: list[str], coalesce_s: float) -> tuple[list[TokenDelta], TokenDelta]:
-    """Write one token per text; return the deltas that were sent, and the last one."""
+    """Write one token per text. Return the deltas sent meanwhile, and the last delta, which ends the answer."""
     sent: list[TokenDelta] = []
     writer = DeltaWriter(sent.append, coalesce_s)
     for text in texts:
@@ -19,7 +19,7 @@ def write(texts: list[str], coalesce_s: float) -> tuple[list[TokenDelta], TokenD
 
 
 def test_the_first_token_is_sent_at_once_and_the_rest_coalesced() -> None:
-    """Within `coalesce_s` only the first delta is sent. The last delta contains the rest of the text."""
+    """Of three tokens within `coalesce_s`, the first is sent at once. The last delta contains the two others."""
     sent, last = write(["a", "b", "c"], NEVER_DUE_S)
     assert sent == [TokenDelta("a", 1)]
     assert last == TokenDelta("bc", 2, "stop", USAGE)
@@ -33,13 +33,13 @@ def test_without_a_window_every_token_is_a_delta() -> None:
 
 
 def test_a_token_without_text_is_sent_with_the_next_text() -> None:
-    """A token that only begins a character is counted with the token that completes it. No delta is empty."""
+    """A token without text (a part of a character) is not sent alone, but counted in the next delta with text."""
     sent, _ = write(["", "a"], 0.0)
     assert sent == [TokenDelta("a", 2)]
 
 
 def test_several_tokens_may_share_one_text() -> None:
-    """A write of several tokens adds their number to the token count."""
+    """If one write has the text of several tokens, the delta counts all of them."""
     sent: list[TokenDelta] = []
     writer = DeltaWriter(sent.append, 0.0)
     writer.write("ab", tokens=2)

@@ -37,7 +37,7 @@ class Reference:
 
 
 def greedy(model: Any, prompt: list[int]) -> list[int]:
-    """Return the ids of the TOKENS most likely next tokens."""
+    """Return the token ids of a greedy answer: the TOKENS tokens that follow the prompt, each the most likely."""
     output = model.generate(torch.tensor([prompt]), max_new_tokens=TOKENS, do_sample=False)
     answer: list[int] = output[0, len(prompt) :].tolist()
     return answer
@@ -45,7 +45,7 @@ def greedy(model: Any, prompt: list[int]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def reference(store: ModelStore) -> Reference:
-    """The answers of the model in float32, from transformers."""
+    """Return prompts and their greedy answers by the model in float32, computed with transformers."""
     return Reference(store.converted(MODEL, "hf"))
 
 

@@ -40,11 +40,11 @@ class Server:
     model: str
 
     def engine(self) -> OpenAiApi:
-        """Return an engine whose connections belong to the current event loop."""
+        """Return a new engine for this server, whose connections belong to the current event loop."""
         return OpenAiApi(self.url, self.model, "none", 15)
 
     def cores(self, window_s: float) -> float:
-        """Return the cores that the server uses during the next `window_s` seconds."""
+        """Measure for `window_s` seconds, and return how many cores the server used on average."""
         return float(self.process.cpu_percent(window_s)) / 100
 
 
@@ -73,7 +73,7 @@ def _await_health(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
             if httpx2.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
                 return
         except httpx2.HTTPError:
-            pass  # not listening yet
+            pass  # the server does not listen yet
         time.sleep(0.2)
     raise RuntimeError(f"`transformers serve` did not come up:\n{log.read_text(encoding='utf-8')[-4000:]}")
 
@@ -97,7 +97,7 @@ async def test_an_answer_streams_with_usage(server: Server) -> None:
 
 @pytest.mark.models
 async def test_max_tokens_ends_by_length(server: Server) -> None:
-    """An answer that `max_tokens` cuts has the finish reason "length"."""
+    """An answer that reaches `max_tokens` has the finish reason "length"."""
     deltas = await _all(server.engine(), LlmRequest(STORY, max_tokens=5))
     assert deltas[-1].finish == "length"
 
@@ -105,9 +105,9 @@ async def test_max_tokens_ends_by_length(server: Server) -> None:
 @pytest.mark.models
 @pytest.mark.parametrize("prefix", ["The capital of", ANSWER[:-1]])
 async def test_an_answer_continues_after_its_prefix(server: Server, prefix: str) -> None:
-    """A server that cannot continue an answer repeats its beginning.
+    """The engine returns only the text after the request's prefix.
 
-    The engine returns exactly what follows the prefix.
+    `transformers serve` cannot continue an answer: it repeats the prefix, and the engine removes it.
     """
     deltas = await _all(server.engine(), LlmRequest(QUESTION, max_tokens=9, prefix=prefix))
     assert prefix + "".join(delta.text for delta in deltas) == ANSWER
@@ -156,7 +156,7 @@ async def _answering(status: str, headers: str = "", body: str = "") -> AsyncIte
 async def test_a_full_server_is_overload(status: str, headers: str, wait_s: float) -> None:
     """Status 429 and 503 raise Overloaded.
 
-    Its wait is a Retry-After in seconds, or one second for any other Retry-After.
+    `retry_after_s` is the number in the header Retry-After. It is 1 s without the header, or if it is a date.
     """
     async with _answering(status, headers) as engine:
         with pytest.raises(Overloaded) as refused:
@@ -166,14 +166,14 @@ async def test_a_full_server_is_overload(status: str, headers: str, wait_s: floa
 
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "404 Not Found", "401 Unauthorized"])
 async def test_any_other_refusal_is_a_backend_error(status: str) -> None:
-    """Other error statuses raise BackendError."""
+    """Error statuses other than 429 and 503 raise BackendError."""
     async with _answering(status) as engine:
         with pytest.raises(BackendError):
             await _all(engine, LlmRequest(QUESTION))
 
 
 async def test_a_refused_connection_is_a_backend_error() -> None:
-    """A refused connection raises BackendError, from an answer and from the health check."""
+    """If the server refuses the connection, an answer and the health check raise BackendError."""
     engine = OpenAiApi(f"http://127.0.0.1:{free_port()}/v1", "m", "none", 0)
     with pytest.raises(BackendError):
         await _all(engine, LlmRequest(QUESTION))
@@ -193,8 +193,8 @@ EVENTS = "Content-Type: text/event-stream\r\n"
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
-        (EVENTS, _chunk("Hel")),  # ends without a finish reason
-        (EVENTS + "Content-Length: 10000\r\n", _chunk("Hel")),  # ends in the middle
+        (EVENTS, _chunk("Hel")),  # no finish reason before the end of the stream
+        (EVENTS + "Content-Length: 10000\r\n", _chunk("Hel")),  # the connection ends before the announced length
         (EVENTS, _chunk("Hel") + 'data: {"error": {"message": "out of memory"}}\n\n'),
         (EVENTS, _chunk("Hel") + "data: {broken\n\n"),
     ],
@@ -216,7 +216,7 @@ async def test_a_stream_without_usage_is_an_answer() -> None:
     assert deltas[-1].finish == "stop"
 
 
-# -- cache hints -------------------------------------------------------------------------------------------------------
+# -- Cache key --------------------------------------------------------------------------------------------------------
 
 GOOD = _chunk("Hello.") + _chunk("", "stop") + "data: [DONE]\n\n"
 KIND, STRICT = "Be kind.", "Be strict."
@@ -265,7 +265,7 @@ def _request(question: str, instructions: str = KIND, prefix: str = "") -> LlmRe
 async def test_prompts_with_the_same_instructions_have_the_same_cache_key() -> None:
     """Prompts with equal instructions have the same cache key.
 
-    Other instructions have a different key, no instructions none.
+    Prompts with other instructions have another key, and prompts without instructions have no key.
     """
     server = SelectiveServer()
     async with server.open() as engine:
@@ -311,7 +311,7 @@ async def test_a_request_that_is_refused_for_something_else_keeps_the_key() -> N
 
 
 async def test_key_and_continuation_are_independent() -> None:
-    """A server that refuses vLLM's fields to continue an answer still gets the cache key, and the other way round."""
+    """A server that refuses vLLM's fields for continuing an answer still gets the cache key, and vice versa."""
     for unknown in ("continue_final_message", "prompt_cache_key"):
         server = SelectiveServer(unknown=(unknown,))
         async with server.open() as engine:
@@ -324,7 +324,7 @@ async def test_key_and_continuation_are_independent() -> None:
 
 
 async def test_the_key_can_be_switched_off() -> None:
-    """With `llm.cache_hint: false` requests contain no cache key."""
+    """With the setting `llm.cache_hint: false`, requests contain no cache key."""
     server = SelectiveServer()
     async with server.open(cache_hint=False) as engine:
         await _all(engine, _request("Who?"))

@@ -33,8 +33,8 @@ time.sleep(60)
 def killed_holder(child: str, *, wait: bool = False, early: bool = False) -> psutil.Process:
     """Start a guarded parent and child, kill the parent with SIGKILL and return the child.
 
-    With `early` the parent is killed while it is still inside `watching()`. With `wait` the parent is killed only after
-    the child has started.
+    With `early` the parent is killed inside `watching()`, the block that registers new child processes. With `wait`
+    the parent is killed only after the child has started.
     """
     program = HOLDER.format(child=child, wait=wait, early=early)
     holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -54,7 +54,7 @@ def test_a_killed_process_takes_its_engine_with_it(child: str, wait: bool) -> No
 
 
 def test_a_parent_that_is_killed_during_startup_takes_its_child_with_it() -> None:
-    """A process that starts inside `watching()` is guarded at once: an engine takes half a minute to load."""
+    """If the parent is killed inside `watching()`, while its engine still loads, the child ends too."""
     assert not psutil.wait_procs([killed_holder(SLEEP, early=True)], GONE_S)[1]
 
 

@@ -52,16 +52,16 @@ def speech(store: ModelStore) -> Samples:
 @pytest.mark.models
 @pytest.mark.parametrize("distance_db", [5, 10, 15])
 def test_the_signal_to_noise_ratio_improves(speech: Samples, distance_db: float) -> None:
-    """The signal-to-noise ratio in a room improves by at least 10 dB after the first second."""
+    """In pink noise 5 to 15 dB below the speech, the signal-to-noise ratio improves by at least 10 dB."""
     noise = at_level(pink(speech.size, seed=4), level_db(speech[PAUSE:]) - distance_db)
     assert gained_db(speech + noise, cleaned(speech + noise)) >= 10
 
 
 @pytest.mark.models
 def test_a_higher_level_removes_more_noise(speech: Samples) -> None:
-    """A higher suppression level never improves the signal-to-noise ratio less. The lowest improves it by over 3 dB.
+    """The gain in signal-to-noise ratio rises with the suppression level, from over 3 dB at the lowest level.
 
-    The study reports a CPU time for each level.
+    The measurement of every level also has a CPU time per frame above 0.
     """
     rows = [measure(level, speech) for level in LEVELS]
     gains = [row.gained_db for row in rows]
@@ -72,7 +72,7 @@ def test_a_higher_level_removes_more_noise(speech: Samples) -> None:
 
 @pytest.mark.models
 def test_the_delay_is_the_documented_one(speech: Samples) -> None:
-    """Clean speech comes out DELAY_SAMPLES later, at most 3 dB quieter."""
+    """Speech without noise is returned DELAY_SAMPLES samples later and at most 3 dB quieter."""
     after = cleaned(speech)
     spoken = speech[PAUSE:]
     matches = [float(np.dot(spoken[:40_000], after[PAUSE + delay :][:40_000])) for delay in range(400)]
@@ -93,7 +93,7 @@ def test_a_machine_causes_fewer_false_starts(store: ModelStore) -> None:
 
 
 def starts(silero: Silero, samples: Samples, cleaner: NoiseSuppressor | None) -> int:
-    """Return how often a session detects a start of speech in `samples`."""
+    """Return how often a session's voice activity detection reports a start of speech in `samples`."""
     audio_input = AudioInput(SpeechSettings(), 40, cleaner)
     found = 0
     pcm = float_to_pcm16(samples)
@@ -110,7 +110,7 @@ def starts(silero: Silero, samples: Samples, cleaner: NoiseSuppressor | None) ->
 
 @pytest.mark.parametrize("size", [2, 318, 320, 640, 642, 4800])
 def test_messages_may_have_any_length(size: int) -> None:
-    """The output does not depend on message lengths, and only an incomplete last frame (10 ms) is not returned."""
+    """The output does not depend on the length of the messages. Only an incomplete last frame (10 ms) is missing."""
     pcm = float_to_pcm16(at_level(pink(STT_RATE, seed=1), -30))
     whole = suppressor().clean(pcm)
     cut = suppressor()
@@ -130,12 +130,12 @@ def test_callers_share_nothing() -> None:
 
 
 def test_suppression_is_off_by_default() -> None:
-    """By default there is no suppressor, and the package is not needed."""
+    """With default settings there is no noise suppressor."""
     assert suppressors(NoiseSettings()) is None
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the package is missing, the error names the setting and the command that installs it."""
+    """Without the package webrtc_noise_gain, ConfigError names the setting and the command that installs it."""
     monkeypatch.setitem(sys.modules, "webrtc_noise_gain", None)
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[noise\]'") as caught:
         suppressors(NoiseSettings(suppressor="webrtc"))

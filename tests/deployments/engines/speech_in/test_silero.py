@@ -1,4 +1,4 @@
-"""Silero's batching, state and agreement with the reference implementation."""
+"""Tests of Silero VAD: batches, state, and agreement with the reference implementation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(silero: Silero, streams: Samples) -> Samples:
 
 
 def test_a_batch_equals_its_streams_alone(silero: Silero, streams: Samples) -> None:
-    """In a batch, each stream's probabilities differ by at most 1e-4 from those of the stream alone."""
+    """Speech probabilities of a stream in a batch differ by at most 1e-4 from those of the stream alone."""
     together = run(silero, streams)
     for i in range(STREAMS):
         assert np.allclose(together[:, i : i + 1], run(silero, streams[:, i : i + 1]), atol=TOLERANCE)

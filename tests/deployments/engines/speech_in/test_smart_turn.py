@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 5.5, 8.0, 12.0])
 def test_features_equal_the_reference(seconds: float) -> None:
-    """The features of the last 8 s equal those of transformers' WhisperFeatureExtractor to within 1e-3."""
+    """The features of the audio's last 8 s equal those of transformers' WhisperFeatureExtractor to within 1e-3."""
     rng = np.random.default_rng(7)
     audio = (0.1 * rng.standard_normal(round(seconds * RATE))).astype(np.float32)
     window = np.pad(audio[-8 * RATE :], (max(0, 8 * RATE - audio.size), 0))
@@ -31,9 +31,9 @@ def test_features_equal_the_reference(seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [0.005, 0.7, 3.21, 29.99, 30.0])
 def test_skipping_silent_frames_changes_nothing(seconds: float) -> None:
-    """Whisper's features of 30 s equal those of transformers to within 1e-3.
+    """Whisper's features of audio padded to 30 s equal those of transformers to within 1e-3.
 
-    Frames of the padding are not computed.
+    Our implementation does not compute the frames of the padding.
     """
     audio = (0.1 * np.random.default_rng(3).standard_normal(round(seconds * RATE))).astype(np.float32)
     reference = WhisperFeatureExtractor()(audio, sampling_rate=RATE, return_tensors="np").input_features[0]
@@ -42,7 +42,10 @@ def test_skipping_silent_frames_changes_nothing(seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.004, 1.0, 4.321, 7.99, 8.0])
 def test_equal_frames_are_computed_once(seconds: float) -> None:
-    """With `constant` set for the padding before a short utterance, the features differ by less than 1e-5."""
+    """Features of an utterance after constant padding are the same, within 1e-5, with and without `constant`.
+
+    `constant` states the length of that padding in samples, so that its equal frames are computed once.
+    """
     audio = (0.1 * np.random.default_rng(5).standard_normal(round(seconds * RATE))).astype(np.float32)
     lead = 8 * RATE - audio.size
     window = np.concatenate([np.full(lead, 0.25, np.float32), audio])

@@ -1,4 +1,4 @@
-"""The first-pass recognizer and the cascade: transcripts, confidence and accuracy."""
+"""Tests of the first-pass recognizer, and of the cascade that repeats low-confidence clips with a second recognizer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def first_pass(store: ModelStore) -> Moonshine:
 
 
 class FakeRecognizer:
-    """Main recognizer that returns one text and counts its clips."""
+    """Stand-in for the cascade's second recognizer: it returns one fixed text and counts the clips."""
 
     name = "fake"
 
@@ -60,7 +60,7 @@ def test_prose_is_transcribed(first_pass: Moonshine, store: ModelStore) -> None:
 
 @pytest.mark.models
 def test_a_batch_is_transcribed_like_single_clips(first_pass: Moonshine, store: ModelStore) -> None:
-    """Clips of different lengths, decoded in one batch, differ from single decodes by at most 5% of the words.
+    """Transcripts of clips decoded in one batch differ from those decoded alone in at most 5% of the words.
 
     The transcripts may differ a little, because 8-bit activations of a batch share one scale.
     """
@@ -73,7 +73,7 @@ def test_a_batch_is_transcribed_like_single_clips(first_pass: Moonshine, store: 
 @pytest.mark.models
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 1.0])
 def test_a_guess_does_not_change_the_transcript(first_pass: Moonshine, store: ModelStore, share: float) -> None:
-    """With the tokens of a part of the clip, or of another clip, as the guess, the transcript is the same."""
+    """Decoding that starts from guessed tokens, of a part of the clip or of another clip, gives the same transcript."""
     clips = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))[1:8]]
     unrelated = first_pass.transcribe_batch([clips[-1]])[0].tokens
     for clip in clips:
@@ -108,7 +108,7 @@ def test_decoding_ends_every_row_at_its_limit() -> None:
 
 @pytest.mark.models
 def test_a_low_confidence_transcript_is_repeated(first_pass: Moonshine, store: ModelStore) -> None:
-    """The main recognizer transcribes noise again, but neither clear speech nor noise for an interim transcript."""
+    """The second recognizer transcribes noise again. It does not get clear speech or clips for interim transcripts."""
     clear = moonshine_clips(store.path("human-clips"))[6].pcm()
     noise = np.random.default_rng(5).integers(-3000, 3000, 24_000, dtype=np.int16)
     main = FakeRecognizer()
@@ -141,7 +141,10 @@ def test_silence_and_noise_have_no_text(first_pass: Moonshine, store: ModelStore
 @pytest.mark.human_speech
 @pytest.mark.timeout(400)
 def test_the_cascade_costs_at_most_a_point(first_pass: Moonshine, store: ModelStore) -> None:
-    """On commands, digits, novels and telephone prompts, the cascade's word error rate is at most one point higher."""
+    """The cascade's word error rate is at most one percentage point above that of Whisper alone.
+
+    The recordings are prose read aloud, commands, digits, novels and telephone prompts.
+    """
     assert not missing_packages(), f"apt-get install {' '.join(missing_packages())}"
     whisper = Whisper(store.path("whisper-base"), WhisperOptions(threads=2))
     clips = [*moonshine_clips(store.path("human-clips")), *debian_clips(EVERY_PROMPT)]
@@ -162,7 +165,7 @@ def test_bad_audio_is_the_callers_error(first_pass: Moonshine) -> None:
 
 
 def test_a_missing_model_is_a_model_error(tmp_path: Path) -> None:
-    """A missing graph and a truncated vocabulary raise a ModelError that names the file."""
+    """A missing ONNX model file and a truncated vocabulary file raise a ModelError that names the file."""
     with pytest.raises(ModelError, match=r"encoder_model\.ort"):
         Moonshine(tmp_path)
     words = tmp_path / "tokenizer.bin"
@@ -174,7 +177,7 @@ def test_a_missing_model_is_a_model_error(tmp_path: Path) -> None:
 
 
 def test_other_languages_have_no_first_pass() -> None:
-    """The first-pass recognizer exists for English only."""
+    """There is no first-pass recognizer for a language other than English, or if `first_pass_model` is empty."""
     assert SttSettings().has_first_pass
     assert not SttSettings(language="de").has_first_pass
     assert not SttSettings(first_pass_model="").has_first_pass

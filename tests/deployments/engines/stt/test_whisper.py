@@ -1,4 +1,4 @@
-"""Whisper with short audio context: its accuracy, its guards, and its empty transcripts of silence."""
+"""Whisper with short audio context: accuracy, rejection of bad decodes, and empty transcripts of silence."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GOOD = Hypothesis("Go forward ten meters.", -0.3, 0.05, finished=True, duration_
     ids=["token limit", "low confidence", "too fast", "phrase twice", "word four times", "compressible", "near noise"],
 )
 def test_each_guard_rejects_a_bad_decode(bad: Hypothesis) -> None:
-    """One bad property is enough to have a decode repeated with full padding."""
+    """A decode with one bad property, such as a repeated phrase, is not trustworthy and would be repeated."""
     assert is_trustworthy(GOOD)
     assert not is_trustworthy(bad)
 
@@ -82,7 +82,7 @@ def padded(store: ModelStore) -> Whisper:
 def assert_short_context_is_worth_it(whisper: Whisper, padded: Whisper, clips: list[HumanClip]) -> None:
     """Assert that short context has the lower median time and at most MAX_DIFFERENCE points more word errors.
 
-    The table is printed. `padded` is the engine that pads every clip to 30 s.
+    `padded` is the engine that pads every clip to 30 s. The comparison is also printed as a table.
     """
     results = list(study(whisper, padded, clips))
     summary = summarize(results)
@@ -93,7 +93,10 @@ def assert_short_context_is_worth_it(whisper: Whisper, padded: Whisper, clips: l
 
 @pytest.mark.models
 def test_short_context_costs_at_most_a_point_of_prose(whisper: Whisper, padded: Whisper, store: ModelStore) -> None:
-    """On prose read aloud, short context raises the word error rate by at most one point and lowers the median time."""
+    """On prose read aloud, short context raises the word error rate by at most one percentage point.
+
+    Its median time for a clip is lower than that of full padding.
+    """
     assert_short_context_is_worth_it(whisper, padded, moonshine_clips(store.path("human-clips")))
 
 
@@ -101,11 +104,9 @@ def test_short_context_costs_at_most_a_point_of_prose(whisper: Whisper, padded: 
 @pytest.mark.human_speech
 @pytest.mark.timeout(400)
 def test_short_context_costs_at_most_a_point_of_short_speech(whisper: Whisper, padded: Whisper) -> None:
-    """On commands, digits, novels and telephone prompts, short context has at most one point more word errors.
+    """On short recordings, short context raises the word error rate by at most one percentage point.
 
-    The median time of a clip is lower than with full padding.
-
-    Missing recordings fail the test.
+    The median time of a clip is lower than with full padding. The test fails if the recordings are not installed.
     """
     assert not missing_packages(), f"apt-get install {' '.join(missing_packages())}"
     assert_short_context_is_worth_it(whisper, padded, debian_clips(EVERY_PROMPT))
@@ -113,7 +114,7 @@ def test_short_context_costs_at_most_a_point_of_short_speech(whisper: Whisper, p
 
 @pytest.mark.models
 def test_a_batch_is_transcribed_like_single_clips(whisper: Whisper, store: ModelStore) -> None:
-    """Clips of different lengths, decoded in one batch, differ from their true texts by at most 5% of the words."""
+    """Clips of different lengths, decoded in one batch, have a word error rate of at most 5%."""
     clips = moonshine_clips(store.path("human-clips"))[1:7]
     together = whisper.transcribe_batch([clip.pcm() for clip in clips])
     assert len(together) == len(clips)
