@@ -26,11 +26,15 @@ class PlayedChunk:
 
 
 class Loudspeaker:
-    """Playback of one reply. All times are in seconds on the client's clock, all audio is 24 kHz 16-bit PCM."""
+    """Playback of one reply. All times are in seconds on the client's clock, all audio is 24 kHz 16-bit PCM.
 
-    def __init__(self) -> None:
+    Args:
+        free_at: Time at which playback of an earlier reply ends. Playback of this reply does not start before.
+    """
+
+    def __init__(self, free_at: float = 0.0) -> None:
         self._chunks: list[PlayedChunk] = []
-        self._ends_at = 0.0
+        self._ends_at = free_at
 
     def receive(self, pcm: bytes, now: float) -> None:
         """Queue audio that arrived at `now`."""
@@ -52,12 +56,12 @@ class Loudspeaker:
 
     @property
     def ends_at(self) -> float:
-        """Time at which playback of all received audio ends or was stopped by a flush. 0 if no audio was received."""
+        """Time at which playback of all received audio ends or was stopped by a flush. `free_at` without any audio."""
         return self._ends_at
 
     def playing(self, now: float) -> bool:
         """Return True if audio is left to play at `now`."""
-        return now < self.ends_at
+        return bool(self._chunks) and now < self.ends_at
 
     def played_s(self, now: float) -> float:
         """Return the seconds of audio that have been played by `now`."""
