@@ -168,6 +168,11 @@ class AudioInput:
         )
         return events
 
+    def skip_window(self) -> None:
+        """Skip the window that `window` returned last, because it cannot be decided. The detector's state is reset."""
+        self._decided += VAD_WINDOW
+        self._vad_state = _FRESH
+
     def skip(self) -> None:
         """Skip all complete windows received so far without deciding them, because turn detection is off."""
         self._decided = self._ring.end - (self._ring.end - self._decided) % VAD_WINDOW
