@@ -149,7 +149,8 @@ class Caller:
             self.session.reject(fault, fault.client_event_id)
             return
         if isinstance(event, client.AppendAudio):
-            self.session.append_audio(event.audio)
+            # A transport's decoder passes on whole samples only.
+            self.session.append_audio(event.audio[: len(event.audio) // 2 * 2])
         else:
             await self.session.submit(event)
 

@@ -72,7 +72,7 @@ def test_the_length_of_an_append_is_exact(wire: AudioFormat, milliseconds: int) 
     for audio in messages(path, room_noise(1, wire.rate)):
         text = APPEND % base64.b64encode(audio).decode()
         assert len(text) == append_length(wire, milliseconds)
-        event = client.parse(text, wire.sample_bytes)
+        event = client.parse(text)
         assert isinstance(event, client.AppendAudio)
         assert event.audio == audio
         assert json.loads(text)["type"] == "input_audio_buffer.append"
