@@ -205,9 +205,14 @@ class ConversationSettings(Section):
     """What the agent says in a conversation, and how much of the conversation the language model sees."""
 
     instructions: str = (
-        "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
+        "You are a friendly and honest voice assistant on a phone call. Answer in one or two short spoken sentences. "
+        "You only talk: you cannot see, buy, send, order or look up anything. If something is dangerous, illegal, "
+        "private or unknown to you, say that you are sorry and cannot help with it. When the caller says goodbye, say "
+        "goodbye."
     )
-    """System prompt of a session that does not set its own."""
+    """System prompt of a session that does not set its own. The default was chosen on the development questions of
+    `rejoinder bench answers`.
+    """
     context_turns: int = Field(4, ge=0, le=100)
     """Minimum number of turns that are in the prompt word for word. The default is the latency guide's (section 2.3.4).
     """
@@ -217,7 +222,7 @@ class ConversationSettings(Section):
     """
     summary_words: int = Field(0, ge=0, le=500)
     """Maximum number of words of the summary that replaces turns which leave the prompt. 0: they are forgotten.
-    Off by default: the default model (135 million parameters) invents things in summaries.
+    Off by default: a small model (SmolLM2-135M was measured) invents things in summaries.
     """
     max_reply_tokens: int = Field(60, ge=1, le=4096)
     """Maximum number of tokens of a reply if the client does not set a limit."""

@@ -19,6 +19,9 @@ ACCELERATOR_LABEL = "ray.io/accelerator-type"
 GPU_ENGINES = frozenset({"vllm", "emulated"})
 """Engines whose replicas may reserve GPUs. `emulated` may, so that placement can be tested on declared GPUs."""
 
+REPEATING_MODELS = {"smollm2-135m-instruct": 4}
+"""Models that tend to repeat themselves, with the length of the token sequences that `no_repeat_ngram` blocks."""
+
 
 class Resources(Section):
     """Resources that each replica reserves with Ray's scheduler.
@@ -250,7 +253,7 @@ class LlmSettings(StageSettings):
     """Engine of the stage. Only `vllm` uses a GPU."""
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
-    model: str = "smollm2-135m-instruct"
+    model: str = "qwen2.5-coder-0.5b-instruct"
     """Model of the engine: a name in the model store, or the server's own name with `openai_api`.
     With `vllm` it may also be a folder or a hub repository (owner/name).
     """
@@ -272,9 +275,9 @@ class LlmSettings(StageSettings):
     """Number of replicas, and when it changes. Two by default, so that a slow request can be hedged."""
     max_queue: Count = 16
     """Maximum number of requests that wait for a slot of one replica. Further ones are refused."""
-    no_repeat_ngram: int = Field(4, ge=0, le=20)
-    """Embedded engine: an answer never repeats a sequence of this many tokens. Small models tend to repeat themselves.
-    0: off.
+    no_repeat_ngram: int | None = Field(None, ge=0, le=20)
+    """Embedded engine: an answer never repeats a sequence of this many tokens. 0: off, so that an answer can read back
+    "five five five". Unset: 4 for smollm2-135m-instruct, which tends to repeat itself, and 0 for every other model.
     """
     coalesce_ms: float = Field(15.0, ge=0, le=500)
     """Milliseconds for which tokens are collected before they are sent as one message."""
@@ -290,6 +293,13 @@ class LlmSettings(StageSettings):
     """Send `prompt_cache_key` with `openai_api`, so that prompts with the same beginning share the server's cache. Turn
     it off for a server that refuses the field.
     """
+
+    @property
+    def blocked_ngram(self) -> int:
+        """Length in tokens of the sequences that an answer of the embedded engine may not repeat. 0: none."""
+        if self.no_repeat_ngram is not None:
+            return self.no_repeat_ngram
+        return REPEATING_MODELS.get(self.model, 0)
 
     @property
     def supports_prefill(self) -> bool:
