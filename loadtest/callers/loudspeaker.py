@@ -17,7 +17,7 @@ class PlayedChunk:
     """A chunk of audio and its playback time.
 
     Attributes:
-        at: Time at which the first sample is played, in seconds.
+        at: Time at which the first sample is played, in seconds on the client's clock.
         pcm: 24 kHz mono 16-bit PCM.
     """
 

@@ -60,7 +60,8 @@ class BufferedReply:
         if not isinstance(from_ms, int | float):
             return None
         from_s = max(0.0, from_ms / 1000)
-        # Half a millisecond of tolerance, because the positions of the deltas are sums of rounded lengths.
+        # Find the piece of audio that contains the start of the answer. The tolerance is half a millisecond, because
+        # the positions of the pieces are sums of rounded lengths.
         start, at = next(pair for pair in reversed(self.deltas) if pair[0] <= from_s + 0.0005)
         return max(self.audible_at, at + from_s - start)
 
@@ -77,7 +78,7 @@ class BufferedReply:
         return None if self.done_at is None else max(self.done_at, self.ends_at)
 
     def playing(self, now: float) -> bool:
-        """Return True from the start of playback until the reply is over, stalls included."""
+        """Return True if `now` is between the start of playback and the end of the reply. A stall counts as playing."""
         return self.began_at is not None and self.began_at <= now and (self.over_at is None or self.over_at > now)
 
     def cut(self, now: float) -> None:

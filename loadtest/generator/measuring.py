@@ -111,7 +111,8 @@ def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tup
 
     Raises:
         ConfigError: The server is on another machine and not `owned`, or the scenario has no valid schedule.
-        BackendError: The server does not answer, a worker ended early, or the run ended before its measured time.
+        BackendError: The server does not answer, a worker ended early, or the run ended before the end of its measured
+            time.
     """
     frozen = schedule.plan(scenario)
     watcher = WindowWatcher(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)

@@ -166,7 +166,8 @@ class Worker:
     def _end(self, live: _LiveCall, dropped: bool) -> None:
         """End the caller's turn, and add the call's last counters to the worker's totals.
 
-        `dropped` is True if the server ended the call. Otherwise frames that a late pacer did not send count as due.
+        `dropped` is True if the server ended the call. Otherwise frames that a late pacer has not sent count as
+        scheduled, so the self-checks find them missing.
         """
         now = time.monotonic()
         live.caller.hang_up(now, dropped=dropped)
