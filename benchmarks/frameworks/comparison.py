@@ -41,11 +41,11 @@ class FrameworkRow:
         sessions: The knee: the largest number of sessions that passes. None if the harness could not measure it.
         bar: Required knee. 0 for a competing framework.
         p50_ms: Median of the added latency in milliseconds, in the last passing run at the knee.
-        p95_ms: The 95th percentile of the added latency, in the same run.
-        cpu: Share of the core that the contender used, in the same run.
+        p95_ms: 95th percentile of the added latency in milliseconds, in the same run.
+        cpu: Share of the core that the contender used in the same run, 0 to 1.
         memory_mb: Memory in MB per additional session. None if all runs had the same number of sessions.
         took_s: Length of the search in seconds.
-        probes: Every run of the search, as a dict of the attributes of `timing.Probe`.
+        probes: Every run of the search, each as a mapping with the attributes of `timing.Probe`.
     """
 
     name: str

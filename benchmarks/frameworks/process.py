@@ -96,7 +96,8 @@ class ProcessTree:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=partial(_prepare, core),  # safe: this process has no other threads yet
+                # `preexec_fn` can deadlock if other threads run. This process has none yet.
+                preexec_fn=partial(_prepare, core),
             )
         self.roots.append(process)
         return process

@@ -140,7 +140,7 @@ class SimulatedCaller:
     # -- sending audio to the server -------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """Return the messages to send at the deadline `due`, a time at the edge in seconds.
+        """Return the messages to send at the deadline `due`, in seconds at the server's end of the emulated network.
 
         Without jitter and loss, this is one frame, or none while the caller is muted. Jitter and loss hold frames back,
         so a later deadline may have several.
@@ -154,8 +154,8 @@ class SimulatedCaller:
     def _frame(self, due: float) -> bytes | None:
         """Return the next 20 ms of the caller's audio as a message, or None while the caller is muted.
 
-        `due` is the time, in seconds of the monotonic clock, at which the frame must reach the edge. The call first
-        moves to the phase that applies at that time minus the upstream delay.
+        `due` is the time, in seconds of the monotonic clock, at which the frame must reach the server's end of the
+        emulated network. The call first moves to the phase that applies at that time minus the upstream delay.
         """
         now = due - self.path.up_s
         self._advance(now)
@@ -290,7 +290,8 @@ class SimulatedCaller:
 
         Args:
             message: The event as JSON.
-            arrived: Time at which the event arrived at the edge. This method adds the route's delay, jitter and loss.
+            arrived: Time at which the event arrived at the server's end of the emulated network. This method adds the
+                network's delay, jitter and loss.
         """
         # TCP delivers in order, so no event reaches the caller before an earlier event.
         now = self._newest_arrival = max(self._newest_arrival, arrived + self.path.down_s + self.path.late_s())

@@ -331,7 +331,11 @@ class _Run:
 
 
 class _Reply:
-    """Progress of one answer: its events, and the simulated time at which playout of the audio so far ends."""
+    """Progress of one simulated answer. Times are in seconds of the simulation.
+
+    It has the events of the first audio and of the end of synthesis, the time of the first complete segment, and the
+    time at which playout of the audio so far ends.
+    """
 
     def __init__(self, env: simpy.Environment) -> None:
         self.first_audio = env.event()

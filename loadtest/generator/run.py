@@ -43,7 +43,8 @@ def run(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> RunResu
         watch: Called with the progress after each report of a worker, about once a second for each worker.
 
     Raises:
-        ConfigError: The server is on another machine and not `owned`, or the scenario has no valid schedule.
+        ConfigError: The server is on another machine although the scenario does not set `owned`, or the scenario has
+            no valid schedule.
         BackendError: The server does not answer, or a worker ended early.
     """
     check_target(scenario)

@@ -204,7 +204,8 @@ def _spike(scenario: Scenario, draw: np.random.Generator) -> _Times:
 def _trace(scenario: Scenario, draw: np.random.Generator) -> _Times:
     """Return the times of the calls in the CSV file `scenario.trace` that arrive before the end of the run.
 
-    Each line has the arrival in seconds and optionally the length of the call. A missing length is drawn at random.
+    Each line has the arrival in seconds after the start of the run, and optionally the length of the call in seconds.
+    A missing length is drawn at random, with `draw`.
     """
     try:
         with Path(scenario.trace).open(newline="", encoding="utf-8") as file:
@@ -224,7 +225,13 @@ def _trace(scenario: Scenario, draw: np.random.Generator) -> _Times:
 
 
 def _renewal(scenario: Scenario, draw: np.random.Generator, gap: Callable[[], float]) -> _Times:
-    """Return the times of calls whose gaps are independent. `gap` draws the seconds from one arrival to the next."""
+    """Return the times of calls that arrive with independent random gaps.
+
+    Args:
+        scenario: Scenario with the length of the run and the mean length of a call.
+        draw: Source of randomness for the lengths of the calls.
+        gap: Function that draws the seconds from one arrival to the next.
+    """
     times: _Times = []
     at = gap()
     while at < _end_s(scenario) and len(times) <= MAX_SESSIONS:

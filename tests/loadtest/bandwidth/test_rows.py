@@ -97,7 +97,7 @@ def test_acknowledgements_and_handshakes_are_kept_apart() -> None:
     ],
 )
 def test_three_percent_in_bytes_and_in_packets(measured: NetworkLoad, formula: NetworkLoad, ok: bool) -> None:
-    """A row fails if bytes or packets differ from the formula by more than 3%, above or below."""
+    """A row's `ok` is false if measured bytes or packets differ from the formula by more than 3%, above or below."""
     assert DirectionRow("up", state="talking", seconds=1, payload_bytes=0, measured=measured, formula=formula).ok is ok
 
 

@@ -64,7 +64,7 @@ def session(
     ],
 )
 def test_a_row_is_judged_to_three_percent(mbps: float, verdict: RowVerdict) -> None:
-    """A measured rate up to the row's minimum plus 3% gets the verdict HOLDS.
+    """A measured rate up to the minimum of a row of the guide's server table, plus 3%, gets the verdict HOLDS.
 
     Up to the recommended rate plus 3% it gets WITHIN_RECOMMENDED, and above that EXCEEDED.
     """
@@ -93,9 +93,9 @@ def test_only_the_row_that_was_run_is_called_measured() -> None:
 
 
 def test_a_failed_row_names_a_session_that_fits() -> None:
-    """If a session exceeds a row's rate, `instead` names the session with the highest rate within the row.
+    """If a kind of session exceeds the rate of a row, `instead` names the kind with the highest rate that is within it.
 
-    A session of the same transport is preferred. `instead` says if there is no such session.
+    A kind with the same transport is preferred. If no kind is within the rate, `instead` says this.
     """
     fat, fits, thin = session("fat", 400), session("fits", 200), session("thin", 50)
     rtp = session("rtp", 240, transport="SRTP over UDP")

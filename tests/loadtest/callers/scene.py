@@ -94,7 +94,10 @@ class Scene:
         *,
         used: dict[str, Any] | None = None,
     ) -> None:
-        """Deliver `response.done` with the `rejoinder` field `report` and the token usage `used`, unless None."""
+        """Deliver `response.done` of the response with the id `response`.
+
+        `report` is its `rejoinder` field, and `used` its token usage. Either is left out if it is None.
+        """
         extra = {} if report is None else {"rejoinder": report}
         body = {"id": response, "object": "realtime.response", "status": status, "usage": used}
         self.event(at, "response.done", response=body, **extra)

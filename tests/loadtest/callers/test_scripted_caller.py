@@ -268,7 +268,10 @@ def test_a_reply_to_half_a_line_is_counted_but_not_measured() -> None:
 
 
 def test_a_line_is_not_over_while_the_server_detects_speech() -> None:
-    """The next line waits for the reply to the second half, even if the reply to the first half is complete."""
+    """A line stays open while the server detects its second half, even if the reply to its first half is complete.
+
+    The line is closed after the reply to its second half.
+    """
     scene = Scene(ScriptedLine(clip("a.wav", seconds=3.0)), ScriptedLine(clip("b.wav")))
     scene.hears(0.7, "i1")
     scene.commits(1.5, "i1", "what time")

@@ -88,7 +88,7 @@ class Harness:
         return self
 
     def stopped(self, end_s: float | None = None) -> Harness:
-        """Deliver `speech_stopped` for speech that ended at `end_s` of the stream, by default now."""
+        """Deliver `speech_stopped` for speech that ended at `end_s` seconds of the caller's audio, by default now."""
         end_ms = (self.frames * FRAME_S if end_s is None else end_s) * 1000
         return self.hear(type="input_audio_buffer.speech_stopped", item_id="i", audio_end_ms=end_ms)
 

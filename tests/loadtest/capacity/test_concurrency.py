@@ -70,7 +70,7 @@ def test_every_cell_has_a_source(known: Measurements) -> None:
 
 
 def test_the_status_follows_the_run() -> None:
-    """A number of sessions whose run passed is "measured". If the run failed, it "does not hold".
+    """The cell of a number of sessions whose load run passed is "measured". If the run failed, it "does not hold".
 
     1,000 sessions were not run. By projection they do not fit on one machine, and the cell says that 7 are needed.
     """

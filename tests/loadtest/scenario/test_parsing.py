@@ -57,7 +57,7 @@ def test_a_setting_cannot_override_an_option() -> None:
 
 
 def test_a_value_cannot_have_fields() -> None:
-    """`behavior=1` followed by one of its fields is an error."""
+    """ConfigError is raised if `behavior` is set to a plain value and then one of its fields is set."""
     with pytest.raises(ConfigError, match=r"behavior\.FIELD"):
         scenario(FIXED, ["behavior=1", "behavior.think_s=1"])
 
