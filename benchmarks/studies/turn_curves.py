@@ -151,7 +151,15 @@ def point(rule: Rule, setting: float, silences: Sequence[Silence]) -> CurvePoint
 def cross_validated(
     rule_of: Callable[[FusionWeights], Rule], setting: float, silences: Sequence[Silence]
 ) -> CurvePoint:
-    """Return the result of one setting over all silences. The weights for a clip are fitted on other clips."""
+    """Return the result of one setting of a fused rule over all silences.
+
+    The weights for a clip are fitted on other clips.
+
+    Args:
+        rule_of: Function that returns the rule with given weights.
+        setting: Budget of false cut-offs, 0 to 1.
+        silences: The silences of all clips.
+    """
     names = sorted({silence.clip for silence in silences})
     points = []
     for fold in range(FOLDS):

@@ -82,25 +82,32 @@ class BufferedReply:
         return self.began_at is not None and self.began_at <= now and (self.over_at is None or self.over_at > now)
 
     def cut(self, now: float) -> None:
-        """Stop the playback of the reply at `now` and drop the audio that has not been played."""
+        """Stop the playback of the reply at `now`, in seconds on the caller's clock.
+
+        The audio that has not been played is dropped.
+        """
         self.received_s = self.played_s(now)
         self.cut_at = now
 
     def resume(self, now: float) -> None:
-        """Continue the playback of a cut reply at `now`, from the position at which it was cut."""
+        """Continue the playback of a cut reply from the position at which it was cut.
+
+        `now` is the time of the continuation, in seconds on the caller's clock.
+        """
         self.stalled_s += now - (self.cut_at or now)
         self.ends_at, self.cut_at = now, None
 
     def hang_up(self, now: float) -> None:
-        """Mark the reply as cut at `now` if it is playing when the caller hangs up.
+        """Mark the reply as cut if it is playing when the caller hangs up.
 
-        A reply that is stalled at `now` is not marked, so it counts as incomplete.
+        `now` is the time of hanging up, in seconds on the caller's clock. A reply that has run out of audio at this
+        time is not marked, so it counts as incomplete.
         """
         if self.began_at is not None and self.cut_at is None and self.began_at <= now < self.ends_at:
             self.cut_at = now
 
     def played_s(self, now: float) -> float:
-        """Return the seconds of audio that have been played by `now`."""
+        """Return the seconds of audio that have been played by `now`, a time in seconds on the caller's clock."""
         if self.began_at is None:
             return 0.0
         return max(0.0, min(self.received_s, now - self.began_at - self.stalled_s))

@@ -188,7 +188,10 @@ class ScriptedCaller:
     # -- handling events from the server -----------------------------------------------------------------------------
 
     def take(self, event: ServerEvent, now: float) -> Truncate | None:
-        """Handle a server event that arrived at `now`. Return the truncation to send at once, or None."""
+        """Handle a server event that arrived at `now`, in seconds on the client's clock.
+
+        Return the command to truncate the interrupted reply, which must be sent at once, or None.
+        """
         match event:
             case SpeechStarted():
                 self._speech_detected = True

@@ -172,7 +172,7 @@ class SimulatedCaller:
         return message
 
     def _muted(self, turn: OpenTurn | None, now: float) -> bool:
-        """Return True if the caller sends no audio at `now`.
+        """Return True if the caller sends no audio at `now`, in seconds on the monotonic clock.
 
         If the scenario sets `muted_between_turns`, audio is sent only from the start of an utterance to the first
         audible sample of its answer.
@@ -189,7 +189,7 @@ class SimulatedCaller:
         """End the call and record the turn in progress.
 
         Args:
-            now: Time at which the call ends.
+            now: Time at which the call ends, in seconds on the monotonic clock.
             dropped: True if the server ended the call. The turn in progress then is unanswered, or failed if its reply
                 was playing.
         """
@@ -201,7 +201,10 @@ class SimulatedCaller:
         self.phase = CallPhase.OVER
 
     def _advance(self, now: float) -> None:
-        """Move to the next phase if it is due at `now`: start a turn, stop waiting for a reply, or end the call."""
+        """Move to the next phase if it is due: start a turn, stop waiting for a reply, or end the call.
+
+        `now` is the caller's time in seconds on the monotonic clock.
+        """
         if self.phase is CallPhase.AWAITING and self._turn:
             self._advance_awaiting(self._turn, now)
         if self.phase is CallPhase.WAITING:
@@ -361,7 +364,10 @@ class SimulatedCaller:
 
 
 def truncate(reply: BufferedReply, now: float) -> bytes:
-    """Return the event, as JSON, that tells the server how much of the reply was played by `now`."""
+    """Return the event, as JSON, that tells the server how many milliseconds of the reply were played.
+
+    They are counted up to `now`, in seconds on the caller's clock.
+    """
     played_ms = int(reply.played_s(now) * 1000)
     event = {"type": "conversation.item.truncate", "item_id": reply.item_id, "content_index": 0}
     return orjson.dumps(event | {"audio_end_ms": played_ms})

@@ -71,7 +71,7 @@ class OpenTurn:
         return self.began_at + self.utterance.speech_end_s // FRAME_S * FRAME_S
 
     def answered(self, now: float) -> bool:
-        """Return True if the reply has become audible by `now`."""
+        """Return True if the answer has become audible by `now`, in seconds on the caller's clock."""
         return self.reply is not None and self.reply.audible_at is not None and self.reply.audible_at <= now
 
 

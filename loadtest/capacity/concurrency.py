@@ -25,7 +25,7 @@ NO_SERVER = "no server was given"
 
 
 class CellStatus(Enum):
-    """Kind of evidence for a cell. FAILS means that the guide's figure is not met."""
+    """Kind of evidence for a cell of the latency guide's tables. FAILS means that the guide's figure is not met."""
 
     MEASURED = "measured"
     PROJECTED = "projected"

@@ -158,8 +158,8 @@ def requests_per_turn(calibration: Calibration, stage: str) -> float:
 def edge_traffic(level: Level) -> Traffic:
     """Return the network traffic of one session between caller and host, over TCP and IPv4 without TLS.
 
-    The caller's messages have the rate and size measured in the run `level`. The host's messages carry the measured
-    seconds of audio.
+    The caller's messages have the rate and size measured in the run `level`. The host's messages carry the audio of the
+    answers: the run's mean seconds per answer times its answered turns per second and session.
     """
     frame = level.in_kbps * 1000 / 8 / level.frames_per_s if level.frames_per_s else 0.0
     deltas_per_s = level.audio_s / DELTA_S * level.turns_per_s / level.sessions

@@ -179,7 +179,10 @@ class _Search:
         return replicas(work(self._network, stage), unit, turns_per_s, wait_s)
 
     def predict(self, needed: dict[str, int]) -> Prediction:
-        """Return the prediction with `needed` replicas per stage. Simulate only combinations that are new."""
+        """Return the prediction with `needed` replicas, by stage.
+
+        If these numbers of replicas have been simulated before, return the earlier prediction.
+        """
         key = tuple(needed[stage] for stage in STAGES)
         if key not in self._predictions:
             stages: dict[str, QueueStage] = {

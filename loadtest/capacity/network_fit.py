@@ -3,7 +3,7 @@
 - Service times are those that the replicas measured.
 - The growth of a stage's service time with the number of requests in service is fitted over the calibration runs (the
   batching line). If the growth is significant, the times in the run with the fewest sessions count as times of a
-  service alone. Otherwise the times of all runs with short waits are pooled.
+  request that is served alone. Otherwise the times of all runs with short waits are pooled.
 - The time of the host, the network and the caller's machine is the length of a turn minus the engines' own times.
 - The length of a caller's speech is what remains of a conversation's cycle after thinking, waiting and listening.
 """

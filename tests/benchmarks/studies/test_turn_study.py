@@ -86,7 +86,10 @@ def test_a_finished_transcript_before_the_query_time_avoids_the_query() -> None:
 
 
 def test_an_open_transcript_triggers_the_query_at_once() -> None:
-    """With `sparing`, a transcript that comes before the query time but looks incomplete causes the query at once."""
+    """With `sparing`, the turn model is queried as soon as a transcript arrives that looks incomplete.
+
+    It does not wait for ASK_MS milliseconds of silence.
+    """
     unfinished = silence(text="and then the", transcribed_ms=100)
     assert decide(unfinished, "sparing", SETTINGS) == Decision(
         max(164 + 50, due_ms(1.0, TranscriptEnding.OPEN)), asked=True

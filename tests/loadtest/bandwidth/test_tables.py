@@ -87,7 +87,10 @@ def test_projection_is_per_session_bytes_times_agents() -> None:
 
 
 def test_only_the_row_that_was_run_is_called_measured() -> None:
-    """A row of the server table has `measured_mbps` only if its number of agents was run. Otherwise it is None."""
+    """A row of the server table has a `measured_mbps` only if that number of agents was measured at the same time.
+
+    Otherwise `measured_mbps` is None.
+    """
     rows = server_rows([session("s", 100)], {(10, "s"): 2.1})
     assert [row.measured_mbps for row in rows] == [2.1, None, None, None]
 

@@ -60,7 +60,10 @@ def test_an_interruption_is_measured_from_its_first_frame() -> None:
 
 
 def test_it_passes_if_the_95th_percentile_is_at_the_limit() -> None:
-    """A run passes if 19 of 20 interruptions are at the limit and one is later, and every history is correct."""
+    """A run passes if 19 of 20 interruptions stop their reply within exactly `LIMIT_MS` and one takes longer.
+
+    Every history must be correct: it has no text that was not played.
+    """
     assert stops(*[replace(GOOD, stop_ms=LIMIT_MS)] * 19, replace(GOOD, stop_ms=400.0)).holds
 
 

@@ -135,7 +135,7 @@ def test_wrong_words_are_a_leak_beside_right_sound() -> None:
 
 
 def test_sound_before_the_first_end_of_turn_is_a_leak() -> None:
-    """An answer in the pause, before any utterance is committed, is a leak."""
+    """An answer that comes in the pause inside the turn, before any utterance is committed, is a leak."""
     call = ScriptedCall(TWO_PHRASES)
     call.answers(2.3, "r1", (13, 0.5))
     found = call.hang_up()

@@ -1,4 +1,4 @@
-"""The scripted caller, driven by lists of events with their times."""
+"""Tests of the scripted caller, which gets server events at given times on a simulated clock."""
 
 from __future__ import annotations
 

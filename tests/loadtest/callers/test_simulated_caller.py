@@ -93,7 +93,10 @@ class Harness:
         return self.hear(type="input_audio_buffer.speech_stopped", item_id="i", audio_end_ms=end_ms)
 
     def reply(self, key: str = "r", tenths: int = 5, done: str | None = "completed", **extra: Any) -> Harness:
-        """Deliver a reply with `tenths` x 100 ms of audio and the status `done`. None leaves the reply open."""
+        """Deliver the reply with the id `key`: `tenths` x 100 ms of audio, then `response.done` with the status `done`.
+
+        If `done` is None, `response.done` is left out. `extra` are further fields of `response.done`.
+        """
         self.hear(type="response.created", response={"id": key})
         for _ in range(tenths):
             self.hear(type="response.output_audio.delta", response_id=key, item_id=f"item-{key}", delta=TENTH)

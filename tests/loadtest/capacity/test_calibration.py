@@ -153,7 +153,8 @@ def test_the_knee_of_another_configuration(calibration: Calibration, change: dic
 def test_replies_can_be_taken_from_the_measurement(calibration: Calibration) -> None:
     """If no model of the replies is given, they are taken from the calibration.
 
-    The fitted network then predicts p50 latency within 10% and turns per second within 3%.
+    At 22 sessions, the p50 latency of the fitted network is within 10% of that of the known network that was measured,
+    and its turns per second are within 3%.
     """
     fitted, true = predict(fit(calibration), 22), predict(TRUE, 22)
     assert fitted.p50_ms.value == pytest.approx(true.p50_ms.value, rel=0.1)

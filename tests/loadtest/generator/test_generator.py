@@ -110,7 +110,7 @@ def test_a_stalled_server_shows_in_the_tail(results: Callable[[ServerRun], RunRe
 
 
 def test_unanswered_turns_count_with_the_timeout(results: Callable[[ServerRun], RunResult]) -> None:
-    """A server that leaves a fifth of its turns unanswered fails, and its maximum latency is the timeout."""
+    """If a server leaves a fifth of the turns unanswered, the run fails and its maximum latency is the timeout."""
     result = results(SWALLOWING)
     assert result.counts.unanswered > 5
     assert result.latencies[VOICE_TO_VOICE].max_ms == pytest.approx(5000, rel=0.01)
