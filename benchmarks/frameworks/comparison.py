@@ -203,8 +203,8 @@ def in_order(rows: Mapping[str, FrameworkRow]) -> list[FrameworkRow]:
 async def measure(contestant: Contestant, report: Callable[[str], None], file: Path) -> FrameworkRow:
     """Search the knee of one contender, and return its row.
 
-    Every run is written to `file`, so that the next call continues an interrupted search. The file is deleted at the
-    end.
+    `report` is called with a line of text after each run. Every run is written to `file`, so that the next call
+    continues an interrupted search. The file is deleted at the end.
     """
     began = time.monotonic()
     trial = prepare(contestant)

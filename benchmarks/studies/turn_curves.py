@@ -85,14 +85,15 @@ def is_pause(silence: Silence) -> bool:
 
 
 def fixed(silence: Silence, pauses: PauseStats, setting: float) -> float:
-    """Return `setting`, the silence in ms after which the turn always ends."""
+    """Return `setting`, the silence in ms after which the turn always ends. `silence` and `pauses` have no effect."""
     return setting
 
 
 def stock(silence: Silence, pauses: PauseStats, setting: float) -> float:
     """Return the silence in ms after which the turn ends.
 
-    It is the time of the turn model's verdict if its probability is above `setting`, else 3 s.
+    It is the time of the turn model's verdict if the verdict's probability is above `setting`, else 3 s. The statistics
+    of the caller's pauses, `pauses`, have no effect.
     """
     if silence.later > setting:
         return max(STOCK_QUERY_MS, silence.soft_ms) + silence.judged_ms

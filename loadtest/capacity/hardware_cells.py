@@ -154,7 +154,8 @@ def gpus() -> Iterator[Cell]:
 def _pace(gpu: Gpu, ranked: list[Gpu]) -> Cell:
     """Return the cell that compares a GPU's place in the guide's order of speed with its rank by memory bandwidth.
 
-    Memory bandwidth limits the tokens per second that a language model generates for a single request.
+    Memory bandwidth limits the tokens per second that a language model generates for a single request. `ranked` has all
+    GPUs of the guide by falling memory bandwidth.
     """
     bound = decode_bound_tokens_per_s(gpu.bandwidth_gb_s, SEVEN_B, 16)
     found = f"at most {bound:.0f} tokens/s of 7B at FP16, {ranked.index(gpu) + 1}. of {len(ranked)}"

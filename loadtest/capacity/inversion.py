@@ -113,7 +113,7 @@ def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> Solve
 
 
 def _check(target: CapacityTarget, alone: Prediction) -> None:
-    """Raise ConfigError if a single caller already misses the target.
+    """Raise ConfigError if `alone`, the prediction for a single caller, already misses the target.
 
     More replicas then do not help, because they only shorten waits.
     """

@@ -311,7 +311,7 @@ class _Run:
         return self.env.process(_cancellable(self.llm, replica, begun, self.network.answer.generation_s)), begun
 
     def _voice(self, reply: _Reply, first_token: float) -> Steps:
-        """Synthesize the segments of a reply in order.
+        """Synthesize the segments of a reply in order. `first_token` is the simulated time of its first token.
 
         A segment starts when its text is complete and the previous segment is synthesized.
         """

@@ -152,7 +152,10 @@ class Worker:
             await socket.close()
 
     async def _until_over(self, caller: SimulatedCaller, socket: CallSocket, lost: asyncio.Event) -> bool:
-        """Wait until the call is over or the connection is lost. Return True if the connection was lost."""
+        """Wait until the call is over or the connection is lost. Return True if the connection was lost.
+
+        `lost` is the event that is set when the connection is lost. `socket` then states the cause, which is counted.
+        """
         while not caller.over:
             try:
                 async with asyncio.timeout(0.25):

@@ -33,8 +33,8 @@ every_format = pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wir
 def packet(at: float, source: str = CALLER, ip_bytes: int = 152, port: int = 5000) -> Packet:
     """Return a TCP packet between caller and server, captured at the time `at` in seconds.
 
-    `ip_bytes` is its size, of which 52 bytes are headers. A packet of 52 bytes is an acknowledgement. `port` is the
-    caller's port.
+    `source` is the address of its sender. `ip_bytes` is its size, of which 52 bytes are headers. A packet of 52 bytes
+    is an acknowledgement. `port` is the caller's port.
     """
     ends = (port, 8000) if source == CALLER else (8000, port)
     payload = ip_bytes - 52

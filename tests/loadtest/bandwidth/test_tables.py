@@ -30,10 +30,10 @@ ROW = PublishedServer(10, 2, 5)
 def session(
     name: str, up_kbps: float, down_kbps: float = 0.0, transport: str = "WebSocket", *, acks: float = 0
 ) -> SessionKind:
-    """Return a session measured over ten seconds, with 50 packets per second per direction.
+    """Return the kind of session `name`, measured over ten seconds, with 50 packets per second per direction.
 
     `up_kbps` and `down_kbps` are the rates from and to the caller; a `down_kbps` of 0 means the same as `up_kbps`.
-    `acks` is the number of acknowledgements per second per direction.
+    `transport` is the name of its transport. `acks` is the number of acknowledgements per second per direction.
     """
     rows = []
     for direction, rate in (("up", up_kbps), ("down", down_kbps or up_kbps)):

@@ -207,7 +207,10 @@ def test_a_turn_is_not_closed_before_its_outcome_is_final() -> None:
 
 
 def test_the_wait_for_an_outcome_has_the_timeout_of_an_answer() -> None:
-    """If the server never reports the end of the interrupted reply, both turns are closed after the timeout."""
+    """The server never reports the end of an interrupted reply.
+
+    The interrupted turn and the interrupting turn are then closed after the timeout.
+    """
     scene = Scene(
         ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav"), barge_in_s=1.0), behavior=ScriptedBehavior(timeout_s=5)
     )

@@ -83,7 +83,7 @@ class Harness:
         return self.until(self.speech_at[first] + len(SPEECH.utterances[0].messages) * FRAME_S + FRAME_S)
 
     def hear(self, **event: Any) -> Harness:
-        """Deliver a server event now."""
+        """Deliver the server event with these fields at the current time of the harness."""
         self.caller.take(json.dumps(event).encode(), self.now)
         return self
 

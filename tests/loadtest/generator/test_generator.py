@@ -1,4 +1,7 @@
-"""The generator measures injected latencies and stalls correctly, and reports its own starvation as INVALID."""
+"""Tests of the load generator against a server with known latencies and stalls, which it must measure correctly.
+
+A run in which the generator itself gets too little CPU time must be INVALID.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ QUICK = CallerBehavior(think_s=0.3, answer_timeout_s=5)
 
 @contextmanager
 def known_server(**answers: Any) -> Iterator[str]:
-    """Run a `KnownServer` in a separate process and yield its URL."""
+    """Run a `KnownServer` in a separate process and yield its URL. `answers` are the fields of its `Answers`."""
     command = [sys.executable, "-m", "tests.loadtest.generator.known_server", json.dumps(answers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout
