@@ -26,8 +26,8 @@ CACHE = Path.home() / ".cache" / "rejoinder" / "peers"
 WANTED = {"livekit": 4.0, "pipecat": 6.0}
 """Required ratio of our knee without a network to the best knee of each competing framework."""
 
-# Our row that each framework is compared with: both run with Smart Turn (Pipecat), or both without a turn detector
-# (LiveKit).
+# For each framework, the row of Rejoinder with which it is compared. Pipecat and its opponent both run Smart Turn.
+# LiveKit and its opponent both run without a turn detector.
 OPPONENT = {"livekit": "ours-headless", "pipecat": "ours-smart-turn"}
 
 

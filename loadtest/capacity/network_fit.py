@@ -236,8 +236,8 @@ def _callers(calibration: Calibration) -> CallerModel:
     """Return the behaviour of the callers for the simulation, from all calibration runs together.
 
     The length of speech is what remains of a conversation's cycle after thinking, waiting and listening. It is the same
-    at every load. If there is more than one transcript per turn, the others are transcripts that were requested at
-    pauses and abandoned.
+    at every load. If there is more than one transcript per turn, the others count as transcripts that were
+    requested at pauses and cancelled.
     """
     levels, behavior = calibration.levels, calibration.behavior
     turns = [level.turns for level in levels]

@@ -45,7 +45,10 @@ def test_the_microphone_never_stops() -> None:
 
 
 def test_a_turn_is_measured_from_the_scheduled_last_sample_to_the_first_audible_one() -> None:
-    """The latency includes the reply's leading silence and playback time, but not the clip's trailing silence."""
+    """The latency starts at the deadline of the clip's last frame with speech, not at the end of its trailing silence.
+
+    It ends when the reply's first audible sample is played, after the reply's leading silence.
+    """
     scene = Scene(ScriptedLine(clip(seconds=1.0, after=0.4)))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", " hello ")

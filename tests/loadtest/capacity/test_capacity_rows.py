@@ -85,7 +85,10 @@ def test_a_repeats_knee_is_the_common_line_shifted() -> None:
 
 @pytest.mark.parametrize("p95", [(2000.0, 2400.0), (1300.0, 1700.0)])
 def test_a_wrong_prediction_does_not_hold(p95: tuple[float, float]) -> None:
-    """A prediction of 1800 and 2200 ms p95 does not hold if the measured p95 is 200 ms higher or 500 ms lower."""
+    """A prediction of 1800 and 2200 ms p95 at two loads does not hold if both measured p95 differ too much.
+
+    They are 200 ms higher or 500 ms lower.
+    """
     assert not measured(p95).holds
 
 
