@@ -17,7 +17,7 @@ class PlayedChunk:
     """A chunk of audio and its playback time.
 
     Attributes:
-        at: Time at which the first sample is played, in seconds.
+        at: Time at which the first sample is played, in seconds on the client's clock.
         pcm: 24 kHz mono 16-bit PCM.
     """
 
@@ -37,14 +37,14 @@ class Loudspeaker:
         self._ends_at = free_at
 
     def receive(self, pcm: bytes, now: float) -> None:
-        """Queue audio that arrived at `now`."""
+        """Queue audio (24 kHz 16-bit PCM) that arrived at `now`, in seconds on the client's clock."""
         if pcm:
             at = max(now, self._ends_at)
             self._chunks.append(PlayedChunk(at, pcm))
             self._ends_at = at + _seconds(pcm)
 
     def flush(self, now: float) -> None:
-        """Stop playback at `now` and drop the audio that has not been played."""
+        """Stop playback at `now`, in seconds on the client's clock, and drop the audio that has not been played."""
         lengths = [(chunk, round((now - chunk.at) * WIRE_RATE) * SAMPLE_BYTES) for chunk in self._chunks]
         self._chunks = [PlayedChunk(chunk.at, chunk.pcm[:length]) for chunk, length in lengths if length > 0]
         self._ends_at = min(self._ends_at, now)
@@ -60,11 +60,11 @@ class Loudspeaker:
         return self._ends_at
 
     def playing(self, now: float) -> bool:
-        """Return True if audio is left to play at `now`."""
+        """Return True if audio is left to play at `now`, in seconds on the client's clock."""
         return bool(self._chunks) and now < self.ends_at
 
     def played_s(self, now: float) -> float:
-        """Return the seconds of audio that have been played by `now`."""
+        """Return the seconds of audio that have been played by `now`, a time in seconds on the client's clock."""
         return sum(min(max(0.0, now - chunk.at), _seconds(chunk.pcm)) for chunk in self._chunks)
 
     def audible_at(self, from_s: float = 0.0) -> float | None:

@@ -153,7 +153,7 @@ async def _send_frames(
 
 
 async def _receive_events(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> None:
-    """Pass server events to the caller until the connection is lost. Send the truncation commands that it returns."""
+    """Pass server events to `caller` until the connection is lost, and send the truncations that `caller` returns."""
     clock = asyncio.get_running_loop().time
     try:
         while True:
@@ -224,7 +224,7 @@ def _refusal(url: str, error: OSError | TimeoutError | InvalidHandshake) -> Rejo
 def _seconds(retry_after: str | None) -> float:
     try:
         return float(retry_after or 1)
-    except ValueError:  # Retry-After may also be a date, which is not parsed
+    except ValueError:  # Retry-After may also be a date. Assume 1 s instead of parsing it.
         return 1.0
 
 

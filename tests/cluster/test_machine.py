@@ -57,7 +57,10 @@ def test_a_node_has_the_required_environment(tmp_path: Path) -> None:
 
 
 def test_socket_paths_fit(tmp_path: Path) -> None:
-    """The path of a Unix socket is at most 107 bytes long, the limit of Linux. Serve adds 57 bytes to ours."""
+    """The path of a Unix socket of Ray Serve is at most 107 bytes long, the limit of Linux.
+
+    Ray Serve appends 57 bytes to the paths in Rejoinder's environment variables.
+    """
     directory = Path("/tmp/rj-12345678")
     sockets = [value for name, value in node_environment(directory).items() if name.endswith("_SOCKET_PATH")]
     assert sockets
