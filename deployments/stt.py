@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.stages.ports import Priority, SttJob, Transcript
+from deployments.engines.model_files import whisper_folder
 from deployments.engines.stt.cascade import SttCascade
 from deployments.engines.stt.moonshine import Moonshine
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
@@ -49,7 +50,9 @@ class Stt(StageDeployment):
         )
         store = open_store(settings.models)
         first_pass = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.has_first_pass else None
-        self._engine = SttCascade(Whisper(store.path(stage.model), options), first_pass, stage.first_pass_min_logprob)
+        self._engine = SttCascade(
+            Whisper(whisper_folder(store.path(stage.model)), options), first_pass, stage.first_pass_min_logprob
+        )
         self._engine.warm_up()
         self._max_batch = stage.max_batch
         self._queue: SttQueue[_Waiting] = SttQueue(stage.max_queue)
