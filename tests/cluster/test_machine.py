@@ -110,7 +110,7 @@ def test_a_missing_model_fails(tmp_path: Path) -> None:
     document = parse_serve_file({"applications": [{"args": {"models": models}}]})
     found = _findings(document)
     absent = [name for name in needed_models(document) if found[f"model {name}"].grade is Grade.FAIL]
-    assert set(absent) >= {"whisper-base", "smollm2-135m-instruct"}
+    assert set(absent) >= {"whisper-base", "qwen2.5-coder-0.5b-instruct"}
     assert all("rejoinder models pull" in found[f"model {name}"].fix for name in absent)
 
 

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import gguf
 import xllamacpp
 
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.llm.chat_template import ChatTemplate
 from deployments.engines.llm.delta_writer import DeltaWriter
+from deployments.engines.llm.gguf_metadata import Metadata, read_metadata
 from deployments.engines.llm.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
 
@@ -45,6 +45,13 @@ tokens. With the cache, a prompt of 250 tokens takes 80 ms; in another slot it t
 _PROHIBITIVE = 1000.0
 # Matches the quantization at the end of a file name, such as Q4_1 or iq4_xs, before the part number of a split file.
 _QUANTIZATION = re.compile(r"[.-](I?Q\d\w*|B?F16|F32|MXFP4\w*)(?:-\d{5}-of-\d{5})?$", re.IGNORECASE)
+# Matches the later parts of a split GGUF file. llama.cpp reads them when the first part is opened.
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
+_CONTROL = 3
+"""Type of control tokens in `tokenizer.ggml.token_type`."""
+# Tokenizers to which llama.cpp adds the beginning-of-sequence token if the file says nothing (src/llama-vocab.cpp).
+_MODELS_WITH_BOS = frozenset({"llama", "gemma4"})
+_PRE_TOKENIZERS_WITH_BOS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral"})
 _TOO_LONG = "exceed_context_size_error"
 
 
@@ -78,12 +85,11 @@ class LlamaCpp:
 
     prefills = True
 
-    def __init__(self, directory: Path, options: LlamaCppOptions = LlamaCppOptions()) -> None:
-        """Load the GGUF file in `directory`; raise ModelError if there is none or it cannot be loaded."""
-        file = next(directory.glob("*.gguf"), None)
-        if file is None:
-            raise ModelError("does not hold a GGUF file.", "Run `rejoinder models pull`.", file=str(directory))
-        self.name = f"{options.model} {_quantization(file)} (llama.cpp)"
+    def __init__(self, path: Path, options: LlamaCppOptions = LlamaCppOptions()) -> None:
+        """Load a GGUF file, or the one in a folder; raise ModelError if there is none or it cannot be loaded."""
+        file = gguf_file(path)
+        stem = _QUANTIZATION.sub("", file.stem) if "/" in options.model else options.model
+        self.name = f"{stem} {_quantization(file)} (llama.cpp)"
         self._options = options
         self._template = chat_template(file)
         try:
@@ -262,18 +268,54 @@ def parameters_of(file: Path, options: LlamaCppOptions) -> Any:
     return parameters
 
 
+def gguf_file(path: Path) -> Path:
+    """Return the GGUF file at `path`, a file or a folder with one model; of a split model, the first part.
+
+    Raises:
+        ModelError: There is none, or the folder has several models.
+    """
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError("is not a GGUF file.", "Name a file that ends in .gguf.", file=str(path))
+        return path
+    found = sorted(file for file in path.glob("*.gguf") if not _LATER_PART.search(file.name))
+    if not found:
+        raise ModelError("does not hold a GGUF file.", "Run `rejoinder models pull`.", file=str(path))
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise ModelError("holds several models.", "Name one file in llm.model.", file=str(path), found=names)
+    return found[0]
+
+
 def chat_template(file: Path) -> ChatTemplate:
-    """Return the chat template in a GGUF file; raise ModelError if it has none."""
-    fields = gguf.GGUFReader(file).fields
-    source = fields.get("tokenizer.chat_template")
-    if source is None:
-        raise ModelError("has no chat template.", "Use an instruction-tuned model.", file=str(file))
-    names = fields["tokenizer.ggml.tokens"]
+    """Return the chat template in a GGUF file.
+
+    Raises:
+        ModelError: The file is not a GGUF file, or has no chat template.
+    """
+    metadata = read_metadata(file)
+    source = metadata.get("tokenizer.chat_template")
+    if not isinstance(source, str):
+        remedy = "Use an instruction-tuned model (llm.model)."
+        raise ModelError("has no chat template.", remedy, file=str(file))
+    tokens: Any = metadata["tokenizer.ggml.tokens"]
+    kinds: Any = metadata.get("tokenizer.ggml.token_type", [])
     special = {}
     for key in ("bos", "eos"):
-        field = fields.get(f"tokenizer.ggml.{key}_token_id")
-        special[f"{key}_token"] = "" if field is None else str(names.contents(int(field.contents())))
-    return ChatTemplate(str(source.contents()), special, file)
+        number: Any = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        special[f"{key}_token"] = "" if number is None else str(tokens[number])
+    control = [tokens[number] for number, kind in enumerate(kinds) if kind == _CONTROL]
+    return ChatTemplate(source, special, file, control_tokens=control, adds_bos=_adds_bos(metadata))
+
+
+def _adds_bos(metadata: Metadata) -> bool:
+    """Return True if llama.cpp puts the beginning-of-sequence token before every prompt of this model."""
+    stated = metadata.get("tokenizer.ggml.add_bos_token")
+    if stated is not None:
+        return bool(stated)
+    if metadata.get("tokenizer.ggml.model") in _MODELS_WITH_BOS:
+        return True
+    return metadata.get("tokenizer.ggml.pre") in _PRE_TOKENIZERS_WITH_BOS
 
 
 def _quantization(file: Path) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rejoinder.core.measuring.service_curves import PROFILES, EmulatedStage, EngineProfile, ServiceCurve, profiles
+from rejoinder.core.settings.model_reference import check_model_reference
 from rejoinder.core.settings.section import Count, Positive, Section
 from rejoinder.core.settings.vllm import VllmSettings
 
@@ -202,7 +203,9 @@ class SttSettings(StageSettings):
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "whisper-base"
-    """Whisper model: a name in the model store."""
+    """Whisper model: a name in the model store, the absolute path of a faster-whisper folder, or a hub repository with
+    such a model (owner/repo).
+    """
     first_pass_model: str = "moonshine-tiny-en"
     """First-pass recognizer: a name in the model store. It is used for English only. Empty: no first pass."""
     first_pass_min_logprob: float = Field(-0.12, le=0)
@@ -236,6 +239,11 @@ class SttSettings(StageSettings):
     speech with full padding.
     """
 
+    @field_validator("model")
+    @classmethod
+    def _loadable(cls, model: str, info: ValidationInfo) -> str:
+        return check_model_reference(model, "stt") if info.data.get("engine") == "whisper" else model
+
     @property
     def has_first_pass(self) -> bool:
         """True if a first-pass recognizer is used, which requires the engine Whisper and the language English."""
@@ -254,8 +262,9 @@ class LlmSettings(StageSettings):
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "qwen2.5-coder-0.5b-instruct"
-    """Model of the engine: a name in the model store, or the server's own name with `openai_api`.
-    With `vllm` it may also be a folder or a hub repository (owner/name).
+    """Model of the engine: a name in the model store, the absolute path of a GGUF file or its folder, or a GGUF file on
+    a hub (owner/repo/file.gguf). With `openai_api`: the server's own name. With `vllm`: a name in the model store, a
+    folder, or a hub repository (owner/name).
     """
     vllm: VllmSettings = VllmSettings()
     """Settings of the engine vllm."""
@@ -293,6 +302,11 @@ class LlmSettings(StageSettings):
     """Send `prompt_cache_key` with `openai_api`, so that prompts with the same beginning share the server's cache. Turn
     it off for a server that refuses the field.
     """
+
+    @field_validator("model")
+    @classmethod
+    def _loadable(cls, model: str, info: ValidationInfo) -> str:
+        return check_model_reference(model, "llm") if info.data.get("engine") == "embedded" else model
 
     @property
     def blocked_ngram(self) -> int:
@@ -365,7 +379,9 @@ class TtsSettings(StageSettings):
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "piper-en-us-joe-medium"
-    """Voice of the engine: a name in the model store."""
+    """Piper voice: a name in the model store, the absolute path of the .onnx file or its folder, or a voice on a hub
+    (owner/repo/folder/voice.onnx). The file VOICE.onnx.json must be beside it.
+    """
     threads: Count = 2
     """Number of CPU threads of each replica's engine."""
     max_queue: Count = 16
@@ -376,3 +392,8 @@ class TtsSettings(StageSettings):
     """Stream a segment while it is synthesized. Off: a segment is sent once all of it is synthesized."""
     call_timeout_s: Positive = 3.0
     """Seconds without a chunk after which a segment is requested from another replica."""
+
+    @field_validator("model")
+    @classmethod
+    def _loadable(cls, model: str, info: ValidationInfo) -> str:
+        return check_model_reference(model, "tts") if info.data.get("engine") == "piper" else model
