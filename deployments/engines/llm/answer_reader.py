@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from actors.stages.ports import Finish, LlmRequest, TokenDelta
 from deployments.engines.llm.chat_events import ChatEvents
 from rejoinder.core.errors import BackendError, BadResponse, StageTimeout
@@ -128,7 +130,7 @@ class AnswerReader:
         self._tokens += bool(rest)
         delta = self.take()
         finish = self._finish or self._events.end()
-        return TokenDelta(delta.text, delta.tokens, finish, self._events.usage, delta.continues)
+        return replace(delta, finish=finish, usage=self._events.usage)
 
     def _check_end(self) -> None:
         if not self._events.understood:
