@@ -244,9 +244,21 @@ class ConversationSettings(Section):
     """Text of the clip that is played when a stage fails for longer than `apology_after_ms`."""
     apology_after_ms: float = Field(700, ge=0, le=10_000)
     """Milliseconds for which a failed stage is retried before the apology is played."""
-    give_up_after_s: Positive = 60.0
-    """Seconds for which a failed stage is retried before the reply fails: a second apology and `response.done` with
-    status failed.
+    give_up_after_s: Positive = 20.0
+    """Seconds for which a failed stage is retried before the reply fails: the caller hears `failure`, and
+    `response.done` has status failed.
+    """
+    failure: str = "Sorry, I can't answer right now. Please try again later."
+    """Text that is spoken when a reply fails for good."""
+    no_answer: str = "Sorry, I have no answer to that. Could you ask in another way?"
+    """Text that is spoken when the language model answers with nothing that can be spoken."""
+    declined: str = "Sorry, I can't help with that."
+    """Text that is spoken when the language model's server withholds the whole answer (content filter)."""
+    bridge: str = "Let me start that again."
+    """Text that is spoken when an answer broke off and the next attempt at it does not continue its words."""
+    max_silence_s: float = Field(4.0, ge=0, le=60)
+    """Seconds without any sound during a reply, before or within the answer, after which a filler is played.
+    0: never.
     """
     greeting: str = Field("", max_length=300)
     """Text that is spoken at the beginning of a session, when the client has configured it or the caller speaks.
