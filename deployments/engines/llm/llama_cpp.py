@@ -31,10 +31,13 @@ from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.gguf_metadata import Metadata, read_metadata
 from deployments.engines.llm.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
+from rejoinder.core.reply.prompt_window import ChatMessage
 
 # Memory for the KV caches of conversations whose slot another conversation has taken. A token needs 12 KB with
 # Qwen2.5-0.5B, and 23 KB with SmolLM2-135M.
 KEPT_STATES_MB = 256
+PREFILL_WAIT_S = 30.0
+"""Maximum time in seconds that a request waits for a prefill of its own instructions, which may be long."""
 SESSION_WAIT_S = 0.1
 """Maximum time in seconds that a request waits until an earlier request of the same session has left its slot.
 
@@ -101,6 +104,8 @@ class LlamaCpp:
         self._threads = ThreadPoolExecutor(options.slots, thread_name_prefix="llama-cpp")
         self._active = 0
         self._running: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        # By session, the first message of the prompt that is being prefilled.
+        self._prefills: dict[str, tuple[ChatMessage, ...]] = {}
 
     @property
     def active(self) -> int:
@@ -125,7 +130,7 @@ class LlamaCpp:
             CallerError: The prompt leaves no room for an answer.
             BackendError: The engine failed.
         """
-        alone = await self._wait_for_session(request.session)
+        alone = await self._wait_for_session(request)
         if request.prefill and (self._places.locked() or not alone):
             yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # skip the prefill: answers have priority
             return
@@ -139,7 +144,7 @@ class LlamaCpp:
         self._active += 1
         arrived_at = time.monotonic()
         try:
-            with self._registered(request.session):
+            with self._registered(request):
                 async with self._places:
                     queue_s = time.monotonic() - arrived_at
                     async with aclosing(self._generate(request, prompt, queue_s)) as deltas:
@@ -148,27 +153,38 @@ class LlamaCpp:
         finally:
             self._active -= 1
 
-    async def _wait_for_session(self, session: str) -> bool:
-        """Wait up to SESSION_WAIT_S for the session's earlier requests; return True if none is left."""
-        if others := self._running.get(session):
-            await asyncio.wait(others, timeout=SESSION_WAIT_S)
-        return not self._running.get(session)
+    async def _wait_for_session(self, request: LlmRequest) -> bool:
+        """Wait for the session's earlier requests; return True if none is left.
+
+        The wait is at most SESSION_WAIT_S, or PREFILL_WAIT_S for a prefill of the same instructions: to compute them
+        again in another slot at the same time would take longer.
+        """
+        if others := self._running.get(request.session):
+            prefilled = self._prefills.get(request.session)
+            shared = prefilled is not None and prefilled == request.messages[:1]
+            await asyncio.wait(others, timeout=PREFILL_WAIT_S if shared else SESSION_WAIT_S)
+        return not self._running.get(request.session)
 
     @contextmanager
-    def _registered(self, session: str) -> Iterator[None]:
-        """Register a running request of `session`, for which `_wait_for_session` waits.
+    def _registered(self, request: LlmRequest) -> Iterator[None]:
+        """Register a running request of a session, for which `_wait_for_session` waits.
 
-        Do nothing if `session` is "".
+        Do nothing if the request belongs to no session.
         """
+        session = request.session
         if not session:
             yield
             return
+        if request.prefill:
+            self._prefills[session] = request.messages[:1]
         ended = asyncio.get_running_loop().create_future()
         self._running[session].add(ended)
         try:
             yield
         finally:
             ended.set_result(None)
+            if request.prefill:
+                self._prefills.pop(session, None)
             self._running[session].discard(ended)
             if not self._running[session]:
                 del self._running[session]

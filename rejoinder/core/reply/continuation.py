@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 
-# The end of a sentence: its punctuation, closing quotes, and the white space before the next sentence.
-_SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|$)|\n")
+from rejoinder.core.reply.segmenter import WordBoundary, edge_of
+
+_WORD = re.compile(r"(\S+)(\s+)")
 # A second answer that begins like the first one is compared with it, even if the server was asked to continue.
 SAME_BEGINNING = 12
 
@@ -18,6 +19,16 @@ SAME_BEGINNING = 12
 def ends_sentence(text: str) -> bool:
     """Return True if the text ends where a sentence may end, white space ignored. An empty text does not."""
     return bool(re.search(r"[.!?…。！？][\"'”’)\]]*$", text.rstrip()))
+
+
+def _last_sentence_start(text: str) -> int:
+    """Return the position at which the last sentence of the text starts, which may be the text's end."""
+    starts = (
+        word.end()
+        for word in _WORD.finditer(text)
+        if "\n" in word[2] or edge_of(word[1], line_start=False) is WordBoundary.SENTENCE
+    )
+    return max(starts, default=0)
 
 
 class Continuation:
@@ -74,7 +85,7 @@ class Continuation:
         same = next((at for at, (new, old) in enumerate(zip(text, prefix, strict=False)) if new != old), len(text))
         if same == len(text):
             return ""  # the second answer ended within the first one: it has nothing new
-        at = max((end.end() for end in _SENTENCE_END.finditer(prefix[:same])), default=0)
+        at = _last_sentence_start(prefix[:same])
         return self._use(at, at)
 
     def _repeats(self, *, ended: bool) -> bool:
@@ -95,7 +106,7 @@ class Continuation:
         anew = first.isupper() and not ends_sentence(self._prefix)
         if not anew:
             return self._use(len(self._prefix), 0)
-        at = max((end.end() for end in _SENTENCE_END.finditer(self._prefix)), default=0)
+        at = _last_sentence_start(self._prefix)
         return self._use(at, 0)
 
     def _use(self, kept: int, start: int) -> str:
