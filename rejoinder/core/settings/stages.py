@@ -382,6 +382,8 @@ class TtsSettings(StageSettings):
     """Piper voice: a name in the model store, the absolute path of the .onnx file or its folder, or a voice on a hub
     (owner/repo/folder/voice.onnx). The file VOICE.onnx.json must be beside it.
     """
+    speaker: int = Field(0, ge=0)
+    """Number of the speaker, from 0, of a voice that has several."""
     threads: Count = 2
     """Number of CPU threads of each replica's engine."""
     max_queue: Count = 16
