@@ -5,6 +5,7 @@ Import them from `rejoinder.core.settings.settings`.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -15,6 +16,9 @@ from rejoinder.core.settings.vllm import VllmSettings
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Label that Ray puts on a node for its kind of GPU."""
+
+VOICE_LANGUAGE = re.compile(r"(?:^|[/_-])([a-z]{2})[_-][a-zA-Z]{2}(?=-)")
+"""The language and region in the name of a Piper voice: "en-us" in "piper-en-us-joe-medium"."""
 
 GPU_ENGINES = frozenset({"vllm", "emulated"})
 """Engines whose replicas may reserve GPUs. `emulated` may, so that placement can be tested on declared GPUs."""
@@ -356,6 +360,9 @@ class TtsSettings(StageSettings):
     """Latency of the emulated engine."""
     model: str = "piper-en-us-joe-medium"
     """Voice of the engine: a name in the model store."""
+    language: str = Field("auto", pattern=r"^(auto|[a-z]{2})$")
+    """Language in which numbers, dates and signs of a reply are spoken: its two-letter code. `auto`: the language in
+    the voice's name ("en-us" in `piper-en-us-joe-medium`, "de_DE" in `de_DE-thorsten-medium`), else English."""
     threads: Count = 2
     """Number of CPU threads of each replica's engine."""
     max_queue: Count = 16
@@ -366,3 +373,13 @@ class TtsSettings(StageSettings):
     """Stream a segment while it is synthesized. Off: a segment is sent once all of it is synthesized."""
     call_timeout_s: Positive = 3.0
     """Seconds without a chunk after which a segment is requested from another replica."""
+
+    @property
+    def spoken_language(self) -> str:
+        """Code of the language that the voice speaks: two letters, or "und" (undetermined) for the emulated engine."""
+        if self.language != "auto":
+            return self.language
+        if self.engine == "emulated":
+            return "und"  # a tone has no language, and its marks are the numbers of the text
+        named = VOICE_LANGUAGE.search(self.model)
+        return named[1].lower() if named else "en"
