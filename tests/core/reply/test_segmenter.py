@@ -32,7 +32,7 @@ plain_words = st.sampled_from(
         "42.",
     ]
 )
-bound_words = st.sampled_from(["Dr.", "e.g.", "U.S.", "(i.e.,", "J."])
+bound_words = st.sampled_from(["Mr.", "e.g.", "U.S.", "(i.e.,", "J."])
 signs = st.sampled_from(["-", "—", "...", '"', "!", ")"])
 gaps = st.sampled_from([" ", "  ", "\t"])
 seeds = st.integers(1, 9)
@@ -156,6 +156,6 @@ def test_segments_keep_their_limits(text: str, first: int, later: int) -> None:
 
 @given(texts(plain_words | bound_words), seeds, seeds)
 def test_bound_words_stay_with_the_next(text: str, first: int, later: int) -> None:
-    """An abbreviation such as "Dr." stays in one segment with the next word; only the last segment may end with it."""
+    """An abbreviation such as "Mr." stays in one segment with the next word; only the last segment may end with it."""
     ends = [segment.split()[-1] for segment in split(text, 3, first, later)]
-    assert not {"Dr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])
+    assert not {"Mr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])

@@ -145,17 +145,19 @@ def spoken_word(word: str) -> str:
     text = without_emoji(word)
     if _RULE.fullmatch(text):
         return "," if text == "|" else ""
+    text = _command(text) if "\\" in text else text
     text = _AUTOLINK.sub(r"\1", text)
     text = _TAG.sub("", text)
     text = _LINK_END.sub("", text) if "]" in text else text
     text = _FOOTNOTE.sub("", text)
     text = _SUPERSCRIPT.sub("", text)
-    text = html.unescape(text) if _ENTITY.search(text) else text
+    text = html.unescape(text).replace("\xa0", "") if _ENTITY.search(text) else text
     text = _EMPHASIS.sub("", _STRIKE.sub("", text))
-    text = _command(text) if "\\" in text else text
     if text.startswith(("![", "[")) and "]" not in text:
         text = text.lstrip("![")
-    return "".join(GREEK_LETTERS.get(char.lower(), char) for char in text) if text.lower() in GREEK_LETTERS else text
+    if sum(char.isalpha() for char in text) == 1:
+        return "".join(GREEK_LETTERS.get(char.lower(), char) for char in text)
+    return text
 
 
 def _command(text: str) -> str:

@@ -18,7 +18,7 @@ from rejoinder.core.reply.spoken.markup import Group, group, spoken_word, visibl
 from rejoinder.core.reply.spoken.rules.calendar import date, time_of_day
 from rejoinder.core.reply.spoken.rules.formulas import latex_words
 from rejoinder.core.reply.spoken.rules.identifiers import address, code, phone
-from rejoinder.core.reply.spoken.rules.prose import INITIALS, abbreviation, plain, roman
+from rejoinder.core.reply.spoken.rules.prose import abbreviation, plain, roman
 from rejoinder.core.reply.spoken.rules.quantities import dimensions, equation, fraction, operator, quantity
 from rejoinder.core.reply.spoken.rules.view import CLOSERS, OPENERS, MoreWordsNeeded, Reading, Token, View
 from rejoinder.core.reply.spoken.scripts import unreadable_script
@@ -26,6 +26,9 @@ from rejoinder.core.reply.spoken.units import SpokenUnit, WordBoundary
 
 MAX_WORD = 60
 """Maximum characters of a word that is read. A longer one is an address, which is shortened, or no word at all."""
+
+SPACELESS = frozenset({"zh", "ja", "th"})
+"""Languages that are written without spaces between words."""
 
 CONTEXT = 8
 """Number of words before the next one that the rules can see."""
@@ -50,6 +53,7 @@ class WordReader:
         self._before: list[Token] = []
         self._line_start = True
         self._fenced = False
+        self._cut_off = False
         self._noted: set[str] = set()
 
     @property
@@ -110,8 +114,9 @@ class WordReader:
             raise MoreWordsNeeded
 
         word, glued = self._queue[0]
-        if len(word) > MAX_WORD or glued:
-            return [self._overlong(word, glued=glued, final=final)]
+        self._cut_off = len(word) > MAX_WORD or (glued and self._cut_off)
+        if self._cut_off:
+            return [self._overlong(word, glued=glued)]
         if found := group(tuple(text for text, _ in self._queue), raw):
             return self._grouped(found, final=final)
         tokens = [Token.of(spoken_word(text)) for text, _ in self._queue]
@@ -136,22 +141,17 @@ class WordReader:
         units: list[SpokenUnit] = []
         count = len(reading.spoken)
         for index, spoken in enumerate(reading.spoken):
-            word, last = self._queue[index][0], index == count - 1
+            (word, glued), last = self._queue[index], index == count - 1
             token = view.word(index)
-            shown = visible(word)
-            edge = edge_of(shown, self._language, line_start=self._line_start)
-            if self._line_start and _LIST_NUMBER.fullmatch(shown):
-                spoken, stop = f"{spoken}", False
-            else:
-                stop = reading.stop
+            shown = visible(word) or (word if spoken.strip(",") else "")
+            cleaned = token.opening + token.core + token.closing
+            edge = edge_of(cleaned, line_start=self._line_start)
+            stop = reading.stop and not (self._line_start and _LIST_NUMBER.fullmatch(shown))
+            edge = (reading.edge or edge) if last else WordBoundary.BOUND
             pause = token.pause if last or token.pause == "," else ""
             if pause == "." and (not stop or edge is WordBoundary.BOUND):
                 pause = ""
-            if last and reading.edge:
-                edge = reading.edge
-            if not last:
-                edge = WordBoundary.BOUND
-            units.append(SpokenUnit(shown, f"{spoken}{pause}" if not spoken.endswith(",") else spoken, edge))
+            units.append(SpokenUnit(shown, spoken if spoken.endswith(",") else f"{spoken}{pause}", edge, glued))
             self._line_start = False
             self._remember(token)
         del self._queue[:count]
@@ -168,37 +168,31 @@ class WordReader:
             end = spoken[-1] if spoken[-1:] in set(".,;:!?") else ""
             spoken = latex_words(view, spoken.removesuffix(end)) + end
         elif spoken:
-            self._queue.insert(0, (spoken, False))
-            inner = self._settle_one(final=True)
-            spoken = inner
+            alone = WordReader(self._language)
+            spoken = " ".join(unit.spoken for unit in [*alone.push(spoken), *alone.end_line()])
         for word in words:
             self._remember(Token.of(word))
-        edges = [WordBoundary.BOUND] * (len(words) - 1) + [edge_of(words[-1], self._language, line_start=False)]
+        edges = [WordBoundary.BOUND] * (len(words) - 1) + [edge_of(words[-1], line_start=False)]
         return [
             SpokenUnit(word, spoken if index == 0 else "", edge)
             for index, (word, edge) in enumerate(zip(words, edges, strict=True))
         ]
 
-    def _settle_one(self, *, final: bool) -> str:
-        """Return what is spoken for the first word of the queue alone."""
-        word = self._queue.pop(0)[0]
-        alone = WordReader(self._language)
-        return " ".join(unit.spoken for unit in [*alone.push(word), *alone.end_line()]) if final else ""
+    def _overlong(self, word: str, *, glued: bool) -> SpokenUnit:
+        """Return the unit of a very long word or of its next part: only an address is read, in short.
 
-    def _overlong(self, word: str, *, glued: bool, final: bool) -> SpokenUnit:
-        """Return the unit of a very long word: an address is shortened, and for other words there is one note."""
+        Other words get a note, once. A script without spaces between words has long words, which are read.
+        """
         self._queue.pop(0)
         self._line_start = False
         self._remember(Token.of(""))
-        spoken = ""
-        if not glued:
-            view = View(self._language, [Token.of(spoken_word(word))], final=True, before=self._before)
-            script = unreadable_script(word, self._language.code)
-            reading = address(view)
-            spoken = self._note("script", script) if script else reading.spoken[0] if reading else self._note("long")
-        elif script := unreadable_script(word, self._language.code):
-            spoken = self._note("script", script)
-        return SpokenUnit(visible(word), spoken, edge_of(word, self._language, line_start=False), glued)
+        view = View(self._language, [Token.of(spoken_word(word))], final=True, before=self._before)
+        if not word.isascii() or self._language.code in SPACELESS:
+            spoken = self._read(view, word).spoken[0]
+        else:
+            reading = None if glued else address(view)
+            spoken = "" if glued else reading.spoken[0] if reading else self._note("long")
+        return SpokenUnit(visible(word), spoken, edge_of(word, line_start=False), glued)
 
     def _note(self, kind: str, script: str = "") -> str:
         """Return the note that a text cannot be read, and only the first time; "" afterwards."""
@@ -215,20 +209,16 @@ class WordReader:
 NOWHERE = Token("", "", "")
 
 
-def edge_of(word: str, language: Language, *, line_start: bool) -> WordBoundary:
-    """Return the kind of boundary after a complete word, by its punctuation.
+def edge_of(word: str, *, line_start: bool) -> WordBoundary:
+    """Return the kind of boundary after a complete word, by its punctuation. The rules know abbreviations.
 
     Args:
         word: The word, with its punctuation.
-        language: Has the abbreviations whose full stop does not end a sentence.
         line_start: Whether it is the first word of a line. If so, a number such as "1." or "1)" is a list number and
             belongs to the next word.
     """
     core = word.strip(OPENERS).rstrip(CLOSERS)
     if line_start and _LIST_NUMBER.fullmatch(word):
-        return WordBoundary.BOUND
-    stem = core.rstrip(",;:")
-    if INITIALS.fullmatch(stem) or (stem.endswith(".") and stem[:-1].lower() in language.abbreviations):
         return WordBoundary.BOUND
     if core.endswith(("..", "…", ",", ";", ":", "—", "–", "--", "，", "、", "；", "：")) or core == "-":
         return WordBoundary.CLAUSE

@@ -133,6 +133,13 @@ ABBREVIATIONS = {
 }
 
 PLAIN_ABBREVIATIONS = {
+    "and/or": "and or",
+    "he/she": "he or she",
+    "she/he": "she or he",
+    "his/her": "his or her",
+    "him/her": "him or her",
+    "yes/no": "yes or no",
+    "they/them": "they them",
     "Mr": "Mister",
     "Mrs": "Missus",
     "Ms": "Miz",

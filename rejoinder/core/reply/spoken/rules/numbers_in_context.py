@@ -182,7 +182,8 @@ def _day(view: View, value: int) -> Reading | None:
         return _german_ordinal(view, value, month.core) if dotted else None
     name = language.months[language.month(month.core) or 0]
     if language.code == "en":
-        return Reading((f"the {numerals.ordinal(value)} of", name), stop=len(month.core) > 3)
+        article = "" if previous.core.lower() == "the" else "the "
+        return Reading((f"{article}{numerals.ordinal(value)} of", name), stop=len(month.core) > 3)
     if language.code == "de":
         ending = "n" if previous.core.lower() in {"am", "vom", "dem", "den", "zum", "beim", "im"} else "r"
         return Reading((numerals.ordinal(value) + ending, name))

@@ -85,6 +85,66 @@ _ROMAN = re.compile(r"(X{0,3})(IX|IV|V?I{0,3})")
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 
 
+TITLES = frozenset(
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "mx",
+        "dr",
+        "prof",
+        "rev",
+        "gen",
+        "col",
+        "capt",
+        "lt",
+        "sgt",
+        "hon",
+        "gov",
+        "sen",
+        "rep",
+        "pres",
+        "st",
+        "mt",
+        "ft",
+        "hr",
+        "fr",
+        "sra",
+        "srta",
+    ]
+)
+"""Abbreviations in front of a name: they never end a sentence that goes on."""
+
+FIRST_WORDS = frozenset(
+    [
+        "The",
+        "It",
+        "We",
+        "They",
+        "He",
+        "She",
+        "This",
+        "That",
+        "These",
+        "Those",
+        "You",
+        "But",
+        "And",
+        "If",
+        "In",
+        "A",
+        "An",
+        "What",
+        "How",
+        "Do",
+        "There",
+        "Then",
+        "Please",
+        "However",
+    ]
+)
+"""Capitalized words that usually begin a sentence."""
+
 SPOKEN_SIGNS = frozenset("%&@+=°")
 """Signs that are spoken in a word without letters and digits; others there are decoration."""
 
@@ -96,13 +156,11 @@ def abbreviation(view: View) -> Reading | None:
     stem = token.core.lower().rstrip(".")
     if language.native and (reading := _by_context(view, stem, dotted=dotted)):
         return reading
-    if dotted and (month := language.month(token.core)) is not None and len(token.core) < 5:
-        return Reading((language.months[month],), WordBoundary.BOUND, stop=False)
-    if (
-        dotted
-        and stem in language.abbreviations
-        and not (len(stem) < 4 and token.core[:1].islower() and _ends(view, stem))
-    ):
+    month = language.month(token.core) if dotted and len(token.core) < 5 else None
+    if month is not None and language.months[month].lower() != stem:
+        return _bound(view, language.months[month])
+    shouted = token.core.isupper() and len(token.core) > 1 and token.core.isalpha()
+    if dotted and stem in language.abbreviations and not shouted and not _ends(view, stem):
         return _bound(view, language.abbreviations[stem])
     if token.core in language.plain_abbreviations:
         return Reading((language.plain_abbreviations[token.core],))
@@ -118,12 +176,22 @@ def _ends(view: View, stem: str) -> bool:
     if stem not in {"max", "min", "temp", "ed", "fig", "mon", "wed", "fri", "apt", "rep", "sat"}:
         return False
     following = view.word(1).core
-    return not following[:1].isdigit() and not following[:1].islower()
+    return view.token.core.islower() and not following[:1].isdigit() and not following[:1].islower()
 
 
 def _bound(view: View, words: str) -> Reading:
+    """Return the reading of an abbreviation with a full stop, which rarely ends a sentence.
+
+    It does at the end of the line, and behind words other than titles if a typical first word of a sentence follows.
+    """
     further = view.token.closing.lstrip(".").strip("\"')]}”’»")
-    return Reading((words + further[:1],) if further else (words,), None if further else WordBoundary.BOUND, stop=False)
+    if further:
+        return Reading((words,), None if set("?!") & set(further) else WordBoundary.BOUND, stop=False)
+    following = view.word(1).core
+    titled = view.token.core.lower() in TITLES or len(view.token.core) == 1
+    if not following or (following in FIRST_WORDS and not titled):
+        return Reading((words,), WordBoundary.SENTENCE)
+    return Reading((words,), WordBoundary.BOUND, stop=False)
 
 
 def _by_context(view: View, stem: str, *, dotted: bool) -> Reading | None:

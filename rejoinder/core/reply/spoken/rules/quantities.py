@@ -254,6 +254,8 @@ def operator(view: View) -> Reading | None:
     core = view.token.core
     if core in {"x", "X"}:
         return Reading((view.say("×"),)) if _between_operands(view) else None
+    if core == "*" and not _between_operands(view):
+        return Reading(("",))
     if core in DASHES or core in {"--", "---"}:
         return Reading((_dash(view),)) if core and _between_operands(view) else None
     if core in {"/", ":"}:
@@ -280,14 +282,17 @@ def _dash(view: View) -> str:
 
 
 def dimensions(view: View) -> Reading | None:
-    """Read sizes and products without spaces: "1920x1080", "3x4 m"."""
+    """Read sizes: "1920x1080", "3x4 m", and a height such as 5'11"."""
     language = view.language
+    if language.native and (height := re.fullmatch(r"(\d)['’′](\d{1,2})[\"”″]?", view.token.core)):
+        return Reading((f"{value_words(language, height[1])} foot {value_words(language, height[2])}",))
     match = re.fullmatch(r"(\d+(?:[.,]\d+)?(?:x\d+(?:[.,]\d+)?)+)(\D*)", view.token.core)
     if not match or not language.numerals:
         return None
     words = f" {view.say('by')} ".join(_size(language, part) for part in match[1].split("x"))
     if not match[2]:
-        return Reading((words,))
+        unit = language.units.get(view.following().core)
+        return Reading((words, unit[1]) if unit and view.following().core.isalpha() else (words,))
     return Reading((f"{words} {language.units[match[2]][1]}",)) if match[2] in language.units else None
 
 
@@ -309,7 +314,7 @@ def equation(view: View) -> Reading | None:
 def formula_words(view: View, text: str) -> str:
     """Return the words of a formula. Letters are names of variables; multiplication signs may be left out."""
     spoken: list[str] = []
-    for part in re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_]+|\S", text.replace("**", "^")):
+    for part in re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_²³]+|\S", text.replace("**", "^")):
         if part[0].isdecimal():
             spoken.append(value_words(view.language, part))
         elif part in "²³":
@@ -322,7 +327,7 @@ def formula_words(view: View, text: str) -> str:
             )
         else:
             spoken.append({"-": view.say("−"), "/": view.say("over")}.get(part, "" if part == "." else view.say(part)))
-    words = re.sub(r"\S+ (?:the )?(?:power of) ", lambda found: found[0], " ".join(filter(None, spoken)))
+    words = " ".join(filter(None, spoken))
     for power, name in ((2, "squared"), (3, "cubed")):
         if view.language.numerals and view.say(name):
             pattern = rf"{re.escape(view.say('^'))} {view.language.numerals.cardinal(power)}\b"

@@ -49,11 +49,11 @@ class Token:
 
     @property
     def pause(self) -> str:
-        """The punctuation behind the word that the voice should get; an ellipsis is a comma."""
+        """The last punctuation mark behind the word, for the voice; an ellipsis is a comma."""
         stops = self.closing.strip(CLOSERS)
         if ".." in stops or "…" in stops:
             return ","
-        return next((sign for sign in "?!.:;," if sign in stops), "")
+        return stops[-1:]
 
 
 NOTHING = Token("", "", "")
