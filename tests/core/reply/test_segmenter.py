@@ -32,7 +32,7 @@ plain_words = st.sampled_from(
         "42.",
     ]
 )
-bound_words = st.sampled_from(["Dr.", "e.g.", "U.S.", "(i.e.,", "J."])
+bound_words = st.sampled_from(["Mr.", "e.g.", "U.S.", "(i.e.,", "J."])
 signs = st.sampled_from(["-", "—", "...", '"', "!", ")"])
 gaps = st.sampled_from([" ", "  ", "\t"])
 seeds = st.integers(1, 9)
@@ -46,13 +46,15 @@ def texts(draw: st.DrawFn, words: st.SearchStrategy[str]) -> str:
 
 
 def split(text: str, size: int = 1, first: int = FIRST, later: int = LATER) -> list[str]:
-    """Return the segments of `text`, which is pushed in pieces of `size` characters.
+    """Return the written segments of `text`, which is pushed in pieces of `size` characters.
 
     `first` and `later` are the maximum number of words of the first segment and of the others.
     """
     segmenter = Segmenter(first, later)
     pieces = (text[at : at + size] for at in range(0, len(text), size))
-    return [segment for piece in pieces for segment in segmenter.push(piece)] + segmenter.flush()
+    segments = [segment for piece in pieces for segment in segmenter.push(piece)] + segmenter.flush()
+    assert all(any(char.isalnum() for char in segment.spoken) for segment in segments)
+    return [segment.written for segment in segments]
 
 
 def spoken(text: str) -> list[str]:
@@ -105,7 +107,7 @@ def test_a_segment_is_returned_with_its_last_word() -> None:
     segmenter = Segmenter(2, LATER)
     assert segmenter.push("Hello the") == []
     assert segmenter.push("re") == []
-    assert segmenter.push(" ") == ["Hello there"]
+    assert [segment.written for segment in segmenter.push(" ")] == ["Hello there"]
 
 
 def test_a_full_stop_waits_for_its_word_to_end() -> None:
@@ -113,7 +115,7 @@ def test_a_full_stop_waits_for_its_word_to_end() -> None:
     segmenter = Segmenter(FIRST, LATER)
     assert segmenter.push("It is 3.") == []
     assert segmenter.push("5 now.") == []
-    assert segmenter.flush() == ["It is 3.5 now."]
+    assert [segment.written for segment in segmenter.flush()] == ["It is 3.5 now."]
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "...", '" — "', "**", "# \n- \n"])
@@ -154,6 +156,6 @@ def test_segments_keep_their_limits(text: str, first: int, later: int) -> None:
 
 @given(texts(plain_words | bound_words), seeds, seeds)
 def test_bound_words_stay_with_the_next(text: str, first: int, later: int) -> None:
-    """An abbreviation such as "Dr." stays in one segment with the next word; only the last segment may end with it."""
+    """An abbreviation such as "Mr." stays in one segment with the next word; only the last segment may end with it."""
     ends = [segment.split()[-1] for segment in split(text, 3, first, later)]
-    assert not {"Dr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])
+    assert not {"Mr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])
