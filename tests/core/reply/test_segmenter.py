@@ -157,3 +157,24 @@ def test_bound_words_stay_with_the_next(text: str, first: int, later: int) -> No
     """An abbreviation such as "Dr." stays in one segment with the next word; only the last segment may end with it."""
     ends = [segment.split()[-1] for segment in split(text, 3, first, later)]
     assert not {"Dr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])
+
+
+def test_complete_words_can_be_taken_early() -> None:
+    """`take` returns the complete words so far, if there are enough, and never parts a word from its next one."""
+    segmenter = Segmenter(5, 24)
+    segmenter.push("Hello there, my dear friend. ")
+    assert segmenter.take(1) == []
+    segmenter.push("We saw Dr. ")
+    assert segmenter.take(3) == []
+    assert segmenter.take(2) == ["We saw"]
+    segmenter.push("Smith yester")
+    assert segmenter.take(2) == ["Dr. Smith"]
+    assert segmenter.push("day evening.") + segmenter.flush() == ["yesterday evening."]
+
+
+def test_text_that_is_not_spoken_yet_can_be_dropped() -> None:
+    """`discard` drops complete and incomplete words that are in no segment. Later text begins a line."""
+    segmenter = Segmenter(5, 24)
+    segmenter.push("We open a")
+    segmenter.discard()
+    assert segmenter.push("# Nine. ") == ["Nine."]
