@@ -9,9 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.reply.segmenter import Segmenter
+from rejoinder.core.reply.spoken.units import SpeechSegment
 
 FIRST, LATER = 6, 24
+
 LONG = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
+
+
+def written(segments: list[SpeechSegment]) -> list[str]:
+    """Return the text of each segment as the transcript has it."""
+    return [segment.written for segment in segments]
+
 
 plain_words = st.sampled_from(
     [
@@ -159,3 +167,24 @@ def test_bound_words_stay_with_the_next(text: str, first: int, later: int) -> No
     """An abbreviation such as "Mr." stays in one segment with the next word; only the last segment may end with it."""
     ends = [segment.split()[-1] for segment in split(text, 3, first, later)]
     assert not {"Mr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])
+
+
+def test_complete_words_can_be_taken_early() -> None:
+    """`take` returns the complete words so far, if there are enough, and never parts a word from its next one."""
+    segmenter = Segmenter(5, 24)
+    segmenter.push("Hello there, my dear friend. ")
+    assert segmenter.take(1) == []
+    segmenter.push("We saw Dr. ")
+    assert segmenter.take(3) == []
+    assert written(segmenter.take(2)) == ["We saw"]
+    segmenter.push("Smith yester")
+    assert written(segmenter.take(2)) == ["Dr. Smith"]
+    assert written(segmenter.push("day evening.") + segmenter.flush()) == ["yesterday evening."]
+
+
+def test_text_that_is_not_spoken_yet_can_be_dropped() -> None:
+    """`discard` drops complete and incomplete words that are in no segment. Later text begins a line."""
+    segmenter = Segmenter(5, 24)
+    segmenter.push("We open a")
+    segmenter.discard()
+    assert written(segmenter.push("# Nine. ")) == ["Nine."]
