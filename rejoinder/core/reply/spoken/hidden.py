@@ -103,6 +103,8 @@ class HiddenTextFilter:
                 return False
             self._closing = BLOCKS.get(mark, "")
             self._held = self._held[len(mark) :]
+        elif not final and any(mark.startswith(start) for mark in _MARKS):
+            return False  # "<|channel|>" alone is a special token, but "analysis" may follow
         elif special := _SPECIAL.match(self._held):
             self._held = self._held[special.end() :]
         elif self._line_blank and _CALL.match(self._held):
