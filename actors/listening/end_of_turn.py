@@ -24,8 +24,8 @@ from rejoinder.core.audio.windows import OVERLAP_S
 from rejoinder.core.errors import BackendError, CallerError, Overloaded
 from rejoinder.core.turns.end_of_turn import end_of_turn_probability
 from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
-from rejoinder.core.turns.utterance_kind import utterance_kind
 from rejoinder.core.turns.transcript_windows import merge
+from rejoinder.core.turns.utterance_kind import utterance_kind
 
 # Maximum audio for the turn detector, in samples. The model (Smart Turn) uses at most the last 8 s.
 VERDICT_SAMPLES = 8 * STT_RATE
