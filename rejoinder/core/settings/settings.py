@@ -124,8 +124,7 @@ class EndpointingSettings(Section):
     min_silence_ms: float = Field(100, ge=0, le=2000)
     """Shortest silence, in milliseconds, that ends a turn."""
     max_silence_ms: Positive = 2000
-    """Silence, in milliseconds, that ends a turn which the turn detector is sure is incomplete. No turn waits longer.
-    """
+    """Silence, in milliseconds, that ends a turn that surely is incomplete. No turn waits longer."""
     complete_threshold: Fraction = 0.3
     """Probability of a complete turn below which the silence that ends a turn grows towards `max_silence_ms`."""
     cut_off_budget: float = Field(0.025, gt=0, lt=1)
@@ -134,9 +133,7 @@ class EndpointingSettings(Section):
     a mean delay of 335 ms (docs/results/endpointing.md).
     """
     pause_ms: Positive = 220
-    """Expected mean pause inside a turn, in milliseconds, until the caller's own pauses are known
-    (benchmarks/studies/turn_curves.py).
-    """
+    """Expected mean pause inside a turn, in milliseconds, until the caller's own pauses are known."""
     fallback_silence_ms: Positive = 500
     """Silence, in milliseconds, that ends a turn if the turn detector does not answer in time. The default is within
     the latency guide's End-of-Turn Delay (optimized column, 400 to 600 ms).
