@@ -154,6 +154,7 @@ class VadTicker:
     def _apply(self, session: VadListener, result: _Decision | None) -> None:
         """Apply the result of a session's window. Without a result, skip the window and suspect the session."""
         if result is None:
+            self._metrics.error("backend", "vad")
             self._suspects.add(session)
             session.audio_input.skip_window()
             session.vad_failed()

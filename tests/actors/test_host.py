@@ -184,7 +184,7 @@ async def test_a_vad_result_of_the_wrong_size_is_a_failed_tick() -> None:
     """
 
     class Torn(LoudnessVad):
-        torn = 2
+        torn = 3
 
         async def step(self, *args: Any, **kwargs: Any) -> Any:
             result = await super().step(*args, **kwargs)
@@ -195,7 +195,7 @@ async def test_a_vad_result_of_the_wrong_size_is_a_failed_tick() -> None:
     async with play.call() as caller:
         done = await caller.say()
     assert done["response"]["status"] == "completed"
-    assert play.metrics.counts["backend vad"] == 2
+    assert play.metrics.counts["backend vad"] == 3
 
 
 @virtual
