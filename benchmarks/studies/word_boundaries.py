@@ -14,6 +14,7 @@ import argparse
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from faster_whisper import WhisperModel
@@ -63,7 +64,7 @@ def quietest_s(audio: Samples, near_s: float) -> float:
     return round((first + int(power.argmin()) + 0.5) * STEP_S, 3)
 
 
-def _shown(words: list, index: int) -> tuple[list, list]:  # type: ignore[type-arg]
+def _shown(words: list[Any], index: int) -> tuple[list[Any], list[Any]]:
     return words[max(0, index + 1 - SHOWN) : index + 1], words[index + 1 : index + 1 + SHOWN]
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from deployments.engines.llm.llama_cpp import chat_template, gguf_file
 from deployments.engines.onnx import model_file
 from rejoinder.core.errors import ModelError
-
-WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json")
-"""Files of every faster-whisper folder. Without tokenizer.json, faster-whisper would download one."""
+from rejoinder.store.hub_models import WHISPER_FILES
 
 
 def check_model_files(field: str, path: Path) -> None:

@@ -1,8 +1,8 @@
-"""One session host without Ray: `python -m deployments.local.bare_host`. For the bandwidth benchmark only.
+"""One session host without Ray: `python -m deployments.local.bare_host`. For benchmarks only.
 
 `rejoinder load bandwidth` starts it to measure what a session sends over the network. HTTP routes, transport, sessions
 and web server are the product's own. Speech-to-text, language model and text-to-speech are emulated. Voice activity and
-turn detection are real. Everything runs in this process.
+turn detection are real. Everything runs in this process. Other benchmarks use `running_host` over stages of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +20,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from actors.host import Host, synthesize_held_clips
-from actors.stages.ports import Stages
+from actors.stages.ports import LlmPort, Stages, SttPort, TtsPort
 from actors.stages.services import Services
 from deployments.engines.emulated import EmulatedStt, EmulatedTts
 from deployments.engines.speech_in.noise import suppressors
@@ -61,16 +63,36 @@ def stages_of(settings: Settings) -> Stages:
 
     `stt`, `llm` and `tts` must be emulated in the settings.
     """
-    vad, turn_detector = load_silero(settings), TurnDetector(settings)
     stt, llm, tts = EmulatedStt(settings), Llm(settings), EmulatedTts(settings)
+    return stages_over(settings, stt=DirectStt(stt), llm=DirectLlm(llm), tts=DirectTts(tts))
+
+
+def stages_over(settings: Settings, *, stt: SttPort, llm: LlmPort, tts: TtsPort) -> Stages:
+    """Return stages with the given ports. Voice activity, turn detector and noise suppression run in this process."""
     return Stages(
-        InlineVad(vad),
-        turn_detector=DirectTurnDetector(turn_detector),
-        stt=DirectStt(stt),
-        llm=DirectLlm(llm),
-        tts=DirectTts(tts),
+        InlineVad(load_silero(settings)),
+        turn_detector=DirectTurnDetector(TurnDetector(settings)),
+        stt=stt,
+        llm=llm,
+        tts=tts,
         suppressor=suppressors(settings.noise),
     )
+
+
+@asynccontextmanager
+async def running_host(stages: Stages, settings: Settings, clock: Callable[[], float]) -> AsyncIterator[Host]:
+    """Yield a host that runs over these stages until the block ends. `clock` returns monotonic time in seconds."""
+    phrases = await synthesize_held_clips(stages, settings.conversation)
+    metrics = ConversationMetrics(CollectorRegistry())
+    host = Host(
+        Services.over(stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock)
+    )
+    running = asyncio.create_task(host.run())
+    try:
+        yield host
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
 
 
 async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str] | None = None) -> None:
@@ -82,28 +104,19 @@ async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str
         port: Port to listen on.
         tls: Paths of the certificate and the key, or None for plain HTTP.
     """
-    stages, clock = stages_of(settings), time.monotonic
-    metrics = ConversationMetrics(CollectorRegistry())
-    phrases = await synthesize_held_clips(stages, settings.conversation)
-    host = Host(
-        Services.over(stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock)
-    )
-    running = asyncio.create_task(host.run())
     certificate, key = tls or (None, None)
-    config = uvicorn.Config(
-        http_app(BareHost(host)),
-        host=address,
-        port=port,
-        lifespan="off",
-        log_level="warning",
-        ws=CallProtocol,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-    )
-    try:
+    async with running_host(stages_of(settings), settings, time.monotonic) as host:
+        config = uvicorn.Config(
+            http_app(BareHost(host)),
+            host=address,
+            port=port,
+            lifespan="off",
+            log_level="warning",
+            ws=CallProtocol,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
         await uvicorn.Server(config).serve()
-    finally:
-        running.cancel()
 
 
 def main() -> None:

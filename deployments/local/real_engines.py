@@ -10,30 +10,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from prometheus_client import CollectorRegistry
-
-from actors.host import Host, synthesize_held_clips
+from actors.host import Host
 from actors.stages.ports import (
     ANYWHERE,
     LlmPort,
     LlmRequest,
     LlmStream,
     LlmUsage,
-    Stages,
     TokenDelta,
     TtsPort,
     TtsRequest,
 )
-from actors.stages.services import Services
-from deployments.engines.speech_in.noise import suppressors
 from deployments.llm import Llm
-from deployments.local.in_process import DirectLlm, DirectStt, DirectTts, DirectTurnDetector, InlineVad
-from deployments.serving.journal import LogJournal
-from deployments.serving.metrics import ConversationMetrics
+from deployments.local.bare_host import running_host, stages_over
+from deployments.local.in_process import DirectLlm, DirectStt, DirectTts
 from deployments.stt import Stt
 from deployments.tts import Tts
-from deployments.turn_detector import TurnDetector
-from deployments.vad import load_silero
 from rejoinder.core.settings.settings import Settings
 
 SCRIPTED_TOKENS_PER_S = 40.0
@@ -132,22 +124,7 @@ async def real_host(settings: Settings, clock: Callable[[], float]) -> AsyncIter
     language_model = Llm(settings)
     await language_model.check_health()  # warms the engine up
     llm = ScriptedLlm(DirectLlm(language_model))
-    stages = Stages(
-        InlineVad(load_silero(settings)),
-        turn_detector=DirectTurnDetector(TurnDetector(settings)),
-        stt=DirectStt(Stt(settings)),
-        llm=llm,
-        tts=RepeatingTts(DirectTts(Tts(settings)), clock),
-        suppressor=suppressors(settings.noise),
-    )
-    phrases = await synthesize_held_clips(stages, settings.conversation)
-    metrics = ConversationMetrics(CollectorRegistry())
-    host = Host(
-        Services.over(stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock)
-    )
-    running = asyncio.create_task(host.run())
-    try:
+    tts = RepeatingTts(DirectTts(Tts(settings)), clock)
+    stages = stages_over(settings, stt=DirectStt(Stt(settings)), llm=llm, tts=tts)
+    async with running_host(stages, settings, clock) as host:
         yield host, llm
-    finally:
-        running.cancel()
-        await asyncio.wait({running})

@@ -163,15 +163,15 @@ class LiveCaller:
             report = ServerReport.model_validate(extra or {})
         except ValidationError as error:
             return [Fault(f"response.done: {error.error_count()} errors in the rejoinder field")]
-        record = self._record(event, report)
         audible_at = self._audible_at(report)
+        record = self._record(event, report, audible_at)
         first_audio_ms = None
         if self._typed_at is not None and audible_at is not None:
             first_audio_ms = round((audible_at - self._typed_at) * 1000, 1)
         self._typed_at = None
         return [TurnOver(record, first_audio_ms)]
 
-    def _record(self, event: ResponseDone, report: ServerReport) -> TurnRecord:
+    def _record(self, event: ResponseDone, report: ServerReport, audible_at: float | None) -> TurnRecord:
         usage = event.response.usage
         details = usage.input_token_details if usage else None
         record = replace(
@@ -186,7 +186,7 @@ class LiveCaller:
             prompt_tokens=usage.input_tokens if usage else None,
             cached_tokens=details.cached_tokens if details else None,
         )
-        audible_at, spoken_at = self._audible_at(report), self._captured_at(report.speech_end_ms)
+        spoken_at = self._captured_at(report.speech_end_ms)
         if audible_at is None or spoken_at is None:
             return record
         voice_to_voice_ms = round((audible_at - spoken_at) * 1000, 1)

@@ -161,12 +161,13 @@ async def _receive_events(connection: AsyncRealtimeConnection, caller: ScriptedC
             arrived = clock()
             command = caller.take(connection.parse_event(message), arrived)
             if command:
-                await _truncate(connection, command)
+                await truncate(connection, command)
     except ConnectionClosed as closed:
         caller.faults.append(f"the connection was lost ({closed}).")
 
 
-async def _truncate(connection: AsyncRealtimeConnection, command: Truncate) -> None:
+async def truncate(connection: AsyncRealtimeConnection, command: Truncate) -> None:
+    """Tell the server how much of a reply was played."""
     await connection.conversation.item.truncate(
         item_id=command.item_id, content_index=0, audio_end_ms=command.audio_end_ms
     )

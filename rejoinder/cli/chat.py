@@ -188,6 +188,7 @@ async def _execute(
     console: Console, connection: AsyncRealtimeConnection, sound: SoundCard | None, commands: Sequence[Command]
 ) -> None:
     from loadtest.callers.live_caller import Fault, Heard, Play, ReplyText, StopPlayback, TurnOver
+    from loadtest.callers.openai_caller import truncate
     from loadtest.callers.scripted_caller import Truncate
 
     for command in commands:
@@ -198,8 +199,8 @@ async def _execute(
             case StopPlayback():
                 if sound:
                     sound.stop()
-            case Truncate(item_id=item_id, audio_end_ms=end_ms):
-                await connection.conversation.item.truncate(item_id=item_id, content_index=0, audio_end_ms=end_ms)
+            case Truncate():
+                await truncate(connection, command)
             case Heard(text=text):
                 console.print(Text("you        ", style="bold") + Text(text))
             case ReplyText():

@@ -78,7 +78,7 @@ def _progress_bar(activity: str, report: Report) -> type[Any]:
     """Return a class for huggingface_hub's progress bars that draws nothing and calls `report`."""
     from tqdm import tqdm
 
-    class Reporting(tqdm):  # type: ignore[misc]
+    class Reporting(tqdm):  # type: ignore[misc]  # tqdm has no types
         def __init__(self, *arguments: Any, **options: Any) -> None:
             options.pop("name", None)  # an option of huggingface_hub's own class
             super().__init__(*arguments, **options | {"file": io.StringIO(), "disable": False})

@@ -20,8 +20,9 @@ from rejoinder.store.progress import Report
 from rejoinder.store.sources import Fetcher
 from rejoinder.store.verification import is_stamped, recorded_files, sha256_of, verify, write_stamps
 
-# Files of a faster-whisper folder. A model has its vocabulary in one of two formats.
-_WHISPER_FILES = ("config.json", "tokenizer.json", "model.bin")
+WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json")
+"""Files of every faster-whisper folder. Without tokenizer.json, faster-whisper would download one."""
+# A model has its vocabulary in one of two formats.
 _WHISPER_OPTIONAL = ("vocabulary.json", "vocabulary.txt", "preprocessor_config.json")
 # Matches the number of a part and of all parts in the name of a GGUF file that is split.
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
@@ -130,4 +131,4 @@ def _paths(reference: ModelReference) -> tuple[list[PurePosixPath], list[PurePos
         names = [_PART.sub(f"-{part:05}-of-{count:05}", path.name) for part in range(1, count + 1)]
         return [path.with_name(name) for name in names], []
     folder = path.parent if path.name == "model.bin" else path
-    return [folder / name for name in _WHISPER_FILES], [folder / name for name in _WHISPER_OPTIONAL]
+    return [folder / name for name in WHISPER_FILES], [folder / name for name in _WHISPER_OPTIONAL]

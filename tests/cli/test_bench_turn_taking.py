@@ -53,7 +53,7 @@ def _tones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _played(event: CorpusEvent, texts: Sequence[str], complete: float | None = 0.98) -> EventOutcome:
     """Play an event to a host whose recognizer hears `texts` in order and whose turn detector says `complete`."""
     llm = ScriptedLlm(WordyLlm())
-    play = Play(stt=ScriptedStt(deque(texts)), turn=ScriptedTurn(deque([complete])), llm=llm)  # type: ignore[arg-type]
+    play = Play(stt=ScriptedStt(deque(texts)), turn=ScriptedTurn(deque([complete])), llm=llm)  # type: ignore[arg-type]  # a port, not a fake
 
     async def plays() -> EventOutcome:
         async with play.open() as host:

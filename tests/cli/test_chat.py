@@ -90,7 +90,7 @@ async def test_a_spoken_turn_is_played_and_printed_with_its_stages() -> None:
 
 
 async def test_typed_turns_are_answered_one_after_the_other() -> None:
-    """Two typed turns are answered and the time to the first audio is printed. An empty line is no turn."""
+    """Two typed turns are answered and the time to the first audio is printed. An empty line is not a turn."""
     play = Play(llm=WordyLlm("It is noon, go and eat."))
     output = Output()
     async with listening(play) as (url, _), asyncio.timeout(30):

@@ -17,8 +17,8 @@ from rejoinder.core.reply.spoken.units import WordBoundary
 _WORD = re.compile(r"(\S+)(\s+)")
 # A second answer that begins like the first one is compared with it, even if the server was asked to continue.
 SAME_BEGINNING = 12
-# Abbreviations whose meaning depends on the words around them. The table of abbreviations lacks them.
-_TITLES = dict.fromkeys(("dr", "st", "no"), "")
+# The table of abbreviations lacks three whose meaning depends on the words around them.
+_ABBREVIATED = frozenset({*ABBREVIATIONS, "dr", "st", "no"})
 
 
 def ends_sentence(text: str) -> bool:
@@ -29,7 +29,7 @@ def ends_sentence(text: str) -> bool:
 def _ends_sentence(word: str) -> bool:
     """Return True if a word with its punctuation ends a sentence. English abbreviations and initials do not."""
     stem = word.strip("\"'“”‘’([")
-    abbreviated = INITIALS.fullmatch(stem) or stem[:-1].lower() in ABBREVIATIONS | _TITLES
+    abbreviated = INITIALS.fullmatch(stem) or stem[:-1].lower() in _ABBREVIATED
     return edge_of(word, line_start=False) is WordBoundary.SENTENCE and not (stem.endswith(".") and abbreviated)
 
 

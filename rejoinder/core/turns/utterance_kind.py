@@ -140,7 +140,7 @@ def trailing_digits(tokens: list[str]) -> int:
 
 
 def _digits(token: str) -> int:
-    """Return the number of digits that one token stands for; 0 if it is no number word."""
+    """Return the number of digits that one token stands for; 0 for any other word."""
     if token.isdigit():
         return len(token)
     if token in _TENS or token in _TEENS:

@@ -44,7 +44,7 @@ class ReplyEnding:
 
 
 def ending_of(finish: str | None, *, present: bool) -> ReplyEnding:
-    """Return how a reply ends whose generation ended.
+    """Return how a reply ends after its generation has ended.
 
     Args:
         finish: Why the generation ended (`ports.Finish`); None if nothing was generated, as for a greeting.

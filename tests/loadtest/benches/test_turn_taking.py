@@ -21,7 +21,7 @@ from loadtest.turn_corpus.recipe import events
 
 def _outcome(expected: str, **found: object) -> EventOutcome:
     fields: dict[str, object] = {"event": "a/b", "kind": "number", "voice": "v", "split": "development"}
-    return EventOutcome(expected=expected, **(fields | found))  # type: ignore[arg-type]
+    return EventOutcome(expected=expected, **(fields | found))  # type: ignore[arg-type]  # values of several types
 
 
 def _turn(answered_s: float | None, pause_ms: int = 500, **found: object) -> EventOutcome:

@@ -41,7 +41,7 @@ def _event(**changes: object) -> CorpusEvent:
         "parts": (Part("five five five"), Part("zero one"), Part("two.")),
         "pauses_ms": (500, 800),
     }
-    return CorpusEvent(**(fields | changes))  # type: ignore[arg-type]
+    return CorpusEvent(**(fields | changes))  # type: ignore[arg-type]  # values of several types
 
 
 def test_pauses_have_the_length_of_the_recipe(tmp_path: Path) -> None:

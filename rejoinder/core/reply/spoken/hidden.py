@@ -65,9 +65,7 @@ class HiddenTextFilter:
 
     def flush(self) -> str:
         """End the text, and return the rest that may be shown."""
-        shown = self._take(final=True)
-        self.__init__()  # type: ignore[misc]
-        return shown
+        return self._take(final=True)
 
     def _take(self, *, final: bool) -> str:
         shown: list[str] = []
