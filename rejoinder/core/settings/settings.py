@@ -203,6 +203,9 @@ class SpeculationSettings(Section):
     """Maximum number of discarded speculative replies of a host beyond `waste_budget`, for a short burst."""
 
 
+ONLY_ENGLISH = "Sorry, I only understand English."
+
+
 class ConversationSettings(Section):
     """What the agent says in a conversation, and how much of the conversation the language model sees."""
 
@@ -248,6 +251,10 @@ class ConversationSettings(Section):
     greeting: str = Field("", max_length=300)
     """Text that is spoken at the beginning of a session, when the client has configured it or the caller speaks.
     Empty: no greeting.
+    """
+    other_language: str = Field(ONLY_ENGLISH, max_length=300)
+    """Text that is spoken if the caller speaks another language than `stt.language`. Empty: the language model answers.
+    The default applies to English only. With `stt.language: auto` it is never spoken.
     """
     phrases: Texts = ("Yes.", "No.", "Sure.", "Of course.", "Okay.", "Thank you.", "You're welcome.", "Goodbye.")
     """Phrases that are synthesized when a host starts. A segment with the same words is played without synthesis."""
@@ -435,6 +442,13 @@ class Settings(Section):
             self.llm_backup.emulation.resolve("llm")
         self.tts.emulation.resolve("tts")
         return self
+
+    @property
+    def other_language_notice(self) -> str:
+        """Text for a caller who speaks another language than the configured one; "" if the language model answers."""
+        text = self.conversation.other_language
+        unsuitable = self.stt.language == "auto" or (self.stt.language != "en" and text == ONLY_ENGLISH)
+        return "" if unsuitable else text
 
     @model_validator(mode="after")
     def _cache_language(self) -> Settings:
