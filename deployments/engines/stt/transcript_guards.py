@@ -183,8 +183,8 @@ def _phrase_runs(words: list[str]) -> int:
 
 
 def _without_runs(words: list[str]) -> list[str]:
-    """Return the words with each phrase that occurs several times in a row once. Longer phrases are searched first."""
-    for size in range(len(words) // 2, 0, -1):
+    """Return the words with each phrase that occurs several times in a row once. Shorter phrases are searched first."""
+    for size in range(1, len(words) // 2 + 1):
         least = 2 if size >= PHRASE_WORDS else MAX_WORD_REPEATS
         at = 0
         while at + size * least <= len(words):

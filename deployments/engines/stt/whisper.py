@@ -233,7 +233,7 @@ class Whisper:
         chosen = decoded[language]
         if not holds_speech(chosen) or not is_plausible(chosen):
             return None
-        return WhisperResult(chosen.text, chosen.avg_logprob, False, chosen.no_speech_prob, language)
+        return WhisperResult(chosen.text, chosen.avg_logprob, no_speech_prob=chosen.no_speech_prob, language=language)
 
     def _language_check(self, encoded: Encoded) -> LanguageCheck:
         """Return Whisper's probabilities of the languages for one encoded clip."""
