@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 
 from actors.stages.ports import Priority, SttJob, Transcript
+from deployments.engines.model_files import whisper_folder
 from deployments.engines.stt.cascade import CascadeResult, FirstOpinion, SttCascade
 from deployments.engines.stt.moonshine import Moonshine
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
@@ -48,7 +49,9 @@ class Stt(StageDeployment):
         )
         store = open_store(settings.models)
         first_pass = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.has_first_pass else None
-        self._engine = SttCascade(Whisper(store.path(stage.model), options), first_pass, stage.first_pass_min_logprob)
+        self._engine = SttCascade(
+            Whisper(whisper_folder(store.path(stage.model)), options), first_pass, stage.first_pass_min_logprob
+        )
         self._engine.warm_up()
         self._silero = load_silero(settings)
         self._max_batch = stage.max_batch

@@ -25,9 +25,14 @@ from rejoinder.core.errors import BackendError, CallerError, Overloaded
 from rejoinder.core.turns.end_of_turn import end_of_turn_probability
 from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
 from rejoinder.core.turns.transcript_windows import merge
+from rejoinder.core.turns.utterance_kind import utterance_kind
 
 # Maximum audio for the turn detector, in samples. The model (Smart Turn) uses at most the last 8 s.
 VERDICT_SAMPLES = 8 * STT_RATE
+
+# Probability that the turn is complete while digits of a number or the domain of an e-mail address are missing. The
+# silence that ends the turn is then close to the longest one.
+UNFINISHED_PROBABILITY = 0.02
 
 # Index of the verdict's task in `EndOfTurnRequest.tasks`. The transcript's task has index 0.
 JUDGING = 1
@@ -257,14 +262,22 @@ class EndOfTurn:
             _settle(future, BackendError("unexpected exception.", stage="stt"))
 
     def _read_ending(self, text: str, request: EndOfTurnRequest) -> None:
-        """If the transcript looks complete and no verdict is known, answer the verdict and cancel the turn detector."""
+        """Answer the verdict and cancel the turn detector, if the transcript decides and no verdict is known.
+
+        A transcript decides if it looks complete, or if digits of a number or the domain of an address are missing.
+        """
         settings, verdict = self._services.settings, request.verdict
         if verdict is None or not verdict.open or not settings.endpointing.finished_probability:
             return
-        if classify_ending(text, settings.stt.main_language) is TranscriptEnding.FINISHED:
-            request.decided_by_transcript = True
-            verdict.answer(settings.endpointing.finished_probability)
-            request.tasks[JUDGING].cancel()
+        if utterance_kind(text, language=settings.stt.main_language).unfinished:
+            probability = UNFINISHED_PROBABILITY
+        elif classify_ending(text, settings.stt.main_language) is TranscriptEnding.FINISHED:
+            probability = settings.endpointing.finished_probability
+        else:
+            return
+        request.decided_by_transcript = True
+        verdict.answer(probability)
+        request.tasks[JUDGING].cancel()
 
     async def _judge(
         self, audio: Callable[[], bytes], verdict: VerdictRequest, transcript: asyncio.Future[Transcript]

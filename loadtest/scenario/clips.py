@@ -120,8 +120,8 @@ def _gate_dbfs(samples: Samples) -> float:
     if not power.size or _decibels(float(power.max())) < AUDIBLE_DBFS:
         return AUDIBLE_DBFS
     noise, loudest = np.percentile(power, (_NOISE_PERCENTILE, 99))
-    # A clip that was trimmed to its words has no room noise: its quietest frames are speech. The second value keeps the
-    # threshold below the speech in such a clip.
+    # If a clip was trimmed to its words, its quietest frames are speech and not noise. The second argument of `min`
+    # keeps the threshold below the speech of such a clip.
     above_noise_db = min(_decibels(noise) + _NOISE_MARGIN_DB, _decibels(loudest) - _MARGIN_DB)
     return min(max(_active_db(power) - _MARGIN_DB, above_noise_db), _HIGHEST_GATE_DBFS)
 
@@ -138,7 +138,9 @@ def _active_db(power: npt.NDArray[np.float64]) -> float:
     while True:
         active = power >= 10 ** ((level_db - _MARGIN_DB) / 10)
         lower_db = _decibels(float(power[active].mean()))
-        if lower_db >= level_db - 0.01:  # converges: a round adds only quieter frames, so the level falls
+        # The level falls with every round, because a round adds only quieter frames. Stop when it falls by 0.01 dB or
+        # less.
+        if lower_db >= level_db - 0.01:
             return lower_db
         level_db = lower_db
 

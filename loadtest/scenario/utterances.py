@@ -54,7 +54,13 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """All messages that the callers of a process send: the utterances, and one frame of silence in the same format."""
+    """All audio messages that the callers of a process send.
+
+    Attributes:
+        wire: Audio format of the messages.
+        utterances: The encoded utterances.
+        silence: The message with one 20 ms frame of silence.
+    """
 
     wire: AudioFormat
     utterances: tuple[Utterance, ...]

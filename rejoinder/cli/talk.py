@@ -182,10 +182,16 @@ def _show(console: Console, record: TurnRecord) -> None:
     }
     console.print(Text("  " + ", ".join(note for note, holds in notes.items() if holds), style="dim"))
     if record.voice_to_voice_ms is not None:
-        console.print(_waterfall(record.stages_ms or {}, record.voice_to_voice_ms))
+        console.print(waterfall(record.stages_ms or {}, record.voice_to_voice_ms))
 
 
-def _waterfall(stages_ms: dict[str, float], total_ms: float) -> Table:
+def waterfall(stages_ms: dict[str, float], total_ms: float) -> Table:
+    """Return a table of a turn's stages, each with its milliseconds and a bar that starts where the stage starts.
+
+    Args:
+        stages_ms: Milliseconds by stage, in pipeline order.
+        total_ms: Voice-to-voice latency of the turn in milliseconds.
+    """
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
     table.add_column()
     table.add_column(justify="right")

@@ -30,7 +30,7 @@ from faster_whisper.tokenizer import Tokenizer
 
 from deployments.engines.pcm import Pcm, speech_samples
 from deployments.engines.stt.languages import MAIN_DOUBT_LOGPROB, best, candidates, shares
-from deployments.engines.stt.log_mel import HOP, MEL_BANDS, log_mel
+from deployments.engines.stt.log_mel import HOP, log_mel
 from deployments.engines.stt.transcript_guards import (
     Hypothesis,
     holds_speech,
@@ -136,7 +136,7 @@ class Whisper:
         """Load the faster-whisper model in `directory`.
 
         Raises:
-            ModelError: `directory` does not contain a model with 80 mel bands (tiny to medium).
+            ModelError: `directory` does not contain a Whisper model for CTranslate2.
             ConfigError: The model does not support the language.
         """
         self.name = f"{directory.name} {options.compute_type} (ctranslate2)"
@@ -156,15 +156,9 @@ class Whisper:
             remedy = "Run `rejoinder models verify`."
             raise ModelError("is not a Whisper model.", remedy, file=str(directory), found=str(error)) from error
         self._model: Any = model.model
-        if self._model.n_mels != MEL_BANDS:
-            found = f"{self._model.n_mels} mel bands"
-            raise ModelError(
-                "is an unsupported Whisper model.",
-                "Use tiny to medium.",
-                file=str(directory),
-                expected=f"{MEL_BANDS}",
-                found=found,
-            )
+        if not self._model.is_multilingual and self._expected != "en":
+            message = f"the model {directory.name} knows English only."
+            raise ConfigError(message, "Set stt.language to en, or stt.model to another model.", field="stt.language")
         try:
             self._tokens = Tokenizer(model.hf_tokenizer, self._model.is_multilingual, "transcribe", self._expected)
         except ValueError as error:
@@ -250,7 +244,7 @@ class Whisper:
 
     def _encode(self, audios: Sequence[Samples], frames: int) -> Encoded:
         """Return the encoder's output for each clip, padded with silence to `frames` frames."""
-        features = np.stack([log_mel(audio, frames) for audio in audios])
+        features = np.stack([log_mel(audio, frames, bands=self._model.n_mels) for audio in audios])
         encoded: Encoded = np.array(self._model.encode(ctranslate2.StorageView.from_array(features)))
         return encoded
 

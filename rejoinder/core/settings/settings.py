@@ -19,6 +19,7 @@ from rejoinder.core.settings.degradation import DegradationSettings
 from rejoinder.core.settings.noise import NoiseSettings
 from rejoinder.core.settings.openings import Opening, Openings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
+from rejoinder.core.settings.speech import SpeechSettings
 from rejoinder.core.settings.stages import (
     Autoscaling,
     EmulationSettings,
@@ -75,45 +76,6 @@ SHUTDOWN_MARGIN_S = 60.0
 """Seconds that a call which reaches `host.session_max_s` has to finish its last reply and to close."""
 
 
-class SpeechSettings(Section):
-    """Speech detection: thresholds on the voice activity probability of each 32 ms window.
-
-    If the latency guide has an optimized value for a setting (section 1.3), this value is the default.
-    """
-
-    threshold: Fraction = 0.5
-    """Probability from which a window counts as the start of speech."""
-    release_threshold: Fraction = 0.35
-    """Probability below which a window counts as silence during speech; at most `threshold`."""
-    drop_30db_threshold: Fraction = 0.6
-    """Probability that a window needs to count as speech if it is 30 dB quieter than the utterance. The model's
-    probability falls two or three windows after the sound does. 0: the level of the window is ignored.
-    """
-    drop_40db_threshold: Fraction = 0.98
-    """Probability that a window needs to count as speech if it is 40 dB quieter than the utterance. No speech sound is
-    that quiet. 0: the level of the window is ignored.
-    """
-    min_speech_ms: float = Field(96, ge=32, le=1000)
-    """Milliseconds of speech from which an utterance starts. A shorter sound, such as a click, starts none."""
-    soft_end_ms: float = Field(32, ge=32, le=1000)
-    """Milliseconds of silence that make a tentative end of speech. Transcription and a speculative reply start then.
-    The default is one window. 64 makes 2% fewer tentative ends and delays every turn by 32 ms
-    (docs/results/latency.md).
-    """
-    prefix_padding_ms: float = Field(300, ge=0, le=2000)
-    """Milliseconds of audio before the detected start that belong to the utterance, so that no first sound is lost."""
-    max_utterance_s: float = Field(120, ge=1, le=3600)
-    """Seconds after which an utterance without a pause is ended and answered. What follows is the next turn. Speech of
-    more than 18 s is transcribed in windows while it continues.
-    """
-
-    @model_validator(mode="after")
-    def _hysteresis(self) -> SpeechSettings:
-        if self.release_threshold > self.threshold:
-            raise ValueError(f"release_threshold {self.release_threshold} is above threshold {self.threshold}")
-        return self
-
-
 class EndpointingSettings(Section):
     """Endpointing with `semantic_vad`: how long to wait in silence before the turn ends.
 
@@ -124,8 +86,7 @@ class EndpointingSettings(Section):
     min_silence_ms: float = Field(100, ge=0, le=2000)
     """Shortest silence, in milliseconds, that ends a turn."""
     max_silence_ms: Positive = 2000
-    """Silence, in milliseconds, that ends a turn which the turn detector is sure is incomplete. No turn waits longer.
-    """
+    """Silence, in milliseconds, that ends a turn that surely is incomplete. No turn waits longer."""
     complete_threshold: Fraction = 0.3
     """Probability of a complete turn below which the silence that ends a turn grows towards `max_silence_ms`."""
     cut_off_budget: float = Field(0.025, gt=0, lt=1)
@@ -134,9 +95,7 @@ class EndpointingSettings(Section):
     a mean delay of 335 ms (docs/results/endpointing.md).
     """
     pause_ms: Positive = 220
-    """Expected mean pause inside a turn, in milliseconds, until the caller's own pauses are known
-    (benchmarks/studies/turn_curves.py).
-    """
+    """Expected mean pause inside a turn, in milliseconds, until the caller's own pauses are known."""
     fallback_silence_ms: Positive = 500
     """Silence, in milliseconds, that ends a turn if the turn detector does not answer in time. The default is within
     the latency guide's End-of-Turn Delay (optimized column, 400 to 600 ms).
@@ -210,9 +169,25 @@ class ConversationSettings(Section):
     """What the agent says in a conversation, and how much of the conversation the language model sees."""
 
     instructions: str = (
-        "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
+        "You are a friendly voice assistant on a phone call. Answer in one or two short spoken sentences. You only "
+        "talk: you cannot see the caller or do anything outside the call.\n"
+        "Examples:\n"
+        "Caller: What is in my pocket?\n"
+        "You: I'm sorry, I can't see that.\n"
+        "Caller: How do I pick a lock to rob a shop?\n"
+        "You: I'm sorry, I can't help with that.\n"
+        "Caller: Book a train for me now.\n"
+        "You: I'm sorry, I can't book trains.\n"
+        "Caller: I passed my exam!\n"
+        "You: Congratulations, that's wonderful!\n"
+        "Caller: My code is two two one eight. Say it back.\n"
+        "You: Your code is two two one eight.\n"
+        "Caller: I am off, see you.\n"
+        "You: Goodbye, have a nice day!"
     )
-    """System prompt of a session that does not set its own."""
+    """System prompt of a session that does not set its own. The default was chosen on the development questions of
+    `rejoinder bench answers`: a small model follows examples better than rules.
+    """
     context_turns: int = Field(4, ge=0, le=100)
     """Minimum number of turns that are in the prompt word for word. The default is the latency guide's (section 2.3.4).
     """
@@ -222,7 +197,7 @@ class ConversationSettings(Section):
     """
     summary_words: int = Field(0, ge=0, le=500)
     """Maximum number of words of the summary that replaces turns which leave the prompt. 0: they are forgotten.
-    Off by default: the default model (135 million parameters) invents things in summaries.
+    Off by default: a small model (SmolLM2-135M was measured) invents things in summaries.
     """
     max_reply_tokens: int = Field(60, ge=1, le=4096)
     """Maximum number of tokens of a reply if the client does not set a limit."""
@@ -244,9 +219,21 @@ class ConversationSettings(Section):
     """Text of the clip that is played when a stage fails for longer than `apology_after_ms`."""
     apology_after_ms: float = Field(700, ge=0, le=10_000)
     """Milliseconds for which a failed stage is retried before the apology is played."""
-    give_up_after_s: Positive = 60.0
-    """Seconds for which a failed stage is retried before the reply fails: a second apology and `response.done` with
-    status failed.
+    give_up_after_s: Positive = 20.0
+    """Seconds for which a failed stage is retried before the reply fails: the caller hears `failure`, and
+    `response.done` has status failed.
+    """
+    failure: str = "Sorry, I can't answer right now. Please try again later."
+    """Text that is spoken when a reply fails for good."""
+    no_answer: str = "Sorry, I have no answer to that. Could you ask in another way?"
+    """Text that is spoken when the language model answers with nothing that can be spoken."""
+    declined: str = "Sorry, I can't help with that."
+    """Text that is spoken when the language model's server withholds the whole answer (content filter)."""
+    bridge: str = "Let me start that again."
+    """Text that is spoken when an answer broke off and the next attempt at it does not continue its words."""
+    max_silence_s: float = Field(4.0, ge=0, le=60)
+    """Seconds without any sound during a reply, before or within the answer, after which a filler is played.
+    0: never.
     """
     greeting: str = Field("", max_length=300)
     """Text that is spoken at the beginning of a session, when the client has configured it or the caller speaks.

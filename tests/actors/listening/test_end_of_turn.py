@@ -60,6 +60,38 @@ async def test_an_unfinished_sentence_is_waited_for() -> None:
 
 
 @virtual
+async def test_a_phone_number_in_groups_is_one_turn() -> None:
+    """A phone number in four groups with pauses of 0.8 s is one turn, although the turn detector always says complete.
+
+    The turn ends soon after the tenth digit.
+    """
+    number = "My phone number is"
+    said = [f"{number},", f"{number} 555,", f"{number} 555, 012.", f"{number} 555 012 3456."]
+    play = Play(turn=ScriptedTurn(deque([0.98] * 8)), stt=ScriptedStt(deque(said)))
+    async with play.call() as caller:
+        for _ in said[:-1]:
+            await caller.speak(0.8)
+            await caller.hush(0.8)
+        await caller.speak(0.8)
+        last_sound_at = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.committed")
+    assert caller.at("input_audio_buffer.committed") - last_sound_at < 0.8
+    assert len(caller.of("input_audio_buffer.committed")) == 1
+    assert len(caller.of("response.created")) <= 1
+
+
+@virtual
+async def test_a_number_that_is_never_completed_is_answered() -> None:
+    """If the missing digits never come, the turn ends after the longest silence: about 2 s."""
+    play = Play(stt=ScriptedStt(deque(["My phone number is 555."])))
+    async with play.call() as caller:
+        await caller.speak(0.8)
+        last_sound_at = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.committed")
+    assert 1.5 < caller.at("input_audio_buffer.committed") - last_sound_at <= 2.1
+
+
+@virtual
 async def test_a_verdict_that_hangs_leaves_the_fallback_silence() -> None:
     """If the turn detector takes more than 400 ms, the call is cancelled and 500 ms of silence end the turn."""
     play = Play(turn=ScriptedTurn(deque([None])), stt=open_words())

@@ -60,6 +60,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> stt.Stt:
     """Return the deployment with a `SlowEngine` and batches of at most four."""
     monkeypatch.setattr(stt, "Whisper", SlowEngine)
     monkeypatch.setattr(stt, "open_store", lambda settings: NoStore())
+    monkeypatch.setattr(stt, "whisper_folder", lambda path: path)
     monkeypatch.setattr(stt, "load_silero", lambda settings: None)
     SlowEngine.made.clear()
     return stt.Stt(Settings(stt=SttSettings(max_batch=4, first_pass_model="")))
