@@ -202,36 +202,42 @@ class EndOfTurn:
             self._read_ending(request.transcript.result().text, request)
 
     async def _whole(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> Transcript:
-        transcript = await self._in_time(job, request)
-        for window in reversed(windows):
-            earlier = await asyncio.shield(window.transcript)
-            transcript = _joined(earlier, transcript, overlaps=window.overlaps)
+        transcript = await self._in_time(job, request, windows)
         request.seconds = transcript.audio_ms / 1000 if windows else request.seconds
         request.transcribed_at = self._services.clock()
         return transcript
 
-    async def _in_time(self, job: SttJob, request: EndOfTurnRequest) -> Transcript:
-        """Return the transcript of a job. A second opinion is used if it comes within `second_opinion_ms`.
+    async def _in_time(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> Transcript:
+        """Return the transcript of the windows and the job. A second opinion is used if it is in time.
 
-        If it comes later, the first transcript stands, and the second one becomes the request's `correction`. A first
-        transcript that is too bad to be answered waits for the second one.
+        If it comes later than `second_opinion_ms`, the first transcript stands, and the second one becomes the
+        request's `correction`. A first transcript that is too bad to be answered waits for the second one.
         """
         first = await self._result(job, request.failures)
         if not first.low_confidence:
-            return first
+            return await _with_windows(first, windows)
         failures = StageFailures(self._services.metrics) if first.usable else request.failures
         second: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
-        work = self._result(_second_opinion(job, first), failures)
-        task = self._group.create_task(self._settled(second, work))
+        task = self._group.create_task(self._settled(second, self._second(job, first, failures, windows=windows)))
         # Cancelled with the request, if the caller continues. A turn that is committed keeps it.
         second.add_done_callback(lambda future: task.cancel() if future.cancelled() else None)
         request.correction = second
         limit_s = self._services.settings.stt.second_opinion_ms / 1000 if first.usable else None
         await asyncio.wait({second}, timeout=limit_s)
         if not second.done() or (first.usable and second.exception()):
-            return first
+            return await _with_windows(first, windows)
         request.correction = None
         return second.result()
+
+    async def _second(
+        self, job: SttJob, first: Transcript, failures: StageFailures, *, windows: tuple[SpeechWindow, ...]
+    ) -> Transcript:
+        """Return the transcript of the windows and the second opinion about the job.
+
+        A second opinion without words does not replace the words of the first one.
+        """
+        second = await self._result(_second_opinion(job, first), failures)
+        return await _with_windows(first if windows and first.usable and not second.text else second, windows)
 
     async def _result(self, job: SttJob, failures: StageFailures) -> Transcript:
         """Return the transcript of one job. Failed attempts are repeated.
@@ -326,6 +332,17 @@ class EndOfTurn:
     def _count(self, fault: StageFault) -> None:
         kind: Literal["overload", "backend"] = "overload" if isinstance(fault, Overloaded) else "backend"
         self._services.metrics.error(kind, "turn_detector")
+
+
+async def _with_windows(rest: Transcript, windows: tuple[SpeechWindow, ...]) -> Transcript:
+    """Return the transcript of an utterance from those of its windows and of the rest.
+
+    Raises:
+        BackendError: A window could not be transcribed.
+    """
+    for window in reversed(windows):
+        rest = _joined(await asyncio.shield(window.transcript), rest, overlaps=window.overlaps)
+    return rest
 
 
 def _second_opinion(job: SttJob, first: Transcript) -> SttJob:

@@ -35,6 +35,7 @@ class DoubtfulStt(ScriptedStt):
     second: Transcript = field(default_factory=lambda: words(BETTER))
     second_fault: Exception | None = None
     usable: bool = True
+    numbered: bool = False
     opinions: list[SttJob] = field(default_factory=list)
     withdrawn: int = 0
 
@@ -45,6 +46,7 @@ class DoubtfulStt(ScriptedStt):
                 return replace(transcript, low_confidence=True)
             return replace(transcript, text=FIRST, low_confidence=True, usable=self.usable)
         self.opinions.append(job)
+        number = len(self.opinions)
         try:
             await asyncio.sleep(self.second_s)
         except asyncio.CancelledError:
@@ -52,7 +54,7 @@ class DoubtfulStt(ScriptedStt):
             raise
         if self.second_fault:
             raise self.second_fault
-        return self.second
+        return words(f"opinion{number}") if self.numbered else self.second
 
 
 async def _turn(play: Play, then: Callable[[Caller], Awaitable[object]] | None = None) -> tuple[Caller, float]:
@@ -142,6 +144,21 @@ async def test_a_caller_who_continues_withdraws_the_second_opinion() -> None:
         await caller.hush(0.4)
         await caller.speak(1.0)
         assert stt.withdrawn == 1
+
+
+@pytest.mark.parametrize("second_s", [0.1, 1.5], ids=["in time", "correction"])
+@virtual
+async def test_a_second_opinion_about_long_speech_keeps_its_windows(second_s: float) -> None:
+    """The second opinion about the rest of long speech replaces the rest only, in time or as a correction."""
+    stt = DoubtfulStt(second_s=second_s, numbered=True)
+    play = Play(stt=stt)
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=TRANSCRIPTION)
+        await caller.speak(40)
+        await caller.listen(COMPLETED)
+    assert len(stt.opinions) >= 3
+    heard = caller.of(COMPLETED)[0]["transcript"].split()
+    assert heard == [f"opinion{number}" for number in range(1, len(stt.opinions) + 1)]
 
 
 GERMAN = replace(words("Guten Tag, wann haben Sie offen?"), language="de")
