@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from actors.stages.ports import Priority, SttJob, Transcript
 from deployments.engines.model_files import whisper_folder
-from deployments.engines.stt.cascade import CascadeResult, SttCascade
+from deployments.engines.stt.cascade import CascadeResult, FirstOpinion, SttCascade
 from deployments.engines.stt.moonshine import Moonshine
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import EngineThread, Replica, StageDeployment
 from deployments.serving.stt_queue import SttQueue
+from deployments.vad import contains_speech, load_silero
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import DeadlineExceeded, Overloaded
 from rejoinder.core.settings.settings import Settings
@@ -52,6 +53,7 @@ class Stt(StageDeployment):
             Whisper(whisper_folder(store.path(stage.model)), options), first_pass, stage.first_pass_min_logprob
         )
         self._engine.warm_up()
+        self._silero = load_silero(settings)
         self._max_batch = stage.max_batch
         self._queue: SttQueue[_Waiting] = SttQueue(stage.max_queue)
         self._worker = EngineThread("stt")
@@ -102,13 +104,8 @@ class Stt(StageDeployment):
             batch: Jobs of the same priority.
             began: When the decoding began (`time.monotonic`, in seconds).
         """
-        first = batch[0].job
-        partial = first.priority is Priority.INTERIM
-        clips = [waiting.job.pcm for waiting in batch]
         try:
-            results = await self._worker.run(
-                lambda: self._engine.transcribe_batch(clips, partial=partial, guess=first.guess)
-            )
+            results = await self._worker.run(lambda: self._transcribe([waiting.job for waiting in batch]))
         except Exception as fault:  # noqa: BLE001  # every error of the engine is raised in the caller of its clip
             if len(batch) == 1:
                 _fail(batch[0], fault)
@@ -121,6 +118,22 @@ class Stt(StageDeployment):
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(_transcript(waiting, result, began, decode_ms))
+
+    def _transcribe(self, jobs: list[SttJob]) -> list[CascadeResult]:
+        """Return the result of each job. Audio without speech has no text, and is not decoded."""
+        has_speech = [job.speech_detected or contains_speech(self._silero, job.pcm) for job in jobs]
+        spoken = [job for job, speech in zip(jobs, has_speech, strict=True) if speech]
+        clips = [job.pcm for job in spoken]
+        if spoken and spoken[0].priority is Priority.SECOND_OPINION:
+            found = self._engine.second_opinion(clips, [_opinion(job.first) for job in spoken])
+        else:
+            found = self._engine.transcribe_batch(clips, partial=True, guess=spoken[0].guess if spoken else ())
+        results = iter(found)
+        return [next(results) if speech else CascadeResult("", 0.0) for speech in has_speech]
+
+
+def _opinion(first: Transcript | None) -> FirstOpinion:
+    return FirstOpinion(first.text, first.avg_logprob) if first else FirstOpinion("", 0.0)
 
 
 def _transcript(waiting: _Waiting, result: CascadeResult, began: float, decode_ms: float) -> Transcript:
@@ -135,6 +148,8 @@ def _transcript(waiting: _Waiting, result: CascadeResult, began: float, decode_m
         repeated=result.repeated,
         low_confidence=result.low_confidence,
         tokens=result.tokens,
+        usable=result.usable,
+        language=result.language,
     )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from actors.stages.ports import VadBatch, VadResult
-from deployments.engines.speech_in.silero import Silero
+from deployments.engines.speech_in.silero import STATE_SIZE, Silero
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import EngineThread, Replica, StageDeployment
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, VAD_WINDOW, pcm16_to_float
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
 
@@ -33,6 +34,30 @@ def decide(engine: Silero, batch: VadBatch) -> VadResult:
     states = np.frombuffer(batch.states, np.float32).reshape(batch.n, -1)
     probabilities, after = engine.step(windows, states)
     return VadResult(tuple(probabilities.tolist()), after.tobytes())
+
+
+SPEECH_WINDOWS = 3
+"""Number of windows in a row with speech that make audio contain speech: 96 ms, as `speech.min_speech_ms`."""
+
+SPEECH_PROBABILITY = 0.5
+"""Minimum probability of a window with speech. 13 kinds of noise without speech, in five lengths, had no such run."""
+
+
+def contains_speech(engine: Silero, pcm: bytes) -> bool:
+    """Return True if the 16-bit PCM at 16 kHz contains speech. It stops at the first run of windows with speech.
+
+    The cost for audio without speech is 60 us a window: 35 ms for 18 s.
+    """
+    samples = pcm16_to_float(pcm[: len(pcm) // SAMPLE_BYTES * SAMPLE_BYTES])
+    padded = np.pad(samples, (0, -samples.size % VAD_WINDOW))
+    state = np.zeros((1, STATE_SIZE), np.float32)
+    run = 0
+    for window in padded.reshape(-1, 1, VAD_WINDOW):
+        probabilities, state = engine.step(window, state)
+        run = run + 1 if probabilities[0] >= SPEECH_PROBABILITY else 0
+        if run == SPEECH_WINDOWS:
+            return True
+    return False
 
 
 class Vad(StageDeployment):

@@ -70,6 +70,8 @@ class EndOfTurnRequest:
         decided_by_transcript: True if the transcript looked complete and answered the verdict.
         tasks: The task that gets the transcript, then the task that gets the verdict, if one was requested.
         transcribed_at: When the transcript became available; None before.
+        correction: Future of a second opinion that came too late for the answer, or is not there yet; None if there is
+            none. It may raise BackendError.
     """
 
     started_at: float
@@ -81,6 +83,7 @@ class EndOfTurnRequest:
     decided_by_transcript: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
+    correction: asyncio.Future[Transcript] | None = None
 
     @property
     def transcribed(self) -> bool:
@@ -106,11 +109,13 @@ class EndOfTurnRequest:
         return transcript.text, self.transcribed_at or self.started_at
 
     def cancel(self) -> None:
-        """Cancel the tasks that get the transcript and the verdict.
+        """Cancel the tasks that get the transcript, its correction and the verdict.
 
         A queued speech-to-text job leaves its queue. The result of a running job is dropped.
         """
         self.transcript.cancel()
+        if self.correction:
+            self.correction.cancel()
         for task in self.tasks:
             task.cancel()
 
@@ -132,6 +137,7 @@ class EndOfTurn:
         *,
         interim: InterimTranscript | None = None,
         windows: tuple[SpeechWindow, ...] = (),
+        speech_detected: bool = True,
     ) -> EndOfTurnRequest:
         """Start a request and return it at once.
 
@@ -143,6 +149,7 @@ class EndOfTurn:
             prefix_tokens: Tokens of the newest interim transcript, as a guess of the final transcript's beginning.
             interim: An interim transcript of all the speech in `pcm`; None if there is none.
             windows: The windows of the utterance before `pcm`, which are transcribed already or at the moment.
+            speech_detected: False if voice activity detection has not found speech in the audio.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         failures = StageFailures(self._services.metrics)
@@ -153,7 +160,13 @@ class EndOfTurn:
             transcript=transcript,
             interim=interim,
         )
-        job = SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, prefix_tokens)
+        job = SttJob(
+            pcm,
+            Priority.FINAL,
+            self._services.settings.stt.deadline_s,
+            prefix_tokens,
+            speech_detected=speech_detected,
+        )
         request.tasks.append(self._group.create_task(self._transcribe(job, request, windows)))
         if on_verdict is not None:
             request.verdict = VerdictRequest(on_verdict)
@@ -161,21 +174,26 @@ class EndOfTurn:
             request.tasks.append(self._group.create_task(judge))
         return request
 
-    def transcribe_window(self, pcm: bytes) -> asyncio.Future[Transcript]:
+    def transcribe_window(self, pcm: bytes, speech_detected: bool) -> asyncio.Future[Transcript]:
         """Start to transcribe a window of long speech, and return the future of its transcript.
 
         The future raises BackendError if all attempts failed. Cancelling it cancels the job. The session's windows are
         transcribed one after another, so that minutes of audio sent at once do not fill the stage's queue.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
-        task = self._group.create_task(self._transcribe_in_order(pcm, transcript))
+        job = SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, speech_detected=speech_detected)
+        task = self._group.create_task(self._transcribe_in_order(job, transcript))
         transcript.add_done_callback(lambda future: task.cancel() if future.cancelled() else None)
         return transcript
 
-    async def _transcribe_in_order(self, pcm: bytes, transcript: asyncio.Future[Transcript]) -> None:
-        job = SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s)
+    async def _transcribe_in_order(self, job: SttJob, transcript: asyncio.Future[Transcript]) -> None:
         async with self._window_order:
-            await self._settled(transcript, self._result(job, StageFailures(self._services.metrics)))
+            await self._settled(transcript, self._in_full(job, StageFailures(self._services.metrics)))
+
+    async def _in_full(self, job: SttJob, failures: StageFailures) -> Transcript:
+        """Return the transcript of a job, and of the second opinion if its confidence is low, however long it takes."""
+        first = await self._result(job, failures)
+        return await self._result(_second_opinion(job, first), failures) if first.low_confidence else first
 
     async def _transcribe(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> None:
         """Transcribe the rest of the utterance, join it to the transcripts of its windows, and settle the request."""
@@ -184,13 +202,42 @@ class EndOfTurn:
             self._read_ending(request.transcript.result().text, request)
 
     async def _whole(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> Transcript:
-        transcript = await self._result(job, request.failures)
-        for window in reversed(windows):
-            earlier = await asyncio.shield(window.transcript)
-            transcript = _joined(earlier, transcript, overlaps=window.overlaps)
+        transcript = await self._in_time(job, request, windows)
         request.seconds = transcript.audio_ms / 1000 if windows else request.seconds
         request.transcribed_at = self._services.clock()
         return transcript
+
+    async def _in_time(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> Transcript:
+        """Return the transcript of the windows and the job. A second opinion is used if it is in time.
+
+        If it comes later than `second_opinion_ms`, the first transcript stands, and the second one becomes the
+        request's `correction`. A first transcript that is too bad to be answered waits for the second one.
+        """
+        first = await self._result(job, request.failures)
+        if not first.low_confidence:
+            return await _with_windows(first, windows)
+        failures = StageFailures(self._services.metrics) if first.usable else request.failures
+        second: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
+        task = self._group.create_task(self._settled(second, self._second(job, first, failures, windows=windows)))
+        # Cancelled with the request, if the caller continues. A turn that is committed keeps it.
+        second.add_done_callback(lambda future: task.cancel() if future.cancelled() else None)
+        request.correction = second
+        limit_s = self._services.settings.stt.second_opinion_ms / 1000 if first.usable else None
+        await asyncio.wait({second}, timeout=limit_s)
+        if not second.done() or (first.usable and second.exception()):
+            return await _with_windows(first, windows)
+        request.correction = None
+        return second.result()
+
+    async def _second(
+        self, job: SttJob, first: Transcript, failures: StageFailures, *, windows: tuple[SpeechWindow, ...]
+    ) -> Transcript:
+        """Return the transcript of the windows and the second opinion about the job.
+
+        A second opinion without words does not replace the words of the first one.
+        """
+        second = await self._result(_second_opinion(job, first), failures)
+        return await _with_windows(first if windows and first.usable and not second.text else second, windows)
 
     async def _result(self, job: SttJob, failures: StageFailures) -> Transcript:
         """Return the transcript of one job. Failed attempts are repeated.
@@ -228,9 +275,9 @@ class EndOfTurn:
         settings, verdict = self._services.settings, request.verdict
         if verdict is None or not verdict.open or not settings.endpointing.finished_probability:
             return
-        if utterance_kind(text, language=settings.stt.language).unfinished:
+        if utterance_kind(text, language=settings.stt.main_language).unfinished:
             probability = UNFINISHED_PROBABILITY
-        elif classify_ending(text, settings.stt.language) is TranscriptEnding.FINISHED:
+        elif classify_ending(text, settings.stt.main_language) is TranscriptEnding.FINISHED:
             probability = settings.endpointing.finished_probability
         else:
             return
@@ -271,7 +318,7 @@ class EndOfTurn:
         """Return if the transcript looks complete, incomplete or unclear. Return None if it is not available."""
         if not transcript.done() or transcript.cancelled() or transcript.exception():
             return None
-        return classify_ending(transcript.result().text, self._services.settings.stt.language)
+        return classify_ending(transcript.result().text, self._services.settings.stt.main_language)
 
     async def _predict(self, pcm: bytes) -> float:
         """Return the turn detector's probability that the turn is complete. Call another replica after a failure."""
@@ -285,6 +332,22 @@ class EndOfTurn:
     def _count(self, fault: StageFault) -> None:
         kind: Literal["overload", "backend"] = "overload" if isinstance(fault, Overloaded) else "backend"
         self._services.metrics.error(kind, "turn_detector")
+
+
+async def _with_windows(rest: Transcript, windows: tuple[SpeechWindow, ...]) -> Transcript:
+    """Return the transcript of an utterance from those of its windows and of the rest.
+
+    Raises:
+        BackendError: A window could not be transcribed.
+    """
+    for window in reversed(windows):
+        rest = _joined(await asyncio.shield(window.transcript), rest, overlaps=window.overlaps)
+    return rest
+
+
+def _second_opinion(job: SttJob, first: Transcript) -> SttJob:
+    """Return the job of a second opinion about `job`, whose first transcript has low confidence."""
+    return replace(job, priority=Priority.SECOND_OPINION, guess=(), first=first, speech_detected=True)
 
 
 def _joined(left: Transcript, right: Transcript, *, overlaps: bool) -> Transcript:

@@ -39,18 +39,29 @@ class LongSpeech:
     """
 
     def __init__(
-        self, audio_input: AudioInput, transcribe_window: Callable[[bytes], asyncio.Future[Transcript]]
+        self, audio_input: AudioInput, transcribe_window: Callable[[bytes, bool], asyncio.Future[Transcript]]
     ) -> None:
-        """Create it; `transcribe_window` starts the transcription of 16-bit PCM at 16 kHz."""
+        """Create it.
+
+        Args:
+            audio_input: The caller's audio.
+            transcribe_window: Starts the transcription of 16-bit PCM at 16 kHz. Its second argument is whether voice
+                activity detection found speech in the utterance.
+        """
         self.active = False
         self.rest = 0
         self.windows: tuple[SpeechWindow, ...] = ()
         self._audio_input = audio_input
         self._transcribe_window = transcribe_window
+        self._speech_detected = True
 
-    def begin(self, start: int) -> None:
-        """Start the utterance at sample `start`. Its audio is kept until it is in a window or the utterance ends."""
+    def begin(self, start: int, *, speech_detected: bool) -> None:
+        """Start the utterance at sample `start`. Its audio is kept until it is in a window or the utterance ends.
+
+        `speech_detected` is False if the client ends the turn, and no voice activity detection has found speech.
+        """
         self.active = True
+        self._speech_detected = speech_detected
         self.windows = ()
         self._move(start)
 
@@ -61,7 +72,9 @@ class LongSpeech:
             cut = cut_window(pcm)
             if cut is None:  # some of the audio was dropped, because more arrived at once than is kept
                 return
-            window = self._transcribe_window(self._audio_input.pcm(self.rest, self.rest + cut.end))
+            window = self._transcribe_window(
+                self._audio_input.pcm(self.rest, self.rest + cut.end), self._speech_detected
+            )
             self.windows += (SpeechWindow(window, cut.overlaps),)
             self._move(self.rest + cut.next_start)
 

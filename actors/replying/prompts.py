@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
+from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.drafts import Draft, Prompt
 from actors.replying.prefill import Prefill
 from actors.replying.requests import CommittedTurn, ReplyRequest
 from actors.replying.summaries import Summaries
+from actors.stages.ports import Transcript
 from actors.stages.session_context import SessionContext
 from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import Stage
@@ -87,6 +90,11 @@ class Prompts:
         turns = self._context.conversation.messages() + newest
         return self.summaries.window.prompt(request.instructions, turns, self.summaries.newest)
 
+    def language_notice(self, end_of_turn: EndOfTurnRequest) -> str:
+        """Return what to say if the caller speaks a language that is not served; "" if the language is served."""
+        foreign = end_of_turn.transcribed and end_of_turn.transcript.result().language
+        return self._services.settings.other_language_notice if foreign else ""
+
     def _ends_with_caller(self) -> bool:
         """Return True if the last message of the conversation is from the caller.
 
@@ -105,7 +113,38 @@ class Prompts:
             if asked_for:
                 self._context.emit(server.transcription_failed(turn.item.id, str(fault)))
             return
-        self._context.conversation.update(replace(turn.item, text=transcript.text))
-        self._services.journal.write("heard", {"item": turn.item.id, "text": transcript.text})
+        self._use(turn, transcript, "heard")
+        if turn.end_of_turn.correction:
+            self._group.create_task(self._correct(turn, transcript, turn.end_of_turn.correction, asked_for=asked_for))
+        elif asked_for:
+            self._announce(turn, transcript)
+
+    async def _correct(
+        self, turn: CommittedTurn, first: Transcript, correction: asyncio.Future[Transcript], *, asked_for: bool
+    ) -> None:
+        """Replace the turn's transcript by the second opinion. The reply to the first one is under way already.
+
+        Args:
+            turn: The turn.
+            first: The first transcript, which was answered.
+            correction: Future of the second opinion. If it fails or has no words, the first transcript stays.
+            asked_for: Whether the client gets the transcript. It gets one transcript of each turn: the better one.
+        """
+        better = first
+        with suppress(BackendError):
+            second = await asyncio.shield(correction)
+            better = second if second.text else first
+        if better is not first:
+            self._use(turn, better, "corrected")
         if asked_for:
-            self._context.emit(server.transcription_completed(turn.item.id, transcript.text, turn.end_of_turn.seconds))
+            self._announce(turn, better)
+
+    def _use(self, turn: CommittedTurn, transcript: Transcript, kind: str) -> None:
+        self._context.conversation.update(replace(turn.item, text=transcript.text))
+        self._services.journal.write(kind, {"item": turn.item.id, "text": transcript.text})
+
+    def _announce(self, turn: CommittedTurn, transcript: Transcript) -> None:
+        seconds = turn.end_of_turn.seconds
+        self._context.emit(
+            server.transcription_completed(turn.item.id, transcript.text, seconds, language=transcript.language)
+        )

@@ -67,7 +67,8 @@ class Replies:
 
     def _start_draft(self, draft: Draft) -> None:
         prompt = partial(self._prompts.for_draft, draft)
-        plan = self._plan(draft.terms, prompt, draft.end_of_turn.failures, lambda: draft.turn)
+        asked = draft.end_of_turn
+        plan = self._plan(draft.terms, prompt, asked.failures, lambda: draft.turn, end_of_turn=asked)
         draft.reply = Reply(plan, self._context, Marks(), drafted=True)
         draft.task = self._group.create_task(self._run(draft.reply, previous=None))
 
@@ -101,7 +102,8 @@ class Replies:
             return
         failures = turn.end_of_turn.failures if turn else StageFailures(self._services.metrics)
         prompt = partial(self._prompts.for_turn, turn, request, requested=requested is not None)
-        plan = self._plan(self._terms(request), prompt, failures, lambda: turn)
+        asked = turn.end_of_turn if turn else None
+        plan = self._plan(self._terms(request), prompt, failures, lambda: turn, end_of_turn=asked)
         reply = Reply(plan, self._context, turn.marks if turn else Marks())
         if turn:
             turn.waited_for_end(self._services.clock())
@@ -247,6 +249,8 @@ class Replies:
         prompt: Callable[[], Awaitable[Prompt | None]],
         failures: StageFailures,
         answered_turn: Callable[[], CommittedTurn | None],
+        *,
+        end_of_turn: EndOfTurnRequest | None = None,
     ) -> ReplyPlan:
         """Return the plan of a reply with new wire ids.
 
@@ -256,6 +260,7 @@ class Replies:
             failures: The stages that currently fail for the turn.
             answered_turn: Returns the turn that the reply answers. A function, because a draft gets its turn only after
                 it has begun.
+            end_of_turn: The request that transcribes the turn; None if the reply answers no turn.
         """
         request, stamp = terms.request, self._context.stamp
         events = server.ResponseEvents(
@@ -280,6 +285,7 @@ class Replies:
             degradation=self.degradation,
             cache_scope=CacheScope(self._context.tenant, self._context.config.tool_state),
             answered_turn=answered_turn,
+            notice=lambda: self._prompts.language_notice(end_of_turn) if end_of_turn else "",
         )
 
 

@@ -64,6 +64,8 @@ class ReplyPlan:
         cache_scope: The tenant and the tools. Only conversations with the same ones share the answer.
         answered_turn: Returns the turn that the reply answers. None if it answers no turn, or is a draft of a turn that
             is not committed.
+        notice: Returns the words of the reply if the turn needs no answer of the language model, because the caller
+            speaks a language that is not served; "" otherwise. Called when the transcript is available.
     """
 
     events: ResponseEvents
@@ -74,6 +76,7 @@ class ReplyPlan:
     degradation: SessionDegradation
     cache_scope: CacheScope
     answered_turn: Callable[[], CommittedTurn | None]
+    notice: Callable[[], str] = lambda: ""
 
 
 class Reply:
@@ -286,7 +289,7 @@ class Reply:
         prompt = await self.plan.prompt()
         if prompt is None:
             return False
-        if text := self.plan.terms.request.text:
+        if text := self.plan.terms.request.text or self.plan.notice():
             self._text.append(text)
             await self._output(text, [self._segment_of(text)])
             return True

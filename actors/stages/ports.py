@@ -34,10 +34,15 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 
 
 class Priority(Enum):
-    """Rank of a job in the speech-to-text queue. An interim job runs only while no final job waits."""
+    """Rank of a job in the speech-to-text queue. A job runs only while no job of a higher rank waits.
+
+    FINAL: the transcript of a turn. SECOND_OPINION: the transcript of the same audio by the more accurate recognizer,
+    because the first one had low confidence. INTERIM: an interim transcript.
+    """
 
     FINAL = 0
-    INTERIM = 1
+    SECOND_OPINION = 1
+    INTERIM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +93,22 @@ class SttJob:
 
     Attributes:
         pcm: 16-bit PCM at 16 kHz.
-        priority: FINAL for a transcript that a turn waits for, INTERIM for an interim transcript.
+        priority: FINAL for a transcript that a turn waits for, SECOND_OPINION to repeat one with low confidence,
+            INTERIM for an interim transcript.
         deadline_s: A job that has not started within this many seconds is dropped with DeadlineExceeded.
         guess: `Transcript.tokens` of an earlier transcript of the same utterance's beginning, for an engine that can
             use them. Empty if there is none.
+        first: For SECOND_OPINION: the transcript with low confidence. None otherwise.
+        speech_detected: False if voice activity detection has not found speech in the audio. Then the engine looks for
+            speech first, and the transcript of audio without speech is empty.
     """
 
     pcm: bytes
     priority: Priority = Priority.FINAL
     deadline_s: float = 5.0
     guess: tuple[int, ...] = ()
+    first: Transcript | None = None
+    speech_detected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +123,11 @@ class Transcript:
         avg_logprob: Mean log-probability of the tokens (natural logarithm).
         full_padding: True if Whisper decoded the audio padded to 30 s.
         repeated: True if the first-pass recognizer had low confidence and the second recognizer decoded the job again.
-        low_confidence: True if the first-pass recognizer had low confidence and the text is still its result, because
-            an interim job is decoded only once.
+        low_confidence: True if the first-pass recognizer had low confidence and the text is its result. A second
+            opinion may be asked for (`Priority.SECOND_OPINION`).
         tokens: The engine's own token ids, for `SttJob.guess`.
+        usable: False if a text with low confidence is too bad to be answered without a second opinion.
+        language: Code of the language of `text` if it is not the configured one; "" otherwise.
     """
 
     text: str
@@ -126,6 +139,8 @@ class Transcript:
     repeated: bool = False
     low_confidence: bool = False
     tokens: tuple[int, ...] = ()
+    usable: bool = True
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class BargeInDetector:
         state = self._state()
         if state.barge_in_check is BargeInCheck.NOT_NEEDED:
             return
-        language = self._services.settings.stt.language
+        language = self._services.settings.stt.main_language
         if has_stop_word(latest, self._settings, language) or (stable and self._addresses_agent(stable)):
             self._post(InterimReady(state.revision, addressed=True))
         elif not self._addresses_agent(latest):
@@ -133,7 +133,7 @@ class BargeInDetector:
         self._post(TranscriptReady(revision, addressed, self._audio_input.processed))
 
     def _addresses_agent(self, text: str) -> bool:
-        reading = classify_speech(text, self._agent_speech(), self._settings, self._services.settings.stt.language)
+        reading = classify_speech(text, self._agent_speech(), self._settings, self._services.settings.stt.main_language)
         if reading is not SpeechKind.ADDRESSED:
             self.rejected_as = reading
         return reading is SpeechKind.ADDRESSED

@@ -42,14 +42,14 @@ class CallerUtterance:
         """Tell the client that the caller has been speaking since sample `start` (16 kHz)."""
         self._item_id = self._context.stamp("item")
         padded_start = self._audio_input.padded(start)
-        self._long.begin(padded_start)
+        self._long.begin(padded_start, speech_detected=True)
         self._interims.begin(padded_start)
         self._context.emit(server.speech_started(self._item_id, _ms(padded_start)))
 
     def transcribe(self, start: int, end: int, on_verdict: Callable[[float | None], None] | None) -> None:
         """Start the end-of-turn request for samples [start, end). With `on_verdict` it also gets the turn verdict."""
         if not self._long.active:
-            self._long.begin(self._audio_input.padded(start))
+            self._long.begin(self._audio_input.padded(start), speech_detected=False)
         self._long.advance(end)
         self._heard = end
         first, windows = self._long.rest, self._long.windows
@@ -61,6 +61,7 @@ class CallerUtterance:
             () if windows else self._interims.tokens,
             interim=None if windows else interim,
             windows=windows,
+            speech_detected=self._item_id is not None,
         )
         self._request = request
         request.transcript.add_done_callback(lambda _: self._transcribed(request))

@@ -8,13 +8,26 @@ then replaces the first one. Interim transcripts use the first-pass recognizer o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from deployments.engines.pcm import Pcm
-from deployments.engines.stt.moonshine import Moonshine
-from deployments.engines.stt.transcript_guards import Hypothesis, is_trustworthy
+from deployments.engines.stt.languages import FIRST_PASS_DOUBT_LOGPROB
+from deployments.engines.stt.moonshine import Moonshine, MoonshineResult
+from deployments.engines.stt.transcript_guards import Hypothesis, is_invention, is_trustworthy
 from deployments.engines.stt.whisper import WhisperResult
+
+USABLE_LOGPROB = FIRST_PASS_DOUBT_LOGPROB
+"""Mean log-probability of a first-pass transcript below which it is not answered without a second opinion: the caller
+may speak another language."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstOpinion:
+    """A first-pass transcript with low confidence: its text and the mean log-probability of its tokens."""
+
+    text: str
+    avg_logprob: float
 
 
 class Recognizer(Protocol):
@@ -26,8 +39,11 @@ class Recognizer(Protocol):
         """Run the model once, so that the first transcription is as fast as later ones."""
         ...
 
-    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]:
-        """Return the transcript of each 16 kHz clip."""
+    def transcribe_batch(self, clips: Sequence[Pcm], doubtful: Sequence[bool] | None = None) -> list[WhisperResult]:
+        """Return the transcript of each 16 kHz clip.
+
+        `doubtful` says for each clip whether it may be in another language than the expected one; None if unknown.
+        """
         ...
 
 
@@ -39,9 +55,11 @@ class CascadeResult:
         text: The transcript without surrounding spaces; empty if the clip contains no speech.
         avg_logprob: Mean log-probability of the tokens.
         repeated: True if this is the main recognizer's transcript, because the first pass had low confidence.
-        low_confidence: True if this is a first-pass transcript with low confidence, of an interim request.
+        low_confidence: True if this is a first-pass transcript with low confidence.
+        usable: False if a transcript with low confidence is too bad to be answered.
         full_padding: True if Whisper decoded the clip padded to 30 s.
         tokens: The first-pass recognizer's tokens, to pass as `guess` with a longer clip of the same utterance.
+        language: Code of the language of `text` if it is not the expected one; "" otherwise.
     """
 
     text: str
@@ -50,6 +68,8 @@ class CascadeResult:
     low_confidence: bool = False
     full_padding: bool = False
     tokens: tuple[int, ...] = ()
+    usable: bool = True
+    language: str = ""
 
 
 class SttCascade:
@@ -81,7 +101,7 @@ class SttCascade:
 
         Args:
             clips: 16 kHz audio, at most 30 s each.
-            partial: True if the clips are for interim transcripts, which are not repeated by the main recognizer.
+            partial: True for the first pass only: the main recognizer does not repeat transcripts with low confidence.
             guess: Tokens of an earlier transcript of the beginning of a single clip. They speed up decoding.
 
         Raises:
@@ -91,20 +111,45 @@ class SttCascade:
         if self._first_pass is None:
             return [_main_result(decoded) for decoded in self._main.transcribe_batch(clips)]
         first = self._first_pass.transcribe_batch(clips, guess)
-        results = [
-            CascadeResult(
-                result.hypothesis.text,
-                result.hypothesis.avg_logprob,
-                low_confidence=not self.is_confident(result.hypothesis),
-                tokens=result.tokens,
-            )
-            for result in first
-        ]
+        results = [self._first_result(result) for result in first]
         to_repeat = [] if partial else [index for index, result in enumerate(results) if result.low_confidence]
-        again = self._main.transcribe_batch([clips[index] for index in to_repeat])
-        for index, decoded in zip(to_repeat, again, strict=True):
-            results[index] = _main_result(decoded, repeated=True)
+        opinions = [FirstOpinion(results[index].text, results[index].avg_logprob) for index in to_repeat]
+        again = self.second_opinion([clips[index] for index in to_repeat], opinions)
+        for index, result in zip(to_repeat, again, strict=True):
+            results[index] = result
         return results
+
+    def second_opinion(self, clips: Sequence[Pcm], first: Sequence[FirstOpinion]) -> list[CascadeResult]:
+        """Return the main recognizer's transcript of each clip, whose first-pass transcript had low confidence.
+
+        Args:
+            clips: 16 kHz audio, at most 30 s each.
+            first: The first-pass transcript of each clip.
+
+        Raises:
+            CallerError: A clip is malformed or longer than 30 s.
+            BackendError: The engine failed.
+        """
+        doubtful = [opinion.avg_logprob < FIRST_PASS_DOUBT_LOGPROB for opinion in first]
+        decoded = self._main.transcribe_batch(clips, doubtful) if clips else []
+        return [
+            replace(
+                _main_result(result, repeated=True),
+                text="" if is_invention(result.text, result.no_speech_prob, opinion.text) else result.text,
+            )
+            for result, opinion in zip(decoded, first, strict=True)
+        ]
+
+    def _first_result(self, result: MoonshineResult) -> CascadeResult:
+        hypothesis = result.hypothesis
+        has_words = any(character.isalnum() for character in hypothesis.text)
+        return CascadeResult(
+            hypothesis.text,
+            hypothesis.avg_logprob,
+            low_confidence=not self.is_confident(hypothesis),
+            tokens=result.tokens,
+            usable=has_words and hypothesis.avg_logprob >= USABLE_LOGPROB and is_trustworthy(hypothesis),
+        )
 
     def is_confident(self, hypothesis: Hypothesis) -> bool:
         """Return True if a first-pass transcript has words and a high log-probability, and passes the guards."""
@@ -113,4 +158,10 @@ class SttCascade:
 
 
 def _main_result(decoded: WhisperResult, *, repeated: bool = False) -> CascadeResult:
-    return CascadeResult(decoded.text, decoded.avg_logprob, repeated=repeated, full_padding=decoded.full_padding)
+    return CascadeResult(
+        decoded.text,
+        decoded.avg_logprob,
+        repeated=repeated,
+        full_padding=decoded.full_padding,
+        language=decoded.language,
+    )

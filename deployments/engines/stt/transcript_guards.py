@@ -23,6 +23,11 @@ BORDERLINE_LOGPROB = -0.9
 audio is decoded again with full padding, which detects silence better.
 """
 
+GUESSED_NO_SPEECH_PROB = 0.2
+"""If the average log-probability of a second decode is below MIN_AVG_LOGPROB and the no-speech probability is above
+this, the text is a guess on babble or noise. No human clip had more than 0.2 with such a log-probability.
+"""
+
 MIN_AVG_LOGPROB = -1.0
 MAX_COMPRESSION_RATIO = 2.4
 
@@ -37,6 +42,28 @@ MAX_WORD_REPEATS = 4
 """Limits of repetition: people rarely say a phrase of PHRASE_WORDS words twice in a row, or one or two words
 MAX_WORD_REPEATS times ("no no no no").
 """
+MAX_PHRASE_REPEATS = 3
+"""Nobody says a phrase of PHRASE_WORDS words more often than this in a row: such a text is made up, also if two decodes
+agree on it.
+"""
+
+INVENTIONS = frozenset(
+    {
+        "you",
+        "thank you",
+        "thank you very much",
+        "thank you for watching",
+        "thanks for watching",
+        "please subscribe",
+        "bye",
+        "im sorry",
+        "so",
+        "okay",
+    }
+)
+"""Texts that Whisper often makes up on noise, in small letters without punctuation."""
+INVENTION_NO_SPEECH_PROB = 0.3
+"""A text in INVENTIONS is made up if the no-speech probability is above this and the first pass heard other words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +96,59 @@ def holds_speech(hypothesis: Hypothesis) -> bool:
 
 def is_trustworthy(hypothesis: Hypothesis) -> bool:
     """Return False if the transcript looks like runaway repetition or a guess. The clip should be decoded again."""
-    words = hypothesis.text.lower().split()
     return (
         hypothesis.finished
         and hypothesis.avg_logprob >= MIN_AVG_LOGPROB
         and (hypothesis.no_speech_prob <= POSSIBLE_NO_SPEECH_PROB or hypothesis.avg_logprob >= BORDERLINE_LOGPROB)
-        and len(words) <= MAX_WORDS_PER_S * hypothesis.duration_s + WORDS_BASE
+        and is_plausible(hypothesis)
+    )
+
+
+def settled_text(before: Hypothesis, again: Hypothesis) -> str:
+    """Return the text of a second decode of a clip; "" if it is made up.
+
+    The second decode is not believed blindly. Babble and clicks make both decodes repeat a sentence that nobody said.
+
+    Args:
+        before: The first decode, which is not trustworthy.
+        again: The second decode, with full padding.
+    """
+    if not holds_speech(again):
+        return ""
+    if is_trustworthy(again):
+        return again.text
+    if again.avg_logprob < MIN_AVG_LOGPROB and again.no_speech_prob > GUESSED_NO_SPEECH_PROB:
+        return ""
+    words = _bare(again.text)
+    if not repeats_itself(words):
+        return again.text
+    if words == _bare(before.text) and _phrase_runs(words) <= MAX_PHRASE_REPEATS:
+        return again.text  # both decodes hear the repetition: the caller said it
+    kept = _without_runs(again.text.split())
+    return " ".join(kept) if len(kept) > len(words) / 2 else ""
+
+
+def is_invention(hypothesis_text: str, no_speech_prob: float, first_pass_text: str) -> bool:
+    """Return True for a typical invention of Whisper, where the first pass heard none of its words.
+
+    Args:
+        hypothesis_text: Whisper's text.
+        no_speech_prob: Whisper's probability that the audio contains no speech.
+        first_pass_text: The first-pass recognizer's text.
+    """
+    words = _bare(hypothesis_text)
+    typical = " ".join(words) in INVENTIONS and no_speech_prob > INVENTION_NO_SPEECH_PROB
+    return typical and not set(words) & set(_bare(first_pass_text))
+
+
+def is_plausible(hypothesis: Hypothesis) -> bool:
+    """Return False for runaway repetition, and for more words than speech of this length can have.
+
+    The log-probability does not count: it is low for a language that the model knows less well.
+    """
+    words = _bare(hypothesis.text)
+    return (
+        len(words) <= MAX_WORDS_PER_S * hypothesis.duration_s + WORDS_BASE
         and compression_ratio(hypothesis.text) <= MAX_COMPRESSION_RATIO
         and not repeats_itself(words)
     )
@@ -101,3 +175,30 @@ def _longest_run(words: list[str], size: int) -> int:
         equal = equal + 1 if words[i] == words[i - size] else 0
         longest = max(longest, equal)
     return longest // size + 1
+
+
+def _phrase_runs(words: list[str]) -> int:
+    """Return the largest number of times that a phrase of at least PHRASE_WORDS words occurs in a row."""
+    return max((_longest_run(words, size) for size in range(PHRASE_WORDS, len(words) // 2 + 1)), default=1)
+
+
+def _without_runs(words: list[str]) -> list[str]:
+    """Return the words with each phrase that occurs several times in a row once. Shorter phrases are searched first."""
+    for size in range(1, len(words) // 2 + 1):
+        least = 2 if size >= PHRASE_WORDS else MAX_WORD_REPEATS
+        at = 0
+        while at + size * least <= len(words):
+            phrase = _bare(" ".join(words[at : at + size]))
+            times = 1
+            while phrase and _bare(" ".join(words[at + times * size : at + (times + 1) * size])) == phrase:
+                times += 1
+            if times >= least:
+                del words[at + size : at + times * size]
+            at += 1
+    return words
+
+
+def _bare(text: str) -> list[str]:
+    """Return the words in small letters without punctuation."""
+    kept = "".join(character for character in text.lower() if character.isalnum() or character.isspace())
+    return kept.split()

@@ -8,6 +8,9 @@ often does not stop at the end of the speech and repeats the sentence. Therefore
 2. is limited to as many tokens as speech of that duration can have;
 3. must pass the guards in `transcript_guards`, or is repeated once with full padding.
 
+If a clip is doubtful, its language is checked (`languages`). A clip in another language is transcribed in it, because
+a decoder that is told the wrong language makes up words.
+
 CTranslate2 has no per-token callback for Whisper, so the cut is made after decoding. That costs little: on 98 human
 clips, 98% of the decoded tokens were before the cut.
 """
@@ -21,12 +24,20 @@ from typing import Any, Literal
 
 import ctranslate2
 import numpy as np
+import numpy.typing as npt
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 
 from deployments.engines.pcm import Pcm, speech_samples
+from deployments.engines.stt.languages import MAIN_DOUBT_LOGPROB, best, candidates, shares
 from deployments.engines.stt.log_mel import HOP, log_mel
-from deployments.engines.stt.transcript_guards import Hypothesis, holds_speech, is_trustworthy
+from deployments.engines.stt.transcript_guards import (
+    Hypothesis,
+    holds_speech,
+    is_plausible,
+    is_trustworthy,
+    settled_text,
+)
 from rejoinder.core.audio.pcm import STT_RATE, Samples
 from rejoinder.core.errors import BackendError, ConfigError, ModelError
 
@@ -45,6 +56,10 @@ TOKENS_BASE = 8
 TOKENS_BASE allows for timestamps and short commands.
 """
 
+AUTO = "auto"
+EXPECTED_WITH_AUTO = "en"
+"""The language to try first if the language is detected."""
+
 _TIMESTAMP_S = 0.02
 _DEFAULT_SUPPRESSED = -1
 # CTranslate2 decodes at most half of `max_length`: Whisper reserves the other half of its 448 positions for a prompt.
@@ -59,7 +74,7 @@ class WhisperOptions:
     frames of the audio + pad_frames).
 
     Attributes:
-        language: Code such as "en".
+        language: Code of the expected language, such as "en". AUTO expects English, as a first guess.
         compute_type: Precision of the weights.
         threads: Threads of one inference.
         short_context: Decode short clips with less than 30 s of audio context.
@@ -83,11 +98,35 @@ class WhisperResult:
         text: The transcript without surrounding spaces; empty if the clip contains no speech.
         avg_logprob: Mean log-probability of the tokens.
         full_padding: True if the clip was decoded padded to 30 s.
+        no_speech_prob: Probability that the clip contains no speech.
+        language: Code of the language of `text` if it is not the expected one; "" otherwise.
     """
 
     text: str
     avg_logprob: float
     full_padding: bool = False
+    no_speech_prob: float = 0.0
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageCheck:
+    """Probabilities of the languages of one clip, from one or two encodings with different padding."""
+
+    found: tuple[dict[str, float], ...]
+
+    def joined(self, other: LanguageCheck) -> LanguageCheck:
+        """Return a check with the encodings of both."""
+        return LanguageCheck(self.found + other.found)
+
+    @property
+    def shared(self) -> dict[str, float]:
+        """Mean probability of each language."""
+        return {code: sum(each[code] for each in self.found) / len(self.found) for code in self.found[0]}
+
+
+Encoded = npt.NDArray[np.float32]
+"""Output of the encoder, shape (clips, frames / 2, width)."""
 
 
 class Whisper:
@@ -102,6 +141,7 @@ class Whisper:
         """
         self.name = f"{directory.name} {options.compute_type} (ctranslate2)"
         self._options = options
+        self._expected = EXPECTED_WITH_AUTO if options.language == AUTO else options.language
         if not directory.is_dir():  # faster-whisper would treat a missing folder as the name of a hub repository
             raise ModelError("is not a folder.", "Run `rejoinder models pull whisper-base`.", file=str(directory))
         try:
@@ -116,11 +156,11 @@ class Whisper:
             remedy = "Run `rejoinder models verify`."
             raise ModelError("is not a Whisper model.", remedy, file=str(directory), found=str(error)) from error
         self._model: Any = model.model
-        if not self._model.is_multilingual and options.language != "en":
+        if not self._model.is_multilingual and self._expected != "en":
             message = f"the model {directory.name} knows English only."
             raise ConfigError(message, "Set stt.language to en, or stt.model to another model.", field="stt.language")
         try:
-            self._tokens = Tokenizer(model.hf_tokenizer, self._model.is_multilingual, "transcribe", options.language)
+            self._tokens = Tokenizer(model.hf_tokenizer, self._model.is_multilingual, "transcribe", self._expected)
         except ValueError as error:
             raise ConfigError(f"{error}.", "Use a code such as en or de.", field="stt.language") from error
 
@@ -128,11 +168,16 @@ class Whisper:
         """Decode noise once with short context and once padded to 30 s, because the first inference is slow."""
         noise = np.random.default_rng(0).integers(-3000, 3000, STT_RATE, dtype=np.int16)
         audio = speech_samples(noise, LONGEST_S)
-        self._decode([audio], self._options.min_frames)
-        self._decode([audio], FULL_FRAMES)
+        for frames in (self._options.min_frames, FULL_FRAMES):
+            self._decode([audio], self._encode([audio], frames))
 
-    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]:
+    def transcribe_batch(self, clips: Sequence[Pcm], doubtful: Sequence[bool] | None = None) -> list[WhisperResult]:
         """Return the transcript of each clip (16 kHz, at most 30 s), decoded in one batch.
+
+        Args:
+            clips: The audio.
+            doubtful: For each clip, whether it may be in another language than the expected one. None: the clips with
+                a low log-probability may.
 
         Raises:
             CallerError: A clip is malformed or longer than 30 s.
@@ -142,23 +187,54 @@ class Whisper:
         if not audios:
             return []
         try:
-            return self._transcribe(audios)
+            return self._transcribe(audios, doubtful)
         except RuntimeError as error:
             raise BackendError(f"Whisper failed: {error}.", "Retry on another replica.", stage="stt") from error
 
-    def _transcribe(self, audios: list[Samples]) -> list[WhisperResult]:
+    def _transcribe(self, audios: list[Samples], doubtful: Sequence[bool] | None) -> list[WhisperResult]:
         frames = self._frames(max(audio.size for audio in audios))
-        hypotheses = self._decode(audios, frames)
-        full = [frames == FULL_FRAMES] * len(audios)
-        to_repeat = [i for i, h in enumerate(hypotheses) if not full[i] and holds_speech(h) and not is_trustworthy(h)]
-        if to_repeat:
-            again = self._decode([audios[i] for i in to_repeat], FULL_FRAMES)
-            for i, hypothesis in zip(to_repeat, again, strict=True):
-                hypotheses[i], full[i] = hypothesis, True
-        return [
-            WhisperResult(h.text if holds_speech(h) else "", h.avg_logprob, padded)
-            for h, padded in zip(hypotheses, full, strict=True)
-        ]
+        encoded = self._encode(audios, frames)
+        hypotheses = self._decode(audios, encoded)
+        if doubtful is None:
+            doubtful = [hypothesis.avg_logprob < MAIN_DOUBT_LOGPROB for hypothesis in hypotheses]
+        checked = [self._language_check(encoded[i : i + 1]) if doubtful[i] else None for i in range(len(audios))]
+        results: list[WhisperResult] = []
+        for i, (audio, first) in enumerate(zip(audios, hypotheses, strict=True)):
+            own, check, last, full = encoded[i : i + 1], checked[i], first, frames == FULL_FRAMES
+            # Speech in another language may look like noise to a decode with little padding.
+            if not full and not is_trustworthy(first) and (check or holds_speech(first)):
+                own, full = self._encode([audio], FULL_FRAMES), True
+                (last,) = self._decode([audio], own)
+                check = check and check.joined(self._language_check(own))
+            foreign = self._in_other_language(audio, own, check) if check and holds_speech(last) else None
+            results.append(foreign or self._result(first, last, full))
+        return results
+
+    def _result(self, first: Hypothesis, last: Hypothesis, full: bool) -> WhisperResult:
+        """Return the result of a clip in the expected language, from its first and last decode (the same if one)."""
+        text = (first.text if is_trustworthy(first) else settled_text(first, last)) if holds_speech(first) else ""
+        return WhisperResult(text, last.avg_logprob, full, last.no_speech_prob)
+
+    def _in_other_language(self, audio: Samples, encoded: Encoded, check: LanguageCheck) -> WhisperResult | None:
+        """Return the transcript in another language; None if the clip is in the expected one, or has no speech."""
+        shared = check.shared
+        codes = candidates(shared, self._expected)
+        if not codes:
+            return None
+        repeated = np.repeat(encoded, len(codes), axis=0)
+        decoded = dict(zip(codes, self._decode([audio] * len(codes), repeated, codes), strict=True))
+        language = best(decoded, shared)
+        chosen = decoded[language]
+        if not holds_speech(chosen) or not is_plausible(chosen):
+            return None
+        return WhisperResult(chosen.text, chosen.avg_logprob, no_speech_prob=chosen.no_speech_prob, language=language)
+
+    def _language_check(self, encoded: Encoded) -> LanguageCheck:
+        """Return Whisper's probabilities of the languages for one encoded clip."""
+        if not self._model.is_multilingual:
+            return LanguageCheck(({self._expected: 1.0},))
+        (found,) = self._model.detect_language(ctranslate2.StorageView.from_array(encoded))
+        return LanguageCheck((shares({token[2:-2]: probability for token, probability in found}, self._expected),))
 
     def _frames(self, samples: int) -> int:
         if not self._options.short_context:
@@ -166,14 +242,20 @@ class Whisper:
         needed = max(self._options.min_frames, -(-samples // HOP) + self._options.pad_frames)
         return min(FULL_FRAMES, needed + needed % 2)  # rounded up to an even number, because the encoder halves it
 
-    def _decode(self, audios: Sequence[Samples], frames: int) -> list[Hypothesis]:
-        """Decode all `audios` greedily with timestamps, each padded with silence to `frames` frames."""
+    def _encode(self, audios: Sequence[Samples], frames: int) -> Encoded:
+        """Return the encoder's output for each clip, padded with silence to `frames` frames."""
         features = np.stack([log_mel(audio, frames, bands=self._model.n_mels) for audio in audios])
-        prompt = list(self._tokens.sot_sequence)
+        encoded: Encoded = np.array(self._model.encode(ctranslate2.StorageView.from_array(features)))
+        return encoded
+
+    def _decode(
+        self, audios: Sequence[Samples], encoded: Encoded, languages: Sequence[str] | None = None
+    ) -> list[Hypothesis]:
+        """Decode encoded clips greedily with timestamps, each in its language; by default in the expected one."""
         limits = [_token_limit(audio) for audio in audios]
         results = self._model.generate(
-            ctranslate2.StorageView.from_array(features),
-            [prompt] * len(audios),
+            ctranslate2.StorageView.from_array(encoded),
+            [self._prompt(language) for language in languages or [self._expected] * len(audios)],
             beam_size=1,
             max_length=_MAX_LENGTH_FACTOR * max(limits),
             suppress_tokens=[_DEFAULT_SUPPRESSED],
@@ -184,6 +266,13 @@ class Whisper:
             self._hypothesis(result, audio.size / STT_RATE, limit)
             for result, audio, limit in zip(results, audios, limits, strict=True)
         ]
+
+    def _prompt(self, language: str) -> list[int]:
+        """Return the tokens that start a transcript in this language."""
+        prompt = list(self._tokens.sot_sequence)
+        if language != self._expected:  # the sequence is: start, language, task
+            prompt[1] = self._tokens.tokenizer.token_to_id(f"<|{language}|>")
+        return prompt
 
     def _hypothesis(self, result: Any, duration_s: float, limit: int) -> Hypothesis:
         ids: list[int] = result.sequences_ids[0]

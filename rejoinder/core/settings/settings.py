@@ -19,6 +19,7 @@ from rejoinder.core.settings.degradation import DegradationSettings
 from rejoinder.core.settings.noise import NoiseSettings
 from rejoinder.core.settings.openings import Opening, Openings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
+from rejoinder.core.settings.speech import SpeechSettings
 from rejoinder.core.settings.stages import (
     Autoscaling,
     EmulationSettings,
@@ -73,45 +74,6 @@ Texts = Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_lengt
 
 SHUTDOWN_MARGIN_S = 60.0
 """Seconds that a call which reaches `host.session_max_s` has to finish its last reply and to close."""
-
-
-class SpeechSettings(Section):
-    """Speech detection: thresholds on the voice activity probability of each 32 ms window.
-
-    If the latency guide has an optimized value for a setting (section 1.3), this value is the default.
-    """
-
-    threshold: Fraction = 0.5
-    """Probability from which a window counts as the start of speech."""
-    release_threshold: Fraction = 0.35
-    """Probability below which a window counts as silence during speech; at most `threshold`."""
-    drop_30db_threshold: Fraction = 0.6
-    """Probability that a window needs to count as speech if it is 30 dB quieter than the utterance. The model's
-    probability falls two or three windows after the sound does. 0: the level of the window is ignored.
-    """
-    drop_40db_threshold: Fraction = 0.98
-    """Probability that a window needs to count as speech if it is 40 dB quieter than the utterance. No speech sound is
-    that quiet. 0: the level of the window is ignored.
-    """
-    min_speech_ms: float = Field(96, ge=32, le=1000)
-    """Milliseconds of speech from which an utterance starts. A shorter sound, such as a click, starts none."""
-    soft_end_ms: float = Field(32, ge=32, le=1000)
-    """Milliseconds of silence that make a tentative end of speech. Transcription and a speculative reply start then.
-    The default is one window. 64 makes 2% fewer tentative ends and delays every turn by 32 ms
-    (docs/results/latency.md).
-    """
-    prefix_padding_ms: float = Field(300, ge=0, le=2000)
-    """Milliseconds of audio before the detected start that belong to the utterance, so that no first sound is lost."""
-    max_utterance_s: float = Field(120, ge=1, le=3600)
-    """Seconds after which an utterance without a pause is ended and answered. What follows is the next turn. Speech of
-    more than 18 s is transcribed in windows while it continues.
-    """
-
-    @model_validator(mode="after")
-    def _hysteresis(self) -> SpeechSettings:
-        if self.release_threshold > self.threshold:
-            raise ValueError(f"release_threshold {self.release_threshold} is above threshold {self.threshold}")
-        return self
 
 
 class EndpointingSettings(Section):
@@ -200,6 +162,9 @@ class SpeculationSettings(Section):
     """Maximum number of discarded speculative replies of a host beyond `waste_budget`, for a short burst."""
 
 
+ONLY_ENGLISH = "Sorry, I only understand English."
+
+
 class ConversationSettings(Section):
     """What the agent says in a conversation, and how much of the conversation the language model sees."""
 
@@ -273,6 +238,10 @@ class ConversationSettings(Section):
     greeting: str = Field("", max_length=300)
     """Text that is spoken at the beginning of a session, when the client has configured it or the caller speaks.
     Empty: no greeting.
+    """
+    other_language: str = Field(ONLY_ENGLISH, max_length=300)
+    """Text that is spoken if the caller speaks another language than `stt.language`. Empty: the language model answers.
+    The default applies to English only. With `stt.language: auto` it is never spoken.
     """
     phrases: Texts = ("Yes.", "No.", "Sure.", "Of course.", "Okay.", "Thank you.", "You're welcome.", "Goodbye.")
     """Phrases that are synthesized when a host starts. A segment with the same words is played without synthesis."""
@@ -460,6 +429,13 @@ class Settings(Section):
             self.llm_backup.emulation.resolve("llm")
         self.tts.emulation.resolve("tts")
         return self
+
+    @property
+    def other_language_notice(self) -> str:
+        """Text for a caller who speaks another language than the configured one; "" if the language model answers."""
+        text = self.conversation.other_language
+        unsuitable = self.stt.language == "auto" or (self.stt.language != "en" and text == ONLY_ENGLISH)
+        return "" if unsuitable else text
 
     @model_validator(mode="after")
     def _cache_language(self) -> Settings:

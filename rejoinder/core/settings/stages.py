@@ -216,8 +216,15 @@ class SttSettings(StageSettings):
     """Mean log-probability of the first-pass words below which `model` transcribes again
     (benchmarks/studies/first_pass_study.py).
     """
+    second_opinion_ms: float = Field(300, ge=0, le=10_000)
+    """Milliseconds for which a turn waits for `model` after a first-pass transcript with low confidence. After that the
+    first transcript is answered, and the better one only corrects the item. A first transcript that is too bad to be
+    answered always waits.
+    """
     language: str = "en"
-    """Language of the callers, as a code such as en or de."""
+    """Language of the callers, as a code such as en or de. `auto`: any language that `model` knows, English first. With
+    a fixed language, a caller who speaks another one is told so (`conversation.other_language`).
+    """
     compute_type: Literal["int8", "float32"] = "int8"
     """Number format of Whisper's weights."""
     threads: Count = 1
@@ -251,7 +258,12 @@ class SttSettings(StageSettings):
     @property
     def has_first_pass(self) -> bool:
         """True if a first-pass recognizer is used, which requires the engine Whisper and the language English."""
-        return self.engine == "whisper" and bool(self.first_pass_model) and self.language == "en"
+        return self.engine == "whisper" and bool(self.first_pass_model) and self.main_language == "en"
+
+    @property
+    def main_language(self) -> str:
+        """The language that is expected first: `language`, or English if it is `auto`."""
+        return "en" if self.language == "auto" else self.language
 
 
 class LlmSettings(StageSettings):

@@ -145,15 +145,23 @@ def truncated(item_id: str, audio_end_ms: int) -> Json:
     }
 
 
-def transcription_completed(item_id: str, transcript: str, seconds: float) -> Json:
-    """Return the event that sends the final transcript of a turn. `seconds` is the length of the turn's audio."""
-    return {
+def transcription_completed(item_id: str, transcript: str, seconds: float, *, language: str = "") -> Json:
+    """Return the event that sends the final transcript of a turn.
+
+    Args:
+        item_id: Id of the turn's item.
+        transcript: The words.
+        seconds: Length of the turn's audio.
+        language: Code of the language of the words if it is not the configured one; "" otherwise.
+    """
+    event: Json = {
         "type": "conversation.item.input_audio_transcription.completed",
         "item_id": item_id,
         "content_index": 0,
         "transcript": transcript,
         "usage": {"type": "duration", "seconds": round(seconds, 3)},
     }
+    return event | ({"rejoinder": {"language": language}} if language else {})
 
 
 def transcription_failed(item_id: str, message: str) -> Json:

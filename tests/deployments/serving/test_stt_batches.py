@@ -34,7 +34,7 @@ class SlowEngine:
     def warm_up(self) -> None:
         pass
 
-    def transcribe_batch(self, clips: Sequence[bytes]) -> list[WhisperResult]:
+    def transcribe_batch(self, clips: Sequence[bytes], doubtful: Sequence[bool] | None = None) -> list[WhisperResult]:
         self.batches.append(len(clips))
         self.begun.set()
         assert self.go.wait(30)
@@ -60,7 +60,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> stt.Stt:
     """Return the deployment with a `SlowEngine` and batches of at most four."""
     monkeypatch.setattr(stt, "Whisper", SlowEngine)
     monkeypatch.setattr(stt, "open_store", lambda settings: NoStore())
-    monkeypatch.setattr(stt, "whisper_folder", lambda path: path)  # the store of the fake has no files
+    monkeypatch.setattr(stt, "whisper_folder", lambda path: path)
+    monkeypatch.setattr(stt, "load_silero", lambda settings: None)
     SlowEngine.made.clear()
     return stt.Stt(Settings(stt=SttSettings(max_batch=4, first_pass_model="")))
 

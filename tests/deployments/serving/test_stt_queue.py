@@ -60,11 +60,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 4))
     def take(self, most: int) -> None:
-        """A batch has the oldest final jobs, or the oldest interim jobs if no final job waits. No job is expired."""
+        """A batch has the oldest jobs of the highest priority that waits. No job is expired."""
         batch, expired = self.queue.take(most, self.now)
         alive = [job for job in self.waiting if job.expires >= self.now]
-        finals = [job for job in alive if job.priority is Priority.FINAL]
-        assert batch == (finals or alive)[:most]
+        highest = min((job.priority.value for job in alive), default=0)
+        assert batch == [job for job in alive if job.priority.value == highest][:most]
         assert all(job.expires < self.now for job in expired)
         for job in batch + expired:
             self.waiting.remove(job)

@@ -44,7 +44,7 @@ class FakeRecognizer:
     def warm_up(self) -> None:
         pass
 
-    def transcribe_batch(self, clips: Sequence[Pcm]) -> list[WhisperResult]:
+    def transcribe_batch(self, clips: Sequence[Pcm], doubtful: Sequence[bool] | None = None) -> list[WhisperResult]:
         self.clips += len(clips)
         return [WhisperResult("A second transcript.", -0.1, full_padding=True) for _ in clips]
 

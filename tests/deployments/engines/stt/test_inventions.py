@@ -1,0 +1,113 @@
+"""Text that nobody said: repetition on babble and clicks, guesses on noise, and typical inventions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from deployments.engines.speech_in.silero import Silero
+from deployments.engines.stt.transcript_guards import Hypothesis, is_invention, settled_text
+from deployments.vad import contains_speech
+from rejoinder.core.audio.pcm import STT_RATE, float_to_pcm16
+from rejoinder.store.human_clips import moonshine_clips
+from rejoinder.store.model_store import ModelStore
+
+SORRY = "I'm sorry, I'm sorry. " * 9
+FIRST = Hypothesis("I am the first to be. " * 9, -0.5, 0.4, finished=False, duration_s=10.0)
+AGAIN = Hypothesis(SORRY, -0.55, 0.41, finished=True, duration_s=10.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "again", "text"),
+    [
+        (FIRST, AGAIN, ""),
+        (replace(AGAIN, finished=False), AGAIN, ""),
+        (FIRST, replace(AGAIN, text="I can do it now. " * 9), ""),
+        (FIRST, replace(AGAIN, text="The shop is closed on Sunday."), "The shop is closed on Sunday."),
+        (FIRST, replace(AGAIN, text="try some periods of time.", avg_logprob=-1.4, no_speech_prob=0.36), ""),
+        (FIRST, replace(AGAIN, text="quiet but human.", avg_logprob=-1.4, no_speech_prob=0.1), "quiet but human."),
+        (FIRST, replace(AGAIN, no_speech_prob=0.9), ""),
+        (
+            FIRST,
+            replace(AGAIN, text="I waited for an hour and then I called the hotline, the hotline, the hotline, "
+                    "the hotline, the hotline."),
+            "I waited for an hour and then I called the hotline,",
+        ),
+    ],
+    ids=["babble", "both agree", "phrase nine times", "sane", "guess", "quiet voice", "no speech", "loop at the end"],
+)  # fmt: skip
+def test_the_second_decode_is_not_believed_blindly(before: Hypothesis, again: Hypothesis, text: str) -> None:
+    """A second decode that repeats itself, or guesses, has no text; of a loop at its end the first round is kept."""
+    assert settled_text(before, again) == text
+
+
+@pytest.mark.parametrize(
+    "said", ["no no no no no no", "five five five five five", "five five five five, five five five five."]
+)
+def test_an_honest_repetition_is_kept(said: str) -> None:
+    """Words that the caller repeats are kept if both decodes have them."""
+    heard = Hypothesis(said, -0.3, 0.1, finished=True, duration_s=4.0)
+    assert settled_text(replace(heard, text=said.replace(".", "")), heard) == said
+
+
+def test_repetition_of_symbols_ends() -> None:
+    """A text of notes and marks only has no words, and is not searched for runs forever."""
+    notes = Hypothesis("\u266a \u266a \u266a a a a a a a a \u266a \u266a", -0.2, 0.1, finished=False, duration_s=4.0)
+    assert settled_text(FIRST, notes) in ("", "\u266a \u266a \u266a a \u266a \u266a")
+
+
+@pytest.mark.parametrize(
+    ("text", "no_speech", "first", "invented"),
+    [
+        ("Thank you.", 0.56, "Yeah", True),
+        ("Thank you very much.", 0.35, "They are a lot.", True),
+        ("Thank you.", 0.56, "Thank you", False),
+        ("Thank you.", 0.1, "Yeah", False),
+        ("Where is it?", 0.5, "Yeah", False),
+    ],
+)
+def test_typical_inventions_need_a_second_witness(text: str, no_speech: float, first: str, invented: bool) -> None:
+    """ "Thank you" on possible noise is believed only if the first pass heard one of its words, too."""
+    assert is_invention(text, no_speech, first) is invented
+
+
+def _clicks(seconds: float, rate: float) -> npt.NDArray[np.float64]:
+    random = np.random.default_rng(3)
+    samples = np.zeros(round(seconds * STT_RATE))
+    for at in random.integers(0, samples.size - 60, round(seconds * rate)):
+        samples[at : at + 60] += random.normal(0, 0.5, 60) * np.exp(-np.arange(60) / 10)
+    return samples
+
+
+def _sound(kind: str, seconds: float) -> bytes:
+    time = np.arange(round(seconds * STT_RATE)) / STT_RATE
+    sounds = {
+        "silence": lambda: 0 * time,
+        "noise": lambda: np.random.default_rng(4).normal(0, 0.02, time.size),
+        "hum": lambda: 0.05 * np.sin(2 * np.pi * 50 * time),
+        "clicks": lambda: _clicks(seconds, 4),
+        "keyboard": lambda: _clicks(seconds, 15),
+    }
+    return float_to_pcm16(sounds[kind]())
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("kind", ["silence", "noise", "hum", "clicks", "keyboard"])
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 5.0, 18.0])
+def test_sounds_without_speech_contain_none(store: ModelStore, kind: str, seconds: float) -> None:
+    """Audio that a client commits by itself has no speech if it is silence, noise, hum, or clicks of any length."""
+    silero = Silero(store.path("silero-vad"))
+    assert not contains_speech(silero, _sound(kind, seconds))
+
+
+@pytest.mark.models
+def test_every_human_clip_contains_speech(store: ModelStore) -> None:
+    """Speech is found in every human clip, also behind seconds of silence and 20 dB quieter."""
+    silero = Silero(store.path("silero-vad"))
+    for clip in moonshine_clips(store.path("human-clips")):
+        quiet = (clip.pcm() // 10).astype("<i2").tobytes()
+        assert contains_speech(silero, clip.pcm().tobytes()), clip.name
+        assert contains_speech(silero, bytes(5 * 32_000) + quiet), clip.name
