@@ -38,10 +38,15 @@ INTERRUPT_AFTER_S = 1.5
 """Seconds of a reply after which the interruption starts."""
 FAILED = 1
 """Exit status if a turn was not answered, was answered wrongly, or was not transcribed correctly."""
-INSTRUCTIONS = (
-    "You are the friendly telephone assistant of the restaurant Luna. Answer in one or two short spoken sentences. "
-    "You take bookings: repeat what the caller says. You also answer other questions."
-)
+INSTRUCTIONS = """\
+You are the friendly telephone assistant of the restaurant Luna. Answer in one short spoken sentence.
+Examples:
+Caller: I would like to book a table for two people on Monday.
+You: Gladly! A table for two people on Monday. What is your phone number?
+Caller: My phone number is 555-222. Can you read it back to me?
+You: Your phone number is 555-222.
+Caller: Which soups do you have?
+You: We have tomato soup and onion soup, and both are made fresh every day."""
 """Instructions of the demo's assistant. Everything else is the default configuration."""
 
 ANY_ANSWER = AnswerRule()
@@ -73,15 +78,11 @@ QUESTIONS = (
     ),
     DemoLine(
         "2-phone-number",
-        "My phone number is 555 012 3456. Please repeat it.",
+        "My phone number is five five five, zero one two, three four five six. Can you read it back to me?",
         rule=AnswerRule(digits="5550123456"),
     ),
-    DemoLine("3-memory", "For how many people is my table?", rule=AnswerRule(number=4)),
-    DemoLine(
-        "4-history",
-        "Tell me about the history of the city of London.",
-        rule=AnswerRule(all=("london",), any=("city", "history", "roman\\w*", "centur\\w+", "england", "capital")),
-    ),
+    DemoLine("3-memory", "On which day is my table?", rule=AnswerRule(all=("friday",))),
+    DemoLine("4-dishes", "Which dishes do you have?", rule=AnswerRule(any=("soups?", "pizzas?", "pasta", "steaks?"))),
     DemoLine("5-interruption", "Stop please. What is the capital of Italy?", rule=AnswerRule(all=("rome",))),
 )
 INTERRUPTION = 5
@@ -98,7 +99,9 @@ def demo(
         Path | None,
         typer.Option("--save", metavar="DIR", help="Folder for the recordings. Default: a new temporary one."),
     ] = None,
-    port: Annotated[int, typer.Option(help="HTTP port of the server. If it is in use, a free one is taken.")] = 8000,
+    port: Annotated[
+        int, typer.Option(help="HTTP port of the server. If it is 0 or in use, a free one is taken.")
+    ] = 8000,
 ) -> None:
     """Start the server, book a table with it, interrupt it, and print the latency of each turn by stage.
 
@@ -116,7 +119,7 @@ def demo(
     config = _write_config(folder / "ray_config.yaml")
     with _server(port, config) as (server, url):
         console.rule("The conversation")
-        console.print(f"Instructions: {INSTRUCTIONS}", style="dim")
+        console.print(f"The instructions of the assistant:\n{INSTRUCTIONS}", style="dim")
         console.print("The Piper voice speaks the caller's lines and the replies.", style="dim")
         records = _converse(clips, url, folder)
         if json_file:
@@ -173,7 +176,7 @@ def _write_config(path: Path) -> Path:
 @contextmanager
 def _server(port: int, config: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Start `rejoinder serve`; yield its process and its OpenAI base URL, and stop it at the end."""
-    if not _is_free(port):
+    if port == 0 or not _is_free(port):
         port = free_port()
     command = [sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--port", str(port), "--address", "local"]
     server = subprocess.Popen(command)

@@ -59,9 +59,9 @@ def test_every_fault_is_reported(record: TurnRecord, faults: list[str]) -> None:
 
 
 def test_the_interruption_follows_the_long_answer() -> None:
-    """The last clip, which interrupts a reply, comes after the question about the history of the city."""
+    """The last clip, which interrupts a reply, comes after the question about the dishes, which has a long answer."""
     assert len(QUESTIONS) == INTERRUPTION
-    assert "history of the city" in QUESTIONS[INTERRUPTION - 2].text
+    assert "dishes" in QUESTIONS[INTERRUPTION - 2].text
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_the_interruption_follows_the_long_answer() -> None:
     [
         (1, "Sure, a table for four people on Friday.", "I'm sorry, I can't book tables."),
         (2, "Your number is 555-012-3456.", "Your number is 555-012-345."),
-        (3, "Your table is for four people.", "Your table is for two people."),
-        (4, "London is a city with a long history.", "I like pizza."),
+        (3, "On Friday.", "Your table is on Monday."),
+        (4, "We have tomato soup and onion soup.", "I am a dish."),
         (5, "The capital of Italy is Rome.", "Il Coriobergio, il Coriobello"),
     ],
 )

@@ -206,13 +206,15 @@ def answers(
     from cluster.launch import read_config
     from loadtest.benches.answers.questions import DEVELOPMENT_SET, TEST_SET, read_questions
     from rejoinder.cli.bench import answers as bench_answers
+    from rejoinder.core.settings.settings import parse_settings
 
     settings = read_config(config).application.args
     questions = read_questions(DEVELOPMENT_SET if development else TEST_SET)
     found = []
     for model in models or [settings.llm.model]:
-        llm = settings.llm.model_copy(update={"model": model, "threads": threads or settings.llm.threads})
-        found.append(bench_answers.measure(settings.model_copy(update={"llm": llm}), questions))
+        llm = {"model": model, "threads": threads or settings.llm.threads}
+        changed = settings.model_dump() | {"llm": settings.llm.model_dump() | llm}
+        found.append(bench_answers.measure(parse_settings(changed), questions))
     for model_answers in found:
         Console().print(bench_answers.failures_table(model_answers))
     Console().print(bench_answers.share_table(found))
