@@ -84,7 +84,7 @@ async def serve(settings: Settings, address: str, port: int, tls: tuple[str, str
     """
     stages, clock = stages_of(settings), time.monotonic
     metrics = ConversationMetrics(CollectorRegistry())
-    phrases = await synthesize_held_clips(stages, settings.conversation)
+    phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
     host = Host(
         Services.over(stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock)
     )

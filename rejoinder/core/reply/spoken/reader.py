@@ -114,6 +114,8 @@ class WordReader:
             raise MoreWordsNeeded
 
         word, glued = self._queue[0]
+        if self._is_plain(word) and not glued:  # most words: skip the rules
+            return self._spoken_as_written(word)
         self._cut_off = len(word) > MAX_WORD or (glued and self._cut_off)
         if self._cut_off:
             return [self._overlong(word, glued=glued)]
@@ -123,6 +125,17 @@ class WordReader:
         view = View(self._language, tokens, final, self._before)
         reading = self._read(view, word)
         return self._units(reading, view)
+
+    def _is_plain(self, word: str) -> bool:
+        """Return True if a word has lower-case letters only and no reading of its own."""
+        letters = word.isascii() and word.isalpha() and word.islower() and len(word) <= MAX_WORD
+        return letters and word != "x" and word not in self._language.plain_abbreviations
+
+    def _spoken_as_written(self, word: str) -> list[SpokenUnit]:
+        self._queue.pop(0)
+        self._cut_off = self._line_start = False
+        self._remember(Token("", word, ""))
+        return [SpokenUnit(word, word)]
 
     def _read(self, view: View, word: str) -> Reading:
         core = view.token.core
