@@ -16,13 +16,14 @@ from tests.core.reply.spoken.cases import ENGLISH, cases
 
 CASES = [(written, spoken) for written, spoken, starred in cases(ENGLISH) if starred]
 MAX_WORD_ERRORS = 0.10
-"""Bound of the word error rate over all cases: that of the same voice and recognizer on plain sentences (test_piper)."""
+"""Bound of the word error rate over all cases, as for plain sentences of the same voice and recognizer."""
 
 
 def audio(voice: PiperVoice, texts: list[str]) -> Samples:
     """Return 16 kHz audio of texts that are synthesized one after another."""
     pcm = b"".join(b"".join(voice.synthesize(text)) for text in texts)
-    return soxr.resample(pcm16_to_float(pcm), WIRE_RATE, 16_000).astype(np.float32)
+    samples: Samples = soxr.resample(pcm16_to_float(pcm), WIRE_RATE, 16_000).astype(np.float32)
+    return samples
 
 
 def segments(text: str) -> list[str]:

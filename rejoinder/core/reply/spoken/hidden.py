@@ -64,10 +64,8 @@ class HiddenTextFilter:
         return self._take(final=False)
 
     def flush(self) -> str:
-        """End the text, and return the rest that may be shown."""
-        shown = self._take(final=True)
-        self.__init__()  # type: ignore[misc]
-        return shown
+        """End the text, and return the rest that may be shown. No text may follow."""
+        return self._take(final=True)
 
     def _take(self, *, final: bool) -> str:
         shown: list[str] = []
@@ -115,9 +113,8 @@ class HiddenTextFilter:
 
     def _may_become_mark(self) -> bool:
         """Return True if the text held back may become a special token or a tool call with more text."""
-        return (
-            bool(_SPECIAL_BEGUN.fullmatch(self._held)) or self._line_blank and bool(_CALL_BEGUN.fullmatch(self._held))
-        )
+        begun = _SPECIAL_BEGUN.fullmatch(self._held) or (self._line_blank and _CALL_BEGUN.fullmatch(self._held))
+        return bool(begun)
 
     def _show(self, shown: list[str], length: int) -> None:
         text, self._held = self._held[:length], self._held[length:]
