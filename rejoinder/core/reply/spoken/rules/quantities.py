@@ -97,7 +97,7 @@ def named_currency(view: View) -> Reading | None:
     number = view.following().core
     if not re.fullmatch(number_pattern(language.decimal, language.thousands), number):
         return None
-    return Reading(("", _price(view, _Amount("", core, number, "", ""), core)))
+    return Reading(("", _price(view, _Amount(sign="", money=core, low=number, high="", rest=""), core)))
 
 
 def _range_words(view: View, amount: _Amount) -> str:
