@@ -73,7 +73,7 @@ class SessionHost:
         self._targets = TtlCache(self._find_targets, TARGETS_S)
         stages = await self._stages()
         clock = time.monotonic
-        phrases = await synthesize_held_clips(stages, settings.conversation)
+        phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
         self.host = Host(
             Services.over(
                 stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock

@@ -82,7 +82,7 @@ def stages_over(settings: Settings, *, stt: SttPort, llm: LlmPort, tts: TtsPort)
 @asynccontextmanager
 async def running_host(stages: Stages, settings: Settings, clock: Callable[[], float]) -> AsyncIterator[Host]:
     """Yield a host that runs over these stages until the block ends. `clock` returns monotonic time in seconds."""
-    phrases = await synthesize_held_clips(stages, settings.conversation)
+    phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
     metrics = ConversationMetrics(CollectorRegistry())
     host = Host(
         Services.over(stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock)

@@ -26,7 +26,7 @@ import math
 from dataclasses import dataclass
 
 from rejoinder.core.audio.pcm import WIRE_RATE
-from rejoinder.core.reply.spoken.units import SpeechSegment, SpokenUnit, join_written
+from rejoinder.core.reply.spoken.units import SpeechSegment, SpokenUnit, join_spoken, join_written
 
 CHARACTERS_PER_S = 15.0
 """Speaking rate of English: 150 words per minute, of six characters with the space. Used for incomplete segments."""
@@ -113,7 +113,7 @@ class Playout:
         return at
 
     def words_between(self, start_s: float, end_s: float) -> str:
-        """Return the words that are spoken, even if only in part, between two positions, joined by single spaces.
+        """Return the spoken words of all written words that are heard, even if only in part, between two positions.
 
         Args:
             start_s: First position, in seconds of audio since the start of the reply.
@@ -121,7 +121,7 @@ class Playout:
         """
         first, last = len(self._heard(start_s)), len(self._heard(end_s))
         units = [unit for segment in self._segments for unit in segment.units]
-        return join_written(units[first : last + 1])
+        return join_spoken(unit.spoken for unit in units[first : last + 1])
 
     def position_s(self, now: float) -> float:
         """Return how many seconds of the reply's audio the caller has heard. It never exceeds what was sent."""

@@ -96,9 +96,9 @@ class HiddenTextFilter:
         if not self._held:
             return False
         start = self._held[:_LONGEST].lower()
+        if not final and any(mark.startswith(start) and mark != start for mark in _MARKS):
+            return False
         if mark := max((mark for mark in _MARKS if start.startswith(mark)), key=len, default=""):
-            if any(longer.startswith(start) and longer != start for longer in _MARKS) and not final:
-                return False
             self._closing = BLOCKS.get(mark, "")
             self._held = self._held[len(mark) :]
         elif not final and any(mark.startswith(start) for mark in _MARKS):
@@ -107,16 +107,16 @@ class HiddenTextFilter:
             self._held = self._held[special.end() :]
         elif self._line_blank and _CALL.match(self._held):
             self._depth = _JsonDepth()
-        elif not final and self._may_become_mark(start):
+        elif not final and self._may_become_mark():
             return False
         else:
             self._show(shown, 1)
         return True
 
-    def _may_become_mark(self, start: str) -> bool:
-        if any(mark.startswith(start) for mark in _MARKS) or _SPECIAL_BEGUN.fullmatch(self._held):
-            return True
-        return self._line_blank and bool(_CALL_BEGUN.fullmatch(self._held))
+    def _may_become_mark(self) -> bool:
+        """Return True if the text held back may become a special token or a tool call with more text."""
+        begun = _SPECIAL_BEGUN.fullmatch(self._held) or (self._line_blank and _CALL_BEGUN.fullmatch(self._held))
+        return bool(begun)
 
     def _show(self, shown: list[str], length: int) -> None:
         text, self._held = self._held[:length], self._held[length:]

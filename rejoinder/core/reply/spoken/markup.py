@@ -140,7 +140,7 @@ def spoken_word(word: str) -> str:
     """Return a word without markup: what is left has letters, digits, signs and punctuation to be read."""
     if word.isascii() and word.isalpha():
         return word
-    if word in {"*", "x", "×"}:
+    if word in {"*", "x", "×", "--"}:
         return word
     text = without_emoji(word)
     if _RULE.fullmatch(text):

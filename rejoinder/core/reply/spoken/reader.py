@@ -19,7 +19,14 @@ from rejoinder.core.reply.spoken.rules.calendar import date, time_of_day
 from rejoinder.core.reply.spoken.rules.formulas import latex_words
 from rejoinder.core.reply.spoken.rules.identifiers import address, code, phone
 from rejoinder.core.reply.spoken.rules.prose import abbreviation, plain, roman
-from rejoinder.core.reply.spoken.rules.quantities import dimensions, equation, fraction, operator, quantity
+from rejoinder.core.reply.spoken.rules.quantities import (
+    dimensions,
+    equation,
+    fraction,
+    named_currency,
+    operator,
+    quantity,
+)
 from rejoinder.core.reply.spoken.rules.view import CLOSERS, OPENERS, MoreWordsNeeded, Reading, Token, View
 from rejoinder.core.reply.spoken.scripts import unreadable_script
 from rejoinder.core.reply.spoken.units import SpokenUnit, WordBoundary
@@ -35,7 +42,7 @@ CONTEXT = 8
 
 _RULES: tuple[Callable[[View], Reading | None], ...] = (
     *(phone, date, time_of_day, fraction, dimensions, quantity, address, equation),
-    *(roman, abbreviation, code),
+    *(named_currency, roman, abbreviation, code),
 )
 _LIST_NUMBER = re.compile(r"\d{1,3}[.)]")
 _LINE_MARK = re.compile(r"[-+*•–]|#+|>+|\[[ xX]?\]")
@@ -121,6 +128,8 @@ class WordReader:
             raise MoreWordsNeeded
 
         word, glued = self._queue[0]
+        if self._is_plain(word) and not glued:  # most words: skip the rules
+            return self._spoken_as_written(word)
         self._cut_off = len(word) > MAX_WORD or (glued and self._cut_off)
         if self._cut_off:
             return [self._overlong(word, glued=glued)]
@@ -130,6 +139,17 @@ class WordReader:
         view = View(self._language, tokens, final, self._before)
         reading = self._read(view, word)
         return self._units(reading, view)
+
+    def _is_plain(self, word: str) -> bool:
+        """Return True if a word has lower-case letters only and no reading of its own."""
+        letters = word.isascii() and word.isalpha() and word.islower() and len(word) <= MAX_WORD
+        return letters and word != "x" and word not in self._language.plain_abbreviations
+
+    def _spoken_as_written(self, word: str) -> list[SpokenUnit]:
+        self._queue.pop(0)
+        self._cut_off = self._line_start = False
+        self._remember(Token("", word, ""))
+        return [SpokenUnit(word, word)]
 
     def _read(self, view: View, word: str) -> Reading:
         core = view.token.core
@@ -158,11 +178,19 @@ class WordReader:
             pause = token.pause if last or token.pause == "," else ""
             if pause == "." and (not stop or edge is WordBoundary.BOUND):
                 pause = ""
+            if count == 1:
+                spoken, pause = self._set_apart(token, spoken, pause)
             units.append(SpokenUnit(shown, spoken if spoken.endswith(",") else f"{spoken}{pause}", edge, glued))
             self._line_start = False
             self._remember(token)
         del self._queue[:count]
         return [unit for unit in units if unit.written]
+
+    def _set_apart(self, token: Token, spoken: str, pause: str) -> tuple[str, str]:
+        """Return spoken words and the pause behind them, with commas where a parenthesis begins or ends."""
+        if spoken and "(" in token.opening and self._before and not self._before[-1].pauses:
+            spoken = f", {spoken}"
+        return spoken, pause or ("," if spoken and ")" in token.closing else "")
 
     def _grouped(self, found: Group, *, final: bool) -> list[SpokenUnit]:
         """Return the units of a construct of markup: the first one has all that is spoken."""

@@ -46,7 +46,8 @@ It raised $5M and $3bn. | It raised five million dollars and three billion dolla
 It is €20 or £15 or ¥300. | It is twenty euros or fifteen pounds or three hundred yen.
 It is 20€ or 20 EUR. | It is twenty euros or twenty euros.
 It costs $9.99/month. | It costs nine dollars and ninety-nine cents per month.
-I gave ($40) back. | I gave forty dollars back.
+It was USD 20.50. | It was twenty U-S dollars and fifty cents.
+I gave ($40) back. | I gave, forty dollars, back.
 It is $1,299.00 now. | It is one thousand two hundred ninety-nine dollars now.
 # percent and units
 * Sales rose by 12.5%. | Sales rose by twelve point five percent.
@@ -76,6 +77,7 @@ He died in 44 BC. | He died in forty-four B-C.
 * It is due on Dec. 25. | It is due on December twenty-fifth.
 We met on 5 May 2023. | We met on the fifth of May twenty twenty-three.
 The 4th of July is a holiday. | The fourth of July is a holiday.
+It ships by 12/24. | It ships by December twenty-fourth.
 The date is 2024-01-05. | The date is January fifth, twenty twenty-four.
 * It expires on 3/15/2025. | It expires on March fifteenth, twenty twenty-five.
 It is on Mon. and Tues. | It is on Monday and Tuesday.
@@ -108,6 +110,8 @@ Your PIN is 1234. | Your PIN is one two three four.
 GPT-4 and COVID-19 and MP3. | G-P-T four and COVID nineteen and M-P three.
 Use Python 3.11.2. | Use Python three point eleven point two.
 The host is 192.168.0.1. | The host is one nine two dot one six eight dot zero dot one.
+Your order #A-4521 is here. | Your order A four five two one is here.
+Version v2.0.1 is out. | Version two point zero point one is out.
 You are #1. | You are number one.
 He is No. 5 here. | He is number five here.
 No. That is wrong. | No. That is wrong.
@@ -131,6 +135,7 @@ He lives at 12 Elm St. The house is red. | He lives at twelve Elm Street. The ho
 * Martin Luther King Jr. spoke. | Martin Luther King Junior spoke.
 Bring fruit, e.g. apples, i.e. food. | Bring fruit, for example apples, that is food.
 Cats, dogs, etc. are pets. | Cats, dogs, et cetera. are pets.
+See p. 45 and pp. 10-12. | See page forty-five and pages ten to twelve.
 It is the U.S. Army. | It is the U-S Army.
 J. R. R. Tolkien wrote it. | J R R Tolkien wrote it.
 She has a Ph.D. in law. | She has a P-H-D in law.
@@ -157,6 +162,7 @@ E=mc² is famous. | E equals m c squared is famous.
 * Add 1/2 cup of milk. | Add one half cup of milk.
 Use 3/4 or ½ or 2½ cups. | Use three quarters or one half or two and one half cups.
 Use 2 1/2 cups. | Use two and one half cups.
+The ratio is 3:1. | The ratio is three to one.
 I give it 8/10. | I give it eight out of ten.
 We are open 24/7. | We are open twenty-four seven.
 So $x^2 + y^2 = z^2$ holds. | So x squared plus y squared equals z squared holds.
@@ -187,7 +193,9 @@ A \\*star\\* sign. | A star sign.
 I like it :) a lot <3 | I like it a lot
 * *sighs* Well, okay. (laughs) Fine. | Well, okay. Fine.
 *clears throat* Hello. [pause] Go. | Hello. Go.
-*Really* means (truly) yes. | Really means truly yes.
+*Really* means (truly) yes. | Really means, truly, yes.
+Einstein (1879-1955) lived here. | Einstein, eighteen seventy-nine to nineteen fifty-five, lived here.
+Let's see -- wait! | Let's see, wait!
 Wait... what? | Wait, what?
 Yes—no – maybe. | Yes, no, maybe.
 He said “hi” and ‘bye’. | He said hi and bye.

@@ -36,6 +36,9 @@ NOT_SENTENCES = frozenset(
 )
 """Capitalized words behind "p.m." that do not start a sentence."""
 
+DATED = frozenset(["on", "by", "until", "before", "since", "due", "expires", "after"])
+"""Words in front of "12/24" that make it a date and not a fraction."""
+
 _TIME = re.compile(r"(\d{1,2})(?:[:h](\d{2}))?(?::\d{2})?(?:\s?([ap]\.?m\.?))?", re.IGNORECASE)
 
 
@@ -51,12 +54,22 @@ def date(view: View) -> Reading | None:
         american = language.code == "en" and match[2] == "/" and first <= 12
         month, day = (first, second) if american else (second, first)
         year += (2000 if year < 50 else 1900) if year < 100 else 0
+    elif (match := re.fullmatch(r"(\d{1,2})/(\d{1,2})", core)) and view.previous().core.lower() in DATED:
+        return _month_and_day(view, int(match[1]), int(match[2]))
     else:
         return None
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return None
     comma = "," if language.code == "en" else ""
     return Reading((f"{language.day(day, language.months[month - 1])}{comma} {language.numerals.year(year)}",))
+
+
+def _month_and_day(view: View, month: int, day: int) -> Reading | None:
+    """Read "12/24" in the American way; None if the numbers are no date."""
+    language = view.language
+    if language.code != "en" or not (1 <= month <= 12 and 1 <= day <= 31):
+        return None
+    return Reading((language.day(day, language.months[month - 1]),))
 
 
 def time_of_day(view: View) -> Reading | None:

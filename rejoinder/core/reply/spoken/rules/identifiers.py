@@ -250,7 +250,9 @@ def code(view: View) -> Reading | None:
         address_like = len(numbers) == 4
         parts = (numerals.digits(part) if address_like else numerals.decimal(part, "") for part in numbers)
         joint = language.words.get(".", "") if address_like else numerals.point
-        return Reading((("version " if core[0] == "v" else "") + f" {joint} ".join(parts),))
+        named = core[0] == "v" and view.previous().core.lower() != "version"
+        return Reading((("version " if named else "") + f" {joint} ".join(parts),))
+    core = core.removeprefix("#")
     if not _CODE.fullmatch(core) or core.isalpha():
         return None
     spoken: list[str] = []

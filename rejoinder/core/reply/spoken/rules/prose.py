@@ -207,6 +207,8 @@ def _by_context(view: View, stem: str, *, dotted: bool) -> Reading | None:
             edge = WordBoundary.SENTENCE if ends and dotted else WordBoundary.PLAIN
             return Reading((place,), None if len(view.token.closing) > 1 else edge, stop=ends)
         return Reading((title,), WordBoundary.BOUND, stop=False)
+    if stem == "p" and view.token.closing == "." and view.word(1).core[:1].isdecimal():
+        return Reading(("page",), WordBoundary.BOUND, stop=False)
     numbering = stem in {"no", "nos"} and view.token.closing == "." and not view.starts_sentence
     if numbering and view.word(1).core[:1].isdecimal():
         return Reading(("number",), WordBoundary.BOUND, stop=False)

@@ -89,6 +89,17 @@ def value_words(language: Language, figures: str) -> str:
     return language.numerals.decimal(re.sub(r"\D", "", whole), fraction)
 
 
+def named_currency(view: View) -> Reading | None:
+    """Read an amount behind the code of its currency: "USD 20.50"."""
+    language, core = view.language, view.token.core
+    if not language.numerals or not core.isalpha() or core not in language.currencies:
+        return None
+    number = view.following().core
+    if not re.fullmatch(number_pattern(language.decimal, language.thousands), number):
+        return None
+    return Reading(("", _price(view, _Amount(sign="", money=core, low=number, high="", rest=""), core)))
+
+
 def _range_words(view: View, amount: _Amount) -> str:
     low = value_words(view.language, amount.low)
     return f"{low} {view.say('to')} {value_words(view.language, amount.high)}" if amount.high else low
@@ -223,10 +234,12 @@ def _years(view: View, amount: _Amount) -> str:
 
 
 def fraction(view: View) -> Reading | None:
-    """Read "3/4", "½", "2 1/2", "24/7" and "8/10"."""
+    """Read "3/4", "½", "2 1/2", "24/7", "8/10" and the ratio "3:1"."""
     language, core = view.language, view.token.core
     if not language.numerals:
         return None
+    if ratio := re.fullmatch(r"(\d{1,4}):(\d{1,4})", core):
+        return Reading((f"{value_words(language, ratio[1])} {view.say('to')} {value_words(language, ratio[2])}",))
     match = re.fullmatch(r"(\d{1,3})[/⁄](\d{1,4})", core)
     numbers = (int(match[1]), int(match[2])) if match else VULGAR.get(core)
     if not numbers:
