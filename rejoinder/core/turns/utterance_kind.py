@@ -1,0 +1,191 @@
+"""Kind of an utterance by its words: a number, a spelled name, an e-mail address, a list or plain speech.
+
+People pause inside a number for as long as they pause between sentences, and no grammar tells whether it is complete.
+What tells is the number of digits: a telephone number has ten. The expected number comes from the caller's own words
+("my phone number is 555") or from what the assistant asked ("What is your zip code?"). The rules are English. In other
+languages every utterance is PLAIN.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+
+class UtteranceKind(Enum):
+    """Kind of the utterance's end.
+
+    PLAIN: none of the others. DIGITS_OPEN: a number with fewer digits than expected. DIGITS_DONE: a number with the
+    expected digits. DIGITS: a number whose length is not known. SPELLING: single letters. ADDRESS_OPEN: an e-mail
+    address without its domain. ADDRESS_DONE: an e-mail address with its domain. LIST: items without "and" before the
+    last one.
+    """
+
+    PLAIN = "plain"
+    DIGITS_OPEN = "digits_open"
+    DIGITS_DONE = "digits_done"
+    DIGITS = "digits"
+    SPELLING = "spelling"
+    ADDRESS_OPEN = "address_open"
+    ADDRESS_DONE = "address_done"
+    LIST = "list"
+
+    @property
+    def unfinished(self) -> bool:
+        """True if more must follow: digits are missing, or the domain of an e-mail address is."""
+        return self in (UtteranceKind.DIGITS_OPEN, UtteranceKind.ADDRESS_OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class _NumberKind:
+    """A number that people say digit by digit: the words that announce it, and its possible lengths in digits."""
+
+    words: re.Pattern[str]
+    lengths: tuple[int, ...]
+
+
+def _number(words: str, *lengths: int) -> _NumberKind:
+    return _NumberKind(re.compile(rf"\b(?:{words})\b"), lengths)
+
+
+# The first kind whose words occur decides. Lengths are those of the United States; a telephone number may have a
+# country code. No length: the number has digits, but nobody knows how many.
+_NUMBERS = (
+    _number(r"last four(?: digits)?", 4),
+    _number(r"social security(?: number)?", 9),
+    _number(r"zip(?: code)?", 5, 9),
+    _number(r"(?:credit |debit )?card number", 15, 16),
+    _number(r"(?:phone|telephone|mobile|cell|callback|contact|call(?: me)? back)(?: phone)?(?: number)?", 10, 11),
+    _number(r"(?:reach|call|text) (?:me|you) (?:at|on)", 10, 11),
+    _number(r"pin(?: code| number)?", 4, 6),
+    _number(r"(?:account|order|reference|confirmation|tracking|booking|member(?:ship)?|customer|policy) (?:number|code)"),
+    _number(r"(?:serial|routing|case|ticket|invoice|extension) (?:number|code)|(?:security|access|verification) code"),
+    _number(r"number is|code is"),
+)
+_DIGIT_WORDS = {
+    **{word: 1 for word in ("zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")},
+    **{word: 1 for word in ("o", "nought", "niner")},
+}
+_TENS = frozenset({"twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"})
+_TEENS = frozenset(
+    {"ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"}
+)
+_REPEATS = {"double": 2, "triple": 3}
+# Words that may stand inside a spoken number.
+_INSIDE = frozenset({"and", "area", "code", "plus", "dash", "hyphen", "then", "um", "uh", "er"})
+_LOOSE_RUN = 3
+"""Number of digits from which an utterance counts as a number although nothing announced one. "At 7 30" does not."""
+_MIN_LETTERS = 2
+_LONGEST_ITEM = 3
+_MIN_COMMAS = 2
+
+_EMAIL = re.compile(r"\be[- ]?mail\b|@")
+_DOMAIN = re.compile(r"(?:\bdot|[a-z0-9]\.)\s*(?:com|org|net|edu|gov|info|io|co|uk|us|de|eu|ai|app|dev)[.!?\"']*$")
+_LETTER_AS_WORD = re.compile(r"\b([a-z]) (?:as in|for|like) [a-z]+$")
+_TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+")
+
+
+def utterance_kind(text: str, asked: str = "", language: str = "en") -> UtteranceKind:
+    """Return the kind of the utterance's end.
+
+    Args:
+        text: The transcript so far.
+        asked: The assistant's words before it. Only their last question counts.
+        language: Language code. In a language other than "en", the kind is PLAIN.
+    """
+    if language != "en":
+        return UtteranceKind.PLAIN
+    said, question = text.lower(), last_question(asked).lower()
+    tokens = _TOKEN.findall(said)
+    if _is_address(said, question):
+        return UtteranceKind.ADDRESS_DONE if _DOMAIN.search(said.strip()) else UtteranceKind.ADDRESS_OPEN
+    if _is_spelled(said, tokens):
+        return UtteranceKind.SPELLING
+    if (number := _number_kind(said, tokens, question)) is not None:
+        return number
+    return UtteranceKind.LIST if _is_open_list(said) else UtteranceKind.PLAIN
+
+
+def last_question(asked: str) -> str:
+    """Return the last sentence of the assistant's words that ends with a question mark; "" if there is none."""
+    end = asked.rfind("?")
+    if end < 0:
+        return ""
+    return re.split(r"[.!?]\s+", asked[:end])[-1]
+
+
+def trailing_digits(tokens: list[str]) -> int:
+    """Return the number of digits at the end of an utterance. Words such as "and" and "dash" may stand between them."""
+    count, at = 0, len(tokens) - 1
+    counted_at = len(tokens)
+    while at >= 0:
+        token = tokens[at]
+        if (digits := _digits(token)) == 0:
+            if token in _INSIDE or token in _REPEATS:
+                at -= 1
+                continue
+            break
+        repeat = _REPEATS.get(tokens[at - 1], 1) if at else 1
+        count += digits * repeat
+        counted_at = at
+        at -= 1
+    # Only digits count: "and" at the end belongs to the number only if digits come before it.
+    return count if counted_at < len(tokens) else 0
+
+
+def _digits(token: str) -> int:
+    """Return the number of digits that one token stands for; 0 if it is no number word."""
+    if token.isdigit():
+        return len(token)
+    if token in _TENS or token in _TEENS:
+        return 2
+    return _DIGIT_WORDS.get(token, 0)
+
+
+def _number_kind(said: str, tokens: list[str], question: str) -> UtteranceKind | None:
+    digits = trailing_digits(tokens)
+    announced = next((kind for kind in _NUMBERS if kind.words.search(said)), None)
+    answers = announced is None
+    number = announced or next((kind for kind in _NUMBERS if kind.words.search(question)), None)
+    if not digits:
+        return None
+    if number is None:
+        return UtteranceKind.DIGITS if digits >= _LOOSE_RUN else None
+    if answers and len(tokens) > digits + 4 and digits < _LOOSE_RUN:
+        return None  # A long sentence that ends with a small number does not answer the question for a number.
+    if not number.lengths:
+        return UtteranceKind.DIGITS
+    return UtteranceKind.DIGITS_OPEN if digits < min(number.lengths) else UtteranceKind.DIGITS_DONE
+
+
+def _is_spelled(said: str, tokens: list[str]) -> bool:
+    if _LETTER_AS_WORD.search(said.strip(" .,?!")):
+        return True
+    letters = 0
+    for token in reversed(tokens):
+        if len(token) != 1 or token.isdigit():
+            break
+        letters += 1
+    return letters >= _MIN_LETTERS
+
+
+def _is_address(said: str, question: str) -> bool:
+    if "@" in said or _EMAIL.search(said):
+        return _has_content_after_email(said)
+    return bool(_EMAIL.search(question)) and bool(re.search(r"\bat\b|\bdot\b|[a-z0-9]\.[a-z]", said))
+
+
+def _has_content_after_email(said: str) -> bool:
+    """Return True if an address has begun: after "e-mail ... is", or with a sign for "at"."""
+    return bool(re.search(r"@|\be[- ]?mail(?: address)? (?:is|it's|its)\b|\bat\b.*\bdot\b", said))
+
+
+def _is_open_list(said: str) -> bool:
+    """Return True if short items are separated by commas, and no "and" or "or" stands before the last one."""
+    items = [item.strip(" .!?") for item in said.split(",")]
+    if len(items) <= _MIN_COMMAS:
+        return False
+    newest = [item.split() for item in items[-_MIN_COMMAS:]]
+    short = all(len(words) <= _LONGEST_ITEM for words in newest)
+    return short and not any(words and words[0] in ("and", "or", "please", "thanks") for words in newest[-1:])
