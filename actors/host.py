@@ -130,7 +130,7 @@ async def synthesize_held_clips(stages: Stages, settings: ConversationSettings, 
 
     Args:
         stages: Only the port `tts` is used.
-        settings: Has the texts: apology, fillers, set phrases, openings and greeting.
+        settings: Has the texts: apology, fillers, the sentences of failed replies, set phrases, openings and greeting.
         max_attempts: Maximum number of attempts per text, with a pause of one second between them.
 
     Raises:
@@ -138,7 +138,8 @@ async def synthesize_held_clips(stages: Stages, settings: ConversationSettings, 
     """
     fillers = settings.fillers if settings.filler_after_ms else ()
     openings = (opening.say for opening in settings.openings)
-    others = (*settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
+    endings = (settings.failure, settings.no_answer, settings.declined, settings.bridge)
+    others = (*endings, *settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
     held = {text: await _hold(stages, text, max_attempts) for text in texts}
     return HeldClips(

@@ -17,6 +17,7 @@ from cluster.doctor_vllm import Installed, installed_vllm, store_model, vllm_che
 from cluster.finding import Finding, Grade
 from cluster.gpus import HERE, NodeGpus, machine_gpus, node_gpus
 from cluster.launch import joined, live_nodes, run_on_each_node
+from deployments.engines.model_files import check_model_files
 from rejoinder.core.errors import BackendError, ConfigError, ModelError
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.store import open_store
@@ -109,31 +110,36 @@ def _disk(document: ServeFile) -> Iterator[Finding]:
 
 def _models(document: ServeFile) -> Iterator[Finding]:
     store = open_store(document.application.args.models)
-    for name in needed_models(document):
+    for name, field in needed_models(document).items():
         try:
             folder = store.path(name)
+            check_model_files(field, folder)
         except ModelError as error:
-            yield Finding(f"model {name}", Grade.FAIL, error.message, error.remedy)
+            yield Finding(f"model {name}", Grade.FAIL, f"{field}: {error.message}", error.remedy)
         else:
             yield Finding(f"model {name}", Grade.OK, str(folder))
 
 
-def needed_models(document: ServeFile) -> list[str]:
-    """Return the names of the models that the configuration's engines load from the store."""
+def needed_models(document: ServeFile) -> dict[str, str]:
+    """Return the models that the configuration's engines load, each with the setting that names it.
+
+    A key is a name in the store, a local path or files on a hub. A value is a setting such as "args.llm.model".
+    """
     settings = document.application.args
-    needed_by_name = {
-        settings.stt.model: settings.stt.engine == "whisper",
-        settings.stt.first_pass_model: settings.stt.has_first_pass,
-        settings.llm.model: settings.llm.engine == "embedded",
-        settings.tts.model: settings.tts.engine == "piper",
-        settings.answer_cache.model: settings.answer_cache.enabled and settings.answer_cache.semantic,
-    }
-    if settings.llm_backup and settings.llm_backup.engine == "embedded":
-        needed_by_name[settings.llm_backup.model] = True
-    for stage in (settings.llm, settings.llm_backup):
-        if stage and (model := store_model(stage)):
-            needed_by_name[model] = True
-    return ["silero-vad", settings.turn_detector.model, *(model for model, needed in needed_by_name.items() if needed)]
+    needed = {"silero-vad": "args.vad", settings.turn_detector.model: "args.turn_detector.model"}
+    if settings.stt.engine == "whisper":
+        needed[settings.stt.model] = "args.stt.model"
+    if settings.stt.has_first_pass:
+        needed[settings.stt.first_pass_model] = "args.stt.first_pass_model"
+    if settings.tts.engine == "piper":
+        needed[settings.tts.model] = "args.tts.model"
+    if settings.answer_cache.enabled and settings.answer_cache.semantic:
+        needed[settings.answer_cache.model] = "args.answer_cache.model"
+    for section, stage in (("llm", settings.llm), ("llm_backup", settings.llm_backup)):
+        model = stage.model if stage and stage.engine == "embedded" else store_model(stage) if stage else None
+        if model:
+            needed[model] = f"args.{section}.model"
+    return needed
 
 
 def _packages(document: ServeFile) -> Iterator[Finding]:

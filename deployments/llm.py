@@ -84,7 +84,7 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
         slots=stage.slots,
         max_queue=stage.max_queue,
         coalesce_ms=stage.coalesce_ms,
-        no_repeat_ngram=stage.no_repeat_ngram,
+        no_repeat_ngram=stage.blocked_ngram,
         reuse=stage.reuse_state,
     )
     return LlamaCpp(open_store(settings.models).path(stage.model), options)

@@ -10,10 +10,9 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
 from actors.stages.ports import Priority, SttJob, Transcript
-from deployments.engines.stt.cascade import SttCascade
+from deployments.engines.model_files import whisper_folder
+from deployments.engines.stt.cascade import CascadeResult, SttCascade
 from deployments.engines.stt.moonshine import Moonshine
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
 from deployments.serving.placements import ReplicaRoute
@@ -49,7 +48,9 @@ class Stt(StageDeployment):
         )
         store = open_store(settings.models)
         first_pass = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.has_first_pass else None
-        self._engine = SttCascade(Whisper(store.path(stage.model), options), first_pass, stage.first_pass_min_logprob)
+        self._engine = SttCascade(
+            Whisper(whisper_folder(store.path(stage.model)), options), first_pass, stage.first_pass_min_logprob
+        )
         self._engine.warm_up()
         self._max_batch = stage.max_batch
         self._queue: SttQueue[_Waiting] = SttQueue(stage.max_queue)
@@ -95,35 +96,46 @@ class Stt(StageDeployment):
                 await self._decode(batch, now)
 
     async def _decode(self, batch: list[_Waiting], began: float) -> None:
-        clips = [np.frombuffer(waiting.job.pcm, "<i2") for waiting in batch]
+        """Decode a batch and answer its jobs. If it fails, decode each clip alone: one clip must not fail the others.
+
+        Args:
+            batch: Jobs of the same priority.
+            began: When the decoding began (`time.monotonic`, in seconds).
+        """
         first = batch[0].job
-        partial = first.priority is Priority.INTERIM  # all jobs of a batch have the same priority
+        partial = first.priority is Priority.INTERIM
+        clips = [waiting.job.pcm for waiting in batch]
         try:
             results = await self._worker.run(
                 lambda: self._engine.transcribe_batch(clips, partial=partial, guess=first.guess)
             )
-        except Exception as fault:  # noqa: BLE001  # every error of the engine is raised in the callers of the batch
+        except Exception as fault:  # noqa: BLE001  # every error of the engine is raised in the caller of its clip
+            if len(batch) == 1:
+                _fail(batch[0], fault)
+                return
             for waiting in batch:
-                _fail(waiting, fault)
+                if not waiting.answer.done():
+                    await self._decode([waiting], time.monotonic())
             return
         decode_ms = (time.monotonic() - began) * 1000
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.answer.done():
-                audio_ms = len(waiting.job.pcm) * 500 / STT_RATE  # 2 bytes a sample, 1000 ms a second
-                queue_ms = (began - waiting.arrived) * 1000
-                waiting.answer.set_result(
-                    Transcript(
-                        result.text,
-                        audio_ms=audio_ms,
-                        queue_ms=queue_ms,
-                        decode_ms=decode_ms,
-                        avg_logprob=result.avg_logprob,
-                        full_padding=result.full_padding,
-                        repeated=result.repeated,
-                        low_confidence=result.low_confidence,
-                        tokens=result.tokens,
-                    )
-                )
+                waiting.answer.set_result(_transcript(waiting, result, began, decode_ms))
+
+
+def _transcript(waiting: _Waiting, result: CascadeResult, began: float, decode_ms: float) -> Transcript:
+    """Return the port's result for a job whose decoding began at `began` and took `decode_ms`."""
+    return Transcript(
+        result.text,
+        audio_ms=len(waiting.job.pcm) * 500 / STT_RATE,  # 2 bytes a sample, 1000 ms a second
+        queue_ms=(began - waiting.arrived) * 1000,
+        decode_ms=decode_ms,
+        avg_logprob=result.avg_logprob,
+        full_padding=result.full_padding,
+        repeated=result.repeated,
+        low_confidence=result.low_confidence,
+        tokens=result.tokens,
+    )
 
 
 def _fail(waiting: _Waiting, fault: Exception) -> None:

@@ -25,7 +25,7 @@ class Tts(StageDeployment):
     def __init__(self, settings: Settings) -> None:
         stage = settings.tts
         voice = open_store(settings.models).path(stage.model)
-        self._engine = PiperVoice(voice, stage.threads, stage.chunk_ms, chunked=stage.chunked)
+        self._engine = PiperVoice(voice, stage.threads, stage.chunk_ms, chunked=stage.chunked, speaker=stage.speaker)
         self._engine.warm_up()
         self._worker = EngineThread("piper")
         self._slot = asyncio.Lock()

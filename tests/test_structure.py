@@ -54,6 +54,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "cluster": ("rejoinder.core", "rejoinder.store", "actors", "deployments"),
     "loadtest.results": ("rejoinder.core",),
     "loadtest.scenario": ("rejoinder.core", "rejoinder.store"),
+    "loadtest.turn_corpus": ("rejoinder.core", "rejoinder.store"),
     "loadtest.bandwidth": ("rejoinder.core", "rejoinder.store"),
     "loadtest.callers": ("rejoinder.core", "rejoinder.store", "loadtest.scenario", "loadtest.results"),
     "loadtest.judging": ("rejoinder.core", "loadtest.results", "loadtest.callers"),

@@ -101,6 +101,7 @@ class AudioInput:
         self._suppressor = suppressor
         self._ring = AudioRing(ring_s, STT_RATE)
         self._decided = 0
+        self._taken = 0
         self._vad_state = _FRESH
         self._speech = SpeechState()
         self._arrivals = MessageArrivals()
@@ -167,6 +168,11 @@ class AudioInput:
         )
         return events
 
+    def skip_window(self) -> None:
+        """Skip the window that `window` returned last, because it cannot be decided. The detector's state is reset."""
+        self._decided += VAD_WINDOW
+        self._vad_state = _FRESH
+
     def skip(self) -> None:
         """Skip all complete windows received so far without deciding them, because turn detection is off."""
         self._decided = self._ring.end - (self._ring.end - self._decided) % VAD_WINDOW
@@ -184,7 +190,7 @@ class AudioInput:
         """True during an utterance that has not become a turn yet."""
         return self._speech.phase not in (SpeechPhase.SILENCE, SpeechPhase.ONSET)
 
-    def end_turn(self, speech_end: int, end: int) -> None:
+    def end_turn(self, speech_end: int, end: int, heard: int | None = None) -> None:
         """End the utterance, because the audio before sample `end` became a turn or was dropped.
 
         Later speech begins a new utterance. If the detector has already found speech after `speech_end`, that
@@ -193,12 +199,22 @@ class AudioInput:
         Args:
             speech_end: The sample at which the utterance's speech ended.
             end: The sample at which the turn ended.
+            heard: The sample up to which the audio was transcribed or dropped; by default `end`. The silence between
+                `heard` and `end` may contain the soft onset of the next utterance, which may still reach into it.
         """
+        self._taken = max(self._taken, min(end if heard is None else heard, self._ring.end))
         passed = max(0, min(end, self._ring.end) - self._decided)
         # Only whole windows are passed over, because the next window must start where a window ends.
         self._decided += passed - passed % VAD_WINDOW
         if self._speech.speech_end <= speech_end:
             self._speech = committed(self._speech)
+
+    def padded(self, start: int) -> int:
+        """Return the first sample of an utterance whose speech begins at sample `start`: `prefix_padding_ms` earlier.
+
+        It is never before the end of the last turn, nor before audio that was dropped: no sample is heard twice.
+        """
+        return max(self._taken, start - round(self.settings.prefix_padding_ms * STT_RATE / 1000))
 
     def release(self) -> None:
         """Free the ring buffer (about 1 MB): an ended session stays in memory until it is garbage-collected."""

@@ -5,18 +5,25 @@ window (32 ms of audio) of every session that has one. A session's windows need 
 its state after one window to decide the next. One tick is in flight at a time. An audio input moves to its next window
 only when the current one was decided. A failed call is repeated with the same states on another replica, and no audio
 is lost as long as it fits into the ring buffer.
+
+One session must not make all others deaf. If a batch has failed SPLIT_AFTER times, each of its windows is decided by a
+call of its own, once, and so is a window of silence. If only some of these calls fail, the fault lies in those windows:
+they are skipped, and their sessions are decided alone until a call succeeds. If all fail, the stage is down, and the
+batch is repeated until it answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from actors.listening.audio_input import STATE_FLOATS, AudioInput
-from actors.stages.ports import Metrics, VadBatch, VadPort, VadResult
+from actors.stages.ports import ANYWHERE, Metrics, VadBatch, VadPort
 from actors.stages.retry import StageFault, attempts, contained
-from rejoinder.core.audio.pcm import pcm16_to_float
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, VAD_WINDOW, pcm16_to_float
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.settings.settings import HostSettings
 from rejoinder.core.turns.speech_detector import SpeechEvent
@@ -28,6 +35,10 @@ logger = logging.getLogger(__name__)
 # batch of one, docs/results/density.md). A host with few sessions decides each window as it arrives.
 SPACING_S_PER_SESSION = 0.002
 STATE_BYTES = STATE_FLOATS * 4
+
+SPLIT_AFTER = 2
+"""Number of failures of a batch after which its windows are decided one by one. The first failure is usually that of a
+replica, and the second attempt goes to another one."""
 
 
 class VadListener(Protocol):
@@ -51,6 +62,29 @@ class VadListener(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """16-bit PCM of one window, and the detector's state before it."""
+
+    pcm: bytes
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(_Window):
+    """The next undecided window of a session, and its first sample."""
+
+    session: VadListener
+    position: int
+
+
+_PROBE = _Window(bytes(VAD_WINDOW * SAMPLE_BYTES), bytes(STATE_BYTES))
+"""Silence at the start of a stream. If its call fails too, the stage is down, and no window is at fault."""
+
+_Decision = tuple[float, bytes]
+"""Probability of speech in a window, and the detector's state after it."""
+
+
 class VadTicker:
     """Decides the audio windows of all sessions of one host, in batches, with the voice activity model.
 
@@ -65,6 +99,8 @@ class VadTicker:
         self._attempt_s = attempt_s
         self._metrics = metrics
         self._sessions: set[VadListener] = set()
+        # Sessions whose last window made its calls fail. Their next window is decided by a call of its own.
+        self._suspects: set[VadListener] = set()
         self._audio = asyncio.Event()
         self._failing = False
 
@@ -75,6 +111,7 @@ class VadTicker:
     def leave(self, session: VadListener) -> None:
         """Stop deciding this session's windows. The result of a decision under way is dropped."""
         self._sessions.discard(session)
+        self._suspects.discard(session)
 
     def wake(self) -> None:
         """Let `run` start a tick, because a session received audio. Returns at once."""
@@ -99,38 +136,81 @@ class VadTicker:
         self._audio.set()
 
     async def _decide(self, backlogged: list[VadListener]) -> None:
-        windows = [(session, *window) for session in backlogged if (window := session.audio_input.window()) is not None]
-        batch = VadBatch(
-            n=len(windows),
-            windows=pcm16_to_float(b"".join([pcm for _, pcm, _ in windows])).tobytes(),
-            states=b"".join(state for _, _, state in windows),
-        )
-        positions = [session.audio_input.processed for session, _, _ in windows]
-        result = await self._step(batch)
-        for index, (session, _, _) in enumerate(windows):
-            if session not in self._sessions or session.audio_input.processed != positions[index]:
+        waiting = [
+            _Waiting(*window, session, session.audio_input.processed)
+            for session in backlogged
+            if (window := session.audio_input.window()) is not None
+        ]
+        alone = [one for one in waiting if one.session in self._suspects]
+        together = [one for one in waiting if one.session not in self._suspects]
+        results = (await self._results(together) if together else []) + await self._one_by_one(alone)
+        for one, result in zip(together + alone, results, strict=True):
+            session = one.session
+            if session not in self._sessions or session.audio_input.processed != one.position:
                 continue  # the session left, or skipped this window because its turn detection was switched off
-            state = result.states[index * STATE_BYTES : (index + 1) * STATE_BYTES]
-            session.speech(session.audio_input.decide(result.probabilities[index], state))
+            with contained("vad", self._metrics, what="a session's speech"):
+                self._apply(session, result)
 
-    async def _step(self, batch: VadBatch) -> VadResult:
-        """Return the result of a batch. Repeat a failed call until a replica answers.
+    def _apply(self, session: VadListener, result: _Decision | None) -> None:
+        """Apply the result of a session's window. Without a result, skip the window and suspect the session."""
+        if result is None:
+            self._suspects.add(session)
+            session.audio_input.skip_window()
+            session.vad_failed()
+            return
+        if session in self._suspects:
+            self._suspects.discard(session)
+            session.vad_recovered()
+        session.speech(session.audio_input.decide(*result))
 
-        All sessions of the host are told of each failure, and of the first success after failures.
+    async def _results(self, waiting: list[_Waiting]) -> list[_Decision | None]:
+        """Return the probability and state of each window; None for a window that makes its calls fail.
+
+        A failed batch is repeated until a replica answers. All sessions of the host are told of each failure, and of
+        the first success after failures.
         """
+        failed = 0
+        results: list[_Decision | None] = []
         async for attempt in attempts("vad", self._on_failure):
+            if failed == SPLIT_AFTER:
+                *singles, probe = await self._one_by_one([*waiting, _PROBE])
+                if probe or any(singles):
+                    results = singles
+                    break
             with contained("vad", self._metrics, quiet=self._failing) as port, attempt:
-                async with asyncio.timeout(self._attempt_s):
-                    result = await self._vad.step(batch, avoid=attempt.avoid)
-                if len(result.probabilities) != batch.n or len(result.states) != batch.n * STATE_BYTES:
-                    raise BackendError(f"the result for {batch.n} windows has the wrong size.", stage="vad")
+                results = list(await self._call(waiting, attempt.avoid))
+            failed += not results
             if port.broke:
                 self._failed()
         if self._failing:
             self._failing = False
             for session in list(self._sessions):
                 session.vad_recovered()
-        return result
+        return results
+
+    async def _one_by_one(self, windows: Sequence[_Window]) -> list[_Decision | None]:
+        """Return the result of each window from a call of its own; None if that call failed."""
+        calls = [self._call([one], ANYWHERE) for one in windows]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        return [None if isinstance(outcome, BaseException) else outcome[0] for outcome in outcomes]
+
+    async def _call(self, windows: Sequence[_Window], avoid: frozenset[str]) -> list[_Decision]:
+        """Return the probability and state of each window, from one call of the port.
+
+        Raises:
+            BackendError: The result has the wrong size.
+        """
+        batch = VadBatch(
+            n=len(windows),
+            windows=pcm16_to_float(b"".join([one.pcm for one in windows])).tobytes(),
+            states=b"".join(one.state for one in windows),
+        )
+        async with asyncio.timeout(self._attempt_s):
+            result = await self._vad.step(batch, avoid=avoid)
+        if len(result.probabilities) != batch.n or len(result.states) != batch.n * STATE_BYTES:
+            raise BackendError(f"the result for {batch.n} windows has the wrong size.", stage="vad")
+        states = (result.states[at : at + STATE_BYTES] for at in range(0, len(result.states), STATE_BYTES))
+        return list(zip(result.probabilities, states, strict=True))
 
     def _on_failure(self, fault: StageFault) -> None:
         if not self._failing:

@@ -17,6 +17,9 @@ from actors.stages.services import Services
 from rejoinder.core.measuring.waterfall import Marks
 from rejoinder.core.reply.held_clips import HeldClip
 
+# Interval in seconds of the checks whether the caller hears anything.
+SILENCE_CHECK_S = 0.25
+
 
 class Fillers:
     """Apology and filler of one reply. Call `begin` when the reply starts, and `end` when it was heard.
@@ -70,7 +73,11 @@ class Fillers:
             marks: Returns the stage times of the reply.
             answered_turn: Returns the turn that the reply answers; None if it answers no speech.
         """
-        self._tasks = [group.create_task(self._apologise()), group.create_task(self._fill(marks, answered_turn))]
+        self._tasks = [
+            group.create_task(self._apologise()),
+            group.create_task(self._fill(marks, answered_turn)),
+            group.create_task(self._break_silence()),
+        ]
 
     def disable_filler(self) -> None:
         """Play no filler, because the caller has just heard something else (an apology)."""
@@ -117,6 +124,21 @@ class Fillers:
             self.filler_started_at = now
             services.metrics.filler(now - turn.speech_ended_at)
             self._play(services.phrases.next_filler())
+
+    async def _break_silence(self) -> None:
+        """Play a filler whenever the caller has heard nothing for `max_silence_s`, before or within the answer."""
+        await self._released.wait()
+        limit_s = self._settings.max_silence_s
+        if not self._services.phrases.fillers or not limit_s:
+            return
+        clock = self._services.clock
+        quiet_since = clock()
+        while True:
+            await asyncio.sleep(min(SILENCE_CHECK_S, limit_s))
+            if not self._speech.drained():
+                quiet_since = clock()
+            elif clock() - quiet_since >= limit_s:
+                self._play(self._services.phrases.next_filler())
 
     def _play(self, clip: HeldClip) -> None:
         self.spoken_text = f"{self.spoken_text} {clip.text}".strip()

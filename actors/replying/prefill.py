@@ -8,12 +8,21 @@ the conversation before (`deployments/serving/router.py`).
 from __future__ import annotations
 
 import asyncio
+import logging
 
-from actors.stages.ports import LlmRequest
+from actors.stages.ports import LlmRequest, LlmUsage
 from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import ChatMessage
+
+logger = logging.getLogger(__name__)
+
+# Timeout of a prefill in seconds. It is longer than that of an answer: long instructions take seconds, and a prefill
+# that is cancelled leaves nothing, so the caller's first turn would pay for all of it.
+LONGEST_S = 60.0
+# Seconds from which the prefill of instructions is worth a warning: a caller may well speak before it has ended.
+SLOW_S = 1.0
 
 
 class Prefill:
@@ -49,12 +58,29 @@ class Prefill:
                 request, self._next = self._next, None
                 try:
                     async with (
-                        asyncio.timeout(self._services.settings.llm.call_timeout_s),
+                        asyncio.timeout(LONGEST_S),
                         self._services.stages.llm.open(request) as stream,
                     ):
-                        async for _ in stream:
-                            pass
+                        began = self._services.clock()
+                        async for delta in stream:
+                            if delta.usage:
+                                self._log_instructions(request, delta.usage, self._services.clock() - began)
                 except (BackendError, Overloaded, TimeoutError):
                     self._services.metrics.error("backend", "llm_prefill")
                 except RejoinderError:
                     return  # the prompt is too long: the reply will report that
+
+    def _log_instructions(self, request: LlmRequest, usage: LlmUsage, seconds: float) -> None:
+        """Log what a session's instructions cost, if the prompt has nothing else and something was computed."""
+        computed = usage.prompt_tokens - usage.cached_tokens
+        if len(request.messages) > 1 or computed <= 0:
+            return
+        logger.log(
+            logging.WARNING if seconds >= SLOW_S else logging.INFO,
+            "the instructions of %s (%d characters, %d tokens, %d of them cached) were prefilled in %.0f ms",
+            self._session,
+            len(request.messages[0].content),
+            usage.prompt_tokens,
+            usage.cached_tokens,
+            seconds * 1000,
+        )

@@ -5,7 +5,8 @@ with an empty transcript no event is sent. A draft prepares the audio of its fir
 `release`. No part of the draft is sent before, and cancelling its task discards it.
 
 A failed stage call is repeated (`actors.stages.retry`). If nothing is audible soon after a failure, the apology is
-played from a prepared clip. The answer follows in the same response once the stage works again.
+played from a prepared clip. The answer follows in the same response once the stage works again. A reply that fails, or
+ends without anything audible, ends with a short sentence and a status that says so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from actors.replying.fillers import Fillers
 from actors.replying.openings import opening_of, stream_after_opening
@@ -28,16 +30,22 @@ from actors.stages.ports import LlmRequest
 from actors.stages.retry import StageFailures
 from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
-from rejoinder.core.errors import BackendError, RejoinderError
+from rejoinder.core.errors import CallerError, RejoinderError
 from rejoinder.core.measuring.waterfall import Marks, Stage
 from rejoinder.core.reply.answer_cache import CacheScope
 from rejoinder.core.reply.degradation import DegradationMeasure
+from rejoinder.core.reply.held_clips import HeldClip
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.segmenter import Segmenter
 from rejoinder.core.settings.settings import Settings
+from rejoinder.core.wire.endings import INTERNAL, Sentence, ending_of, failure_of, stage_of
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.server import ResponseEvents, ResponseStatus
 
 logger = logging.getLogger(__name__)
+
+# Minimum words of a segment that is spoken early, because the caller hears nothing and the text arrives slowly.
+STARVING_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ class Reply:
         self._services = services
         self._failures = plan.failures
         self._text: list[str] = []
+        self._said: list[str] = []
         self._segments = 0
         self._released = asyncio.Event()
         if not drafted:
@@ -266,9 +275,7 @@ class Reply:
                 await speaking
             self.fillers.end()
         if answered:
-            self.response.open()
-        if self.generation.finish == "length":
-            self._close("incomplete", {"type": "incomplete", "reason": "max_output_tokens"}, self.answer)
+            await self._end()
         else:
             self._close("completed", None, self.answer)
 
@@ -296,11 +303,17 @@ class Reply:
         stream = self._services.answer_cache.stream(request, self.plan.cache_scope, self.generation, ask)
         async with aclosing(stream) as deltas:
             async for delta in deltas:
+                if not delta.text and not delta.finish:
+                    continue  # a sign of life
+                if delta.continues is not None:
+                    await self._restart(segmenter)
                 if not self._text:
                     self._mark(Stage.LLM_FIRST_TOKEN, Stage.FIRST_SEGMENT)
                 held = not self._text and delta.text == opening
                 self._text.append(delta.text)
                 await self._output(delta.text, [opening] if held else segmenter.push(delta.text))
+                if self._said and self._speech.starving():
+                    await self._output("", segmenter.take(STARVING_WORDS))
         await self._output("", segmenter.flush())
         if self.generation.usage:  # set only if the whole answer was generated, or came from the cache
             self._services.first_segment_sizer.thought(self.marks, len(self.answer.split()), self._services.clock())
@@ -314,22 +327,63 @@ class Reply:
             return
         for segment in segments:
             self._mark(Stage.FIRST_SEGMENT, None)
+            self._said.append(segment)
             await self._speech.say(segment)
+
+    async def _restart(self, segmenter: Segmenter) -> None:
+        """Start the answer again with a new sentence, because the next attempt does not continue its words.
+
+        Words that were not spoken yet are dropped. If some were, the bridge comes between them and the new sentence.
+        """
+        segmenter.discard()
+        bridge = self._services.settings.conversation.bridge
+        if not self.plan.events.spoken:
+            self._text.append(f" {bridge} ")
+            await self._output(self._text[-1], [])
+        elif self._said:
+            self._text = [" ".join(self._said), f" {bridge} "]
+            await self._output("", [bridge])
+        else:
+            self._text.clear()
 
     # -- failure and end of the reply ----------------------------------------------------------------------------------
 
+    async def _end(self) -> None:
+        """Close the response after the generation has ended. If nothing was audible, say so first."""
+        spoken = self.plan.events.spoken
+        present = self.answer_from_ms is not None if spoken else bool(self.answer)
+        ending = ending_of(self.generation.finish, present=present)
+        if ending.sentence is not Sentence.NONE:
+            logger.warning("a reply of %s has no answer: %s", self._session_id, ending.reason)
+            self._services.metrics.error("backend", "llm_empty")
+            self.generation.question = None
+            if spoken:
+                await self._speech.say_last(self._sentence(ending.sentence))
+        self.response.open()
+        self._close(ending.status, ending.details, self.answer if present else "")
+
     async def _fail(self, fault: Exception) -> None:
-        """Play the apology and close the response as failed. The text that was sent stays in the conversation."""
-        stage = (fault.stage if isinstance(fault, BackendError) else "") or "reply"
+        """Say that the reply failed and close the response. The text that was sent stays in the conversation."""
         expected = isinstance(fault, RejoinderError)
         logger.error("reply failed: %s", fault, exc_info=None if expected else fault)
-        self._services.metrics.error("backend" if expected else "internal", stage)
+        at_fault: Literal["caller", "backend", "internal"] = "backend" if expected else "internal"
+        if isinstance(fault, CallerError):
+            at_fault = "caller"
+        self._services.metrics.error(at_fault, stage_of(fault))
         self.generation.question = None
         if self.plan.events.spoken:
-            await self._speech.say_last(self._services.phrases.apology)
+            await self._speech.say_last(self._clip(self._services.settings.conversation.failure))
         self.response.open()
-        details = _failure(f"{stage}_unavailable", str(fault)) if expected else INTERNAL
-        self._close("failed", details, self._speech.sent_text() if self.plan.events.spoken else self.answer)
+        text = self._speech.sent_text() if self.plan.events.spoken else self.answer
+        self._close("failed", failure_of(fault), text)
+
+    def _sentence(self, sentence: Sentence) -> HeldClip:
+        settings = self._services.settings.conversation
+        return self._clip(settings.declined if sentence is Sentence.DECLINED else settings.no_answer)
+
+    def _clip(self, text: str) -> HeldClip:
+        """Return the prepared clip with this text; the apology if there is none."""
+        return self._services.phrases.of(text) or self._services.phrases.apology
 
     def abandon(self) -> None:
         """Close the response as failed, because of an unexpected exception in this program."""
@@ -354,13 +408,6 @@ def _speech_settings(settings: Settings, plan: ReplyPlan) -> SpeechOutputSetting
         voice=plan.terms.voice,
         speed=plan.terms.speed,
     )
-
-
-def _failure(code: str, message: str) -> Json:
-    return {"type": "failed", "error": {"type": "server_error", "code": code, "message": message}}
-
-
-INTERNAL = _failure("internal_error", "The reply failed for an internal reason. The session goes on.")
 
 
 def _first_exception(group: ExceptionGroup[Exception]) -> Exception:

@@ -120,6 +120,7 @@ class SpeechOutput:
         # At most half the lead, so that one delta plays while the next is on its way.
         self._delta = max(1, round(min(DELTA_S, settings.lead_s / 2) * WIRE_RATE))
         self._synthesized = False
+        self._wants_text = True
         self._resumed_at_s = 0.0
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -155,7 +156,7 @@ class SpeechOutput:
     async def say_last(self, clip: HeldClip) -> None:
         """Send the remaining synthesized audio, then a clip. Wait until the listener has heard it.
 
-        Nothing can be said afterwards. Call this only after `run` failed.
+        Nothing can be said afterwards. Call this only after `run` has failed or ended.
         """
         self.play(clip)
         self._synthesized = True
@@ -165,6 +166,10 @@ class SpeechOutput:
         """Return True if the listener hears nothing, no audio waits to be sent, and the output is not paused."""
         all_heard = not self._buffer.waiting and self._playout.finish(self._clock()) <= self._clock()
         return all_heard and self._flowing.is_set()
+
+    def starving(self) -> bool:
+        """Return True if the listener hears nothing because the text arrives more slowly than it is spoken."""
+        return self._wants_text and self._segments.empty() and self.drained()
 
     def pause(self) -> None:
         """Send nothing until `resume` is called. The client is expected to drop the audio that it has not played."""
@@ -226,8 +231,10 @@ class SpeechOutput:
 
     async def _synthesize(self) -> None:
         while (text := await self._segments.get()) is not None:
+            self._wants_text = False
             await self._synthesize_segment(text)
             await self._released.wait()
+            self._wants_text = True
         self._synthesized = True
         self._changed.set()
 

@@ -16,10 +16,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
+from actors.stages.llm_backends import LlmBackends
 from actors.stages.ports import LlmPort, LlmRequest, LlmStream, LlmUsage, Metrics, TokenDelta
 from actors.stages.replica_health import ReplicaHealth
-from actors.stages.retry import ItemWait, StageFailures, attempts, contained, idle_timeout
-from rejoinder.core.errors import BackendError, Overloaded, StageTimeout
+from actors.stages.retry import Attempt, Backoff, ItemWait, StageFailures, attempts, contained, idle_timeout
+from rejoinder.core.errors import BackendError, BadResponse, Overloaded, RejoinderError, StageTimeout
 from rejoinder.core.reply.answer_cache import CacheQuestion
 from rejoinder.core.resilience.hedging import (
     AttemptFailed,
@@ -39,13 +40,15 @@ from rejoinder.core.resilience.hedging import (
     prompt_tokens,
     step,
 )
+from rejoinder.core.resilience.retry_limits import RetryBudget
 from rejoinder.core.settings.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Fault = BackendError | Overloaded
 # Maximum number of deltas in an attempt's queue. No reader is this slow: the limit stops a stream that never ends.
 DELTA_QUEUE = 1024
+# Longest pause in seconds between two retries. The caller's budget (`RetryBudget`) is usually the tighter limit.
+LONGEST_RETRY_PAUSE_S = 2.0
 
 
 @dataclass(slots=True)
@@ -74,19 +77,23 @@ class GenerationStats:
 class _Attempt:
     """One request to one replica. `task` reads its stream to the end; cancelling the task cancels the request."""
 
-    def __init__(self, number: int, hedger: Hedger, report: Callable[[RaceEvent], None], limit_s: float) -> None:
-        """Create attempt `number` (0 is the primary).
+    def __init__(
+        self, number: int, hedger: Hedger, report: Callable[[RaceEvent], None], limit_s: float, *, backend: int
+    ) -> None:
+        """Create attempt `number` (0 is the first).
 
         Args:
             number: Position among the attempts at one answer.
+            backend: The backend to ask: 0 for the primary, 1 for the backup.
             hedger: The client that the attempt belongs to.
             report: Called with the attempt's events: first token, failure, silent replica.
             limit_s: Maximum wait for each token, in seconds.
         """
         self.number = number
+        self.backend = backend
         self.hedge = False
-        self.fault: Fault | None = None
-        self.deltas: asyncio.Queue[TokenDelta | Fault] = asyncio.Queue(DELTA_QUEUE)
+        self.fault: RejoinderError | None = None
+        self.deltas: asyncio.Queue[TokenDelta | RejoinderError] = asyncio.Queue(DELTA_QUEUE)
         self.task: asyncio.Task[None] | None = None
         self._hedger = hedger
         self._report = report
@@ -122,7 +129,7 @@ class _Attempt:
         try:
             async with (
                 idle_timeout(self._limit_s) as waiting,
-                self._hedger.backend(self.number + request.small).open(request, avoid=avoid, strict=strict) as stream,
+                self._hedger.backends.port(self.backend).open(request, avoid=avoid, strict=strict) as stream,
             ):
                 self._stream = stream
                 try:
@@ -131,7 +138,7 @@ class _Attempt:
                     self._replica = stream.replica  # kept here, because a closed stream may no longer know its replica
         except TimeoutError:
             await self._fail(StageTimeout(f"no token for {self._limit_s:g} s.", stage="llm", replica=self.replica))
-        except (BackendError, Overloaded) as fault:
+        except RejoinderError as fault:
             await self._fail(fault)
 
     async def _read(self, stream: LlmStream, waiting: ItemWait) -> None:
@@ -148,10 +155,11 @@ class _Attempt:
             waiting.restart()
         raise BackendError("the stream ended without a finish reason.", stage="llm", replica=stream.replica)
 
-    async def _fail(self, fault: Fault) -> None:
+    async def _fail(self, fault: RejoinderError) -> None:
         if isinstance(fault, BackendError):
             self._replica = fault.replica or self._replica
             self._hedger.replica_health.failed(self.replica)
+        self._hedger.backends.failed(self.backend, fault)
         self.fault = fault
         await self.deltas.put(fault)
         if not self._has_first_token:
@@ -174,10 +182,30 @@ class _Attempt:
         self._hedger.retire(self)
 
 
+class _BudgetedBackoff(Backoff):
+    """Growing pauses between the retries of one conversation, which also keep within its budget of retries."""
+
+    def __init__(self, budget: RetryBudget, caller: str, clock: Callable[[], float]) -> None:
+        super().__init__(longest_s=LONGEST_RETRY_PAUSE_S)
+        self._budget = budget
+        self._caller = caller
+        self._clock = clock
+
+    def next_s(self) -> float:
+        """Charge the budget with one retry, and return the pause before it in seconds."""
+        return max(super().next_s(), self._budget.reserve_s(self._caller, self._clock()))
+
+
 class Hedger:
     """Client of the language model for all conversations of a host.
 
     The conversations share the latency samples and the hedging budget. Keep `run` running.
+
+    Attributes:
+        policy: Delay and budget of hedges.
+        replica_health: Circuit breaker of the replicas.
+        budget: Retries that each conversation may send.
+        backends: The primary and the backup.
     """
 
     def __init__(
@@ -198,16 +226,17 @@ class Hedger:
             clock: Returns the monotonic time, in seconds.
             backup: Another backend, which serves every second attempt; None if there is none.
         """
-        self._llm = llm
-        self._backup = backup
+        self.backends = LlmBackends(llm, backup, clock)
         self._settings = settings.hedging
         self.policy = HedgePolicy(settings.hedging)
+        remote_s = settings.llm.call_timeout_s if settings.llm.engine == "openai_api" else 0.0
         self.replica_health = ReplicaHealth(
-            llm, settings=settings.breaker, policy=self.policy, metrics=metrics, clock=clock
+            llm, settings=settings.breaker, policy=self.policy, metrics=metrics, clock=clock, min_silence_s=remote_s
         )
         self.metrics = metrics
         self.clock = clock
         self.timeout_s = settings.llm.call_timeout_s
+        self.budget = RetryBudget()
         self._group: asyncio.TaskGroup | None = None
         self._running = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -233,42 +262,47 @@ class Hedger:
             give_up_s: Seconds of failures without a delta, after which the next failure is final.
 
         Raises:
-            BackendError: All attempts failed for `give_up_s` seconds.
+            BackendError: All attempts failed for `give_up_s` seconds, the backends take no request for longer than
+                that, or a server's response is not that of a language model.
+            RejoinderError: Any other fault of the request or the configuration, which no retry would repair.
         """
         began = self.clock()
         self.policy.on_primary(began)
+        given = request.prefix
         async for attempt in attempts(
             "llm",
             partial(failures.failed, "llm"),
             limit_s=self.timeout_s,
             give_up_s=give_up_s,
+            pause=_BudgetedBackoff(self.budget, request.session, self.clock),
             covered=(BackendError, Overloaded),
+            final=(BadResponse,),
+            hold=partial(self._hold_s, request),
             overload_clears_avoid=True,
         ):
-            race = _Racing(
-                self, request=request, avoid=attempt.avoid, stats=stats, failures=failures, limit_s=attempt.limit_s
-            )
+            race = _Racing(self, request=request, attempt=attempt, stats=stats, failures=failures)
             with attempt:
                 async with aclosing(race.deltas()) as deltas:
                     async for delta in deltas:
-                        failures.recovered("llm")
-                        attempt.progressed()
+                        if delta.text or delta.finish:
+                            failures.recovered("llm")
+                            attempt.progressed()
+                        if request.prefix == given and delta.continues is not None:
+                            delta = replace(delta, continues=None)  # nothing was generated before
                         request = replace(
                             request,
-                            prefix=request.prefix + delta.text,
+                            prefix=request.prefix[: delta.continues] + delta.text,
                             max_tokens=max(1, request.max_tokens - delta.tokens),
                         )
                         if delta.finish:
+                            self.backends.answered()
                             stats.finish, stats.usage = delta.finish, delta.usage
                             stats.total_ms = round((self.clock() - began) * 1000, 1)
                         yield delta
 
-    def backend(self, number: int) -> LlmPort:
-        """Return the backend for attempt `number`: the primary for even numbers, the backup (if any) for odd ones.
-
-        The attempts of a request for the small model are numbered from 1, so the first one goes to the backup.
-        """
-        return self._backup if self._backup and number % 2 else self._llm
+    def _hold_s(self, request: LlmRequest) -> float:
+        """Return the seconds for which no backend may get the request, because a server asked for a pause."""
+        return self.backends.paused_s(self.backends.choose(0, small=request.small))
 
     async def start(self, attempt: _Attempt, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
         """Start an attempt's task. Waits until `run` has started."""
@@ -292,14 +326,14 @@ class Hedger:
             self.metrics.error("backend", "llm_cancel")
             logger.warning("replica %s did not stop within %s s", attempt.replica, self._settings.cancel_timeout_s)
 
-    def vetoed(self, number: int, avoid: frozenset[str]) -> bool:
-        """Return True, and count a veto, if all replicas for the hedge have long queues (`veto_queue`).
+    def vetoed(self, backend: int, avoid: frozenset[str]) -> bool:
+        """Return True, and count a veto, if a hedge would only wait: long queues (`veto_queue`) or a pause.
 
         Args:
-            number: The number of the attempt that the hedge would be.
+            backend: The backend that the hedge would use.
             avoid: Ids of replicas that the hedge would not use.
         """
-        vetoed = self.policy.vetoed(self.backend(number).queue(avoid))
+        vetoed = self.backends.paused_s(backend) > 0 or self.policy.vetoed(self.backends.port(backend).queue(avoid))
         if vetoed:
             self.metrics.hedge("vetoed")
         return vetoed
@@ -322,18 +356,18 @@ class _Racing:
         self,
         hedger: Hedger,
         request: LlmRequest,
-        avoid: frozenset[str],
+        attempt: Attempt,
         stats: GenerationStats,
         *,
         failures: StageFailures,
-        limit_s: float,
     ) -> None:
         self._hedger = hedger
-        self._limit_s = limit_s
+        self._limit_s = attempt.limit_s
+        self._first_round = attempt.first
         self._failures = failures
         self._request = request
         self._tokens = prompt_tokens(sum(len(message.content) for message in request.messages))
-        self._avoid = avoid
+        self._avoid = attempt.avoid
         self._stats = stats
         self._race = Race()
         self._attempts: list[_Attempt] = []
@@ -344,13 +378,13 @@ class _Racing:
         """Run the race, then yield the deltas of the attempt with the first token (the winner).
 
         Raises:
-            BackendError, Overloaded: Every attempt failed (then this is the last failure), or the winner failed.
+            RejoinderError: Every attempt failed (then this is the last failure), or the winner failed.
         """
         try:
             winner = await self._winner()
             while True:
                 delta = await winner.deltas.get()
-                if isinstance(delta, BackendError | Overloaded):
+                if isinstance(delta, RejoinderError):
                     raise delta
                 yield delta
                 if delta.finish:
@@ -372,15 +406,30 @@ class _Racing:
                 return self._attempts[self._race.running[0]]
             event = await self._next()
             if isinstance(event, AttemptFailed) and (fault := self._attempts[event.attempt].fault):
-                # A retry may have to wait for a replacement replica. The recorded failure makes the reply apologise.
-                self._failures.failed("llm", fault)
+                event = replace(event, retryable=self._may_retry(fault))
+                if isinstance(fault, BackendError | Overloaded):
+                    # A retry may have to wait for a replacement replica. The recorded failure makes the reply
+                    # apologise.
+                    self._failures.failed("llm", fault)
+
+    def _may_retry(self, fault: RejoinderError) -> bool:
+        """Return True if another attempt may follow a failed one without a pause.
+
+        The other backend may always serve. Another replica may only if the fault is not of the request, the
+        configuration or a server that all replicas share, in the first round, and within the caller's budget.
+        """
+        if self._hedger.backends.has_backup and len(self._attempts) == 1:
+            return True
+        if not isinstance(fault, BackendError | Overloaded) or (isinstance(fault, Overloaded) and fault.shared):
+            return False
+        return self._first_round and self._hedger.budget.try_spend(self._request.session, self._hedger.clock())
 
     async def _next(self) -> RaceEvent:
         """Wait for the next event of the race and return it. A vetoed hedge is due again after the hedge delay."""
         while True:
             event = await self._events.get()
-            number = len(self._attempts) + self._request.small
-            if not isinstance(event, HedgeDue) or not self._hedger.vetoed(number, self._used):
+            backend = self._hedger.backends.choose(len(self._attempts), small=self._request.small)
+            if not isinstance(event, HedgeDue) or not self._hedger.vetoed(backend, self._used):
                 return event
             self._arm()
 
@@ -405,12 +454,13 @@ class _Racing:
             case GiveUp():
                 fault = self._attempts[-1].deltas.get_nowait()
                 # The attempt failed before its first token, so its queue contains only the failure.
-                assert isinstance(fault, BackendError | Overloaded)
+                assert isinstance(fault, RejoinderError)
                 raise fault
 
     async def _start(self, number: int, *, strict: bool) -> None:
         hedger = self._hedger
-        attempt = _Attempt(number, hedger, self._events.put_nowait, self._limit_s)
+        backend = hedger.backends.choose(number, small=self._request.small)
+        attempt = _Attempt(number, hedger, self._events.put_nowait, self._limit_s, backend=backend)
         avoid = self._used
         self._attempts.append(attempt)
         await hedger.start(attempt, self._request, avoid, strict)

@@ -178,21 +178,32 @@ class LlmUsage:
     end_probability: float | None = None
 
 
+Finish = Literal["stop", "length", "content_filter", "tool_calls"]
+"""Why a generation ended: "stop" at the end of the answer, "length" at `max_tokens` or if the model thought too long,
+"content_filter" if the server withheld the rest, "tool_calls" if the model called a tool instead of answering."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenDelta:
     """A piece of a generation; the concatenated texts are the answer.
 
+    A delta without text says that the engine still works, for example that a model thinks before it answers.
+
     Attributes:
         text: The next characters of the answer; may be empty.
         tokens: Number of tokens in `text`. An engine may send several tokens in one delta.
-        finish: Set on the last delta of a stream only: "stop" at the end of the answer, "length" at `max_tokens`.
+        finish: Set on the last delta of a stream only. See `Finish`.
         usage: Token counts. Set on the last delta only.
+        continues: Set if the engine could not continue `LlmRequest.prefix` and answers anew: the number of characters
+            of the prefix that the new answer has too. The new answer goes on after them, with a new sentence. None if
+            the text follows the whole prefix.
     """
 
     text: str
     tokens: int = 1
-    finish: Literal["stop", "length"] | None = None
+    finish: Finish | None = None
     usage: LlmUsage | None = None
+    continues: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,21 @@ class ReplicaHealth:
         metrics: Metrics,
         *,
         clock: Callable[[], float],
+        min_silence_s: float = 0.0,
     ) -> None:
+        """Create a breaker with all replicas in use.
+
+        Args:
+            llm: The port that is probed.
+            settings: When a replica is taken out of use, and when it is probed.
+            policy: Knows the usual time to first token.
+            metrics: Counts transitions and failed probes.
+            clock: Returns the monotonic time, in seconds.
+            min_silence_s: Shortest time without a token, in seconds, after which a replica counts as silent. It is long
+                for an engine that calls a remote server: the pace of the server says nothing about the replica.
+        """
         self._llm = llm
+        self._min_silence_s = min_silence_s
         self._settings = settings
         self._policy = policy
         self._metrics = metrics
@@ -108,7 +121,7 @@ class ReplicaHealth:
                 waiting_since_by_replica[stream.replica] = min(since, stream.waiting_since)
         now = self._clock()
         usual_s = self._settings.silence_factor * self._policy.usual_s(now)
-        idle_timeout_s = max(self._settings.silence_ms / 1000, usual_s)
+        idle_timeout_s = max(self._settings.silence_ms / 1000, usual_s, self._min_silence_s)
         for replica in self._breaker.silent(waiting_since_by_replica, idle_timeout_s, now):
             self._opened()
             for stream in [stream for stream in self._waiting if stream.replica == replica]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,9 +30,11 @@ StageFault = BackendError | Overloaded | TimeoutError
 STAGE_FAULTS: tuple[type[Exception], ...] = (BackendError, Overloaded, TimeoutError)
 
 # Pauses between attempts, in seconds. The first pause is short, because a second replica is usually available. Later
-# pauses double, because starting a replacement replica takes seconds.
+# pauses double, because starting a replacement replica takes seconds. Each is shortened by a random part (JITTER), so
+# that callers whose attempts failed together do not repeat them together.
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.5
+JITTER = 0.5
 
 
 class StageFailures:
@@ -109,16 +112,20 @@ async def idle_timeout(limit_s: float) -> AsyncIterator[ItemWait]:
 
 
 class Backoff:
-    """A pause that doubles with each call, from `first_s` up to `longest_s` seconds."""
+    """A pause that doubles with each call, from `first_s` up to `longest_s` seconds, minus a random part of it.
+
+    A constant pause (`first_s` is `longest_s`) has no random part.
+    """
 
     def __init__(self, first_s: float = FIRST_PAUSE_S, longest_s: float = LONGEST_PAUSE_S) -> None:
         self._next_s = first_s
         self._longest_s = longest_s
+        self._jitter = JITTER if longest_s > first_s else 0.0
 
-    async def __call__(self) -> None:
-        """Sleep for the current pause, and double the next one."""
-        await asyncio.sleep(self._next_s)
-        self._next_s = min(self._next_s * 2, self._longest_s)
+    def next_s(self) -> float:
+        """Return the current pause in seconds, and double the next one."""
+        pause_s, self._next_s = self._next_s, min(self._next_s * 2, self._longest_s)
+        return pause_s * (1 - self._jitter * random.random())  # spreads load, protects nothing
 
 
 def next_timeout(limit_s: float, fault: Exception, left_s: float) -> float:
@@ -140,11 +147,13 @@ class Attempt:
     Attributes:
         avoid: Replicas that this attempt should not use.
         limit_s: Idle timeout for this attempt, in seconds.
+        first: True if no attempt has failed since the call began or made progress.
     """
 
-    def __init__(self, retries: Attempts, avoid: frozenset[str], limit_s: float) -> None:
+    def __init__(self, retries: Attempts, avoid: frozenset[str], limit_s: float, *, first: bool) -> None:
         self.avoid = avoid
         self.limit_s = limit_s
+        self.first = first
         self._retries = retries
 
     def failed(self, fault: StageFault) -> None:
@@ -182,6 +191,8 @@ class Attempts:
         max_attempts: int | None,
         pause: Backoff,
         covered: tuple[type[Exception], ...],
+        final: tuple[type[Exception], ...],
+        hold: Callable[[], float],
         overload_clears_avoid: bool,
     ) -> None:
         self.last: StageFault | None = None
@@ -192,6 +203,8 @@ class Attempts:
         self._max_attempts = max_attempts
         self._pause = pause
         self._covered = covered
+        self._final = final
+        self._hold = hold
         self._overload_clears_avoid = overload_clears_avoid
         self._avoid = ANYWHERE
         self._deadline: float | None = None
@@ -205,20 +218,28 @@ class Attempts:
         """Return the next attempt, after a pause unless it is the first. If the pause is cancelled, no attempt starts.
 
         Raises:
-            BackendError: `give_up_s` or `max_attempts` is used up. The cause of the exception is the last failure.
+            BackendError: `give_up_s` or `max_attempts` is used up, or would be during the pause. The cause of the
+                exception is the last failure.
             StopAsyncIteration: The previous attempt succeeded.
         """
         if self._done:
             raise StopAsyncIteration
+        held_s = self._hold()
+        pause_s = 0.0
         if self._count:
             self._check_limits()
-            await self._pause()
+            pause_s = min(self._pause.next_s(), self._left_s)
+        if held_s > self._left_s:
+            busy = f"{self._stage} did not answer and takes no request for {held_s:.0f} s ({self.last})."
+            raise BackendError(busy, stage=self._stage) from self.last
+        if held_s or pause_s:
+            await asyncio.sleep(max(held_s, pause_s))
         self._count += 1
-        return Attempt(self, self._avoid, self._limit_s)
+        return Attempt(self, self._avoid, self._limit_s, first=self._deadline is None)
 
     def covers(self, fault: Exception) -> bool:
         """Return True if the call is repeated after this exception."""
-        return isinstance(fault, self._covered)
+        return isinstance(fault, self._covered) and not isinstance(fault, self._final)
 
     def note_success(self) -> None:
         """Record that an attempt succeeded, which ends the iteration."""
@@ -248,6 +269,17 @@ class Attempts:
             tried = f"for {self._give_up_s:g} s" if late else f"in {self._count} attempts"
             raise BackendError(f"{self._stage} did not answer {tried} ({self.last}).", stage=self._stage) from self.last
 
+    @property
+    def _left_s(self) -> float:
+        """Seconds until the next failure is final."""
+        if self._deadline is None:
+            return self._give_up_s
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+
+def _never_hold() -> float:
+    return 0.0
+
 
 def attempts(
     stage: str,
@@ -258,6 +290,8 @@ def attempts(
     max_attempts: int | None = None,
     pause: Backoff | None = None,
     covered: tuple[type[Exception], ...] = STAGE_FAULTS,
+    final: tuple[type[Exception], ...] = (),
+    hold: Callable[[], float] = _never_hold,
     overload_clears_avoid: bool = False,
 ) -> Attempts:
     """Return an asynchronous iterator over the attempts at one call of a stage.
@@ -280,6 +314,9 @@ def attempts(
         max_attempts: Number of attempts after which the failure is final; None means no limit.
         pause: The pause between attempts; the default grows from FIRST_PAUSE_S to LONGEST_PAUSE_S.
         covered: The exceptions after which the call is repeated.
+        final: Exceptions among the covered ones after which it is not repeated.
+        hold: Returns the seconds for which no attempt may start, asked before each one. If they last longer than
+            `give_up_s` allows, the call fails at once.
         overload_clears_avoid: True if, after an `Overloaded`, the next attempt may use every replica again.
 
     Raises:
@@ -293,6 +330,8 @@ def attempts(
         max_attempts=max_attempts,
         pause=pause or Backoff(),
         covered=covered,
+        final=final,
+        hold=hold,
         overload_clears_avoid=overload_clears_avoid,
     )
 

@@ -33,16 +33,20 @@ class CallerUtterance:
         self._interims = interims
         self._item_id: str | None = None
         self._request: EndOfTurnRequest | None = None
+        # The sample up to which `transcribe` requested the transcript.
+        self._heard = 0
 
     def announce(self, start: int) -> None:
         """Tell the client that the caller has been speaking since sample `start` (16 kHz)."""
         self._item_id = self._context.stamp("item")
-        self._interims.begin(start - self._padding)
-        self._context.emit(server.speech_started(self._item_id, _ms(max(0, start - self._padding))))
+        padded_start = self._audio_input.padded(start)
+        self._interims.begin(padded_start)
+        self._context.emit(server.speech_started(self._item_id, _ms(padded_start)))
 
     def transcribe(self, start: int, end: int, on_verdict: Callable[[float | None], None] | None) -> None:
         """Start the end-of-turn request for samples [start, end). With `on_verdict` it also gets the turn verdict."""
-        padded_start = start - self._padding
+        padded_start = self._audio_input.padded(start)
+        self._heard = end
         pcm = self._audio_input.pcm(padded_start, end)
         interim = self._interims.settle(self._audio_input.dip)
         audio_from = partial(self._audio_input.pcm, padded_start)
@@ -90,7 +94,7 @@ class CallerUtterance:
         """
         item_id, self._item_id = self._item_id, None
         self._interims.end()
-        self._audio_input.end_turn(speech_end, end)
+        self._audio_input.end_turn(speech_end, end, heard=speech_end)
         if item_id is not None:
             self._context.emit(server.speech_stopped(item_id, _ms(end)))
             self._context.emit(server.cleared())
@@ -107,7 +111,7 @@ class CallerUtterance:
         self._interims.end()
         item = Item(self._item_id or self._context.stamp("item"), spoken=True, text=None)
         claim_item_id(self._context, item.id)
-        self._audio_input.end_turn(turn.speech_end, turn.end)
+        self._audio_input.end_turn(turn.speech_end, turn.end, heard=self._heard)
         if self._item_id is not None:
             self._context.emit(server.speech_stopped(self._item_id, _ms(turn.end)))
         self._add(item)
@@ -133,10 +137,6 @@ class CallerUtterance:
         self._context.emit(server.committed(item.id, previous))
         self._context.emit(server.item_event("added", item, previous))
         self._context.emit(server.item_event("done", item, previous))
-
-    @property
-    def _padding(self) -> int:
-        return round(self._audio_input.settings.prefix_padding_ms * STT_RATE / 1000)
 
 
 def _marks(speech_ended_at: float, request: EndOfTurnRequest) -> Marks:

@@ -67,7 +67,10 @@ def table(rows: Sequence[FrameworkRow]) -> Table:
 
 
 def print_table(rows: Sequence[FrameworkRow]) -> None:
-    """Print the table of the contenders, then a line for each ratio of our knee to a competing framework's."""
+    """Print the table of the contenders. Then print a line for each competing framework: our knee divided by its knee.
+
+    The knee is the largest number of sessions that passes.
+    """
     console = Console()
     console.print(table(rows))
     for ratio in ratios(rows):

@@ -26,8 +26,8 @@ CACHE = Path.home() / ".cache" / "rejoinder" / "peers"
 WANTED = {"livekit": 4.0, "pipecat": 6.0}
 """Required ratio of our knee without a network to the best knee of each competing framework."""
 
-# Our row that each framework is compared with: both run with Smart Turn (Pipecat), or both without a turn detector
-# (LiveKit).
+# For each framework, the row of Rejoinder with which it is compared. Pipecat and its opponent both run Smart Turn.
+# LiveKit and its opponent both run without a turn detector.
 OPPONENT = {"livekit": "ours-headless", "pipecat": "ours-smart-turn"}
 
 
@@ -41,11 +41,11 @@ class FrameworkRow:
         sessions: The knee: the largest number of sessions that passes. None if the harness could not measure it.
         bar: Required knee. 0 for a competing framework.
         p50_ms: Median of the added latency in milliseconds, in the last passing run at the knee.
-        p95_ms: The 95th percentile of the added latency, in the same run.
-        cpu: Share of the core that the contender used, in the same run.
+        p95_ms: 95th percentile of the added latency in milliseconds, in the same run.
+        cpu: Share of the core that the contender used in the same run, 0 to 1.
         memory_mb: Memory in MB per additional session. None if all runs had the same number of sessions.
         took_s: Length of the search in seconds.
-        probes: Every run of the search, as a dict of the attributes of `timing.Probe`.
+        probes: Every run of the search, each as a mapping with the attributes of `timing.Probe`.
     """
 
     name: str
@@ -203,8 +203,8 @@ def in_order(rows: Mapping[str, FrameworkRow]) -> list[FrameworkRow]:
 async def measure(contestant: Contestant, report: Callable[[str], None], file: Path) -> FrameworkRow:
     """Search the knee of one contender, and return its row.
 
-    Every run is written to `file`, so that the next call continues an interrupted search. The file is deleted at the
-    end.
+    `report` is called with a line of text after each run. Every run is written to `file`, so that the next call
+    continues an interrupted search. The file is deleted at the end.
     """
     began = time.monotonic()
     trial = prepare(contestant)

@@ -35,7 +35,7 @@ REPLY_S = 1.5
 REPLY_RATE = 24_000
 # A loud square wave without zero samples, so that any part of it is audible.
 REPLY_PCM = struct.pack("<2h", 6000, -6000) * (int(REPLY_S * REPLY_RATE) // 2)
-TTS_CHUNK = REPLY_PCM[: REPLY_RATE * 2 // 5]  # 200 ms of 16-bit samples
+TTS_CHUNK = REPLY_PCM[: REPLY_RATE * 2 // 5]  # 200 ms of 16-bit samples: the pieces in which Pipecat's voice sends
 
 # Audio that begins more than this many seconds after the last audio belongs to a new reply. The schedule keeps replies
 # further apart.
@@ -141,6 +141,11 @@ def main(open_sessions: Sessions, offline: Offline, arguments: Sequence[str] | N
 
     `--offline FILE...` prints, for each file of PCM, the ends of speech as pairs (work_ms, commit_ms) of
     `ReportedEdge`. `--socket PATH --sessions N` runs N sessions whose audio comes over the Unix socket PATH.
+
+    Args:
+        open_sessions: The contender's function that opens its sessions.
+        offline: The contender's function that finds the ends of speech in a stream.
+        arguments: Arguments of the command line, by default those of the process.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--offline", nargs="*", type=Path, default=[])

@@ -30,8 +30,8 @@ class Contestant:
         first: Number of sessions of the first run.
         most: Largest number of sessions to try.
         bar: Required number of sessions per core. 0 for a competing framework.
-        form: Framework of the row: "ours", "livekit" or "pipecat". A framework may have several rows. The one with the
-            most sessions is compared with ours.
+        form: Framework of the row: "ours" (Rejoinder), "livekit" or "pipecat". A framework may have several rows. The
+            one with the most sessions is compared with Rejoinder's.
     """
 
     name: str

@@ -75,7 +75,13 @@ class FeedPlan:
 
 
 def plan(sessions: int, cycles: int, streams: int) -> FeedPlan:
-    """Return the schedule for a number of sessions. It is the same for every contender."""
+    """Return the schedule for a number of sessions. It is the same for every contender.
+
+    Args:
+        sessions: Number of sessions.
+        cycles: Number of 8 s cycles of audio per session.
+        streams: Number of streams of audio among which the sessions are divided.
+    """
     draw = random.Random(SEED)
     return FeedPlan(tuple(draw.randrange(CYCLE_FRAMES) for _ in range(sessions)), cycles, streams)
 

@@ -1,4 +1,7 @@
-"""Search the knee, the largest number of sessions that passes three times: doubling, bisection to 5%, confirmation."""
+"""Search the knee, the largest number of sessions that passes three times.
+
+The search doubles the number until a run fails. Then it bisects until the knee is known to 5%, and confirms it.
+"""
 
 from __future__ import annotations
 

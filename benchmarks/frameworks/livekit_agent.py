@@ -190,7 +190,10 @@ async def offline(frames: Sequence[bytes]) -> list[ReportedEdge]:
 
 
 def _due_ms(samples: int) -> float:
-    """Return when the frame that completes this many samples is due, in ms. The first frame is due at 0."""
+    """Return the deadline, in ms, of the 20 ms frame that contains the last of `samples` samples of the stream.
+
+    The first frame is due at 0.
+    """
     return (-(-samples // _SAMPLES) - 1) * 20.0
 
 

@@ -96,7 +96,8 @@ class ProcessTree:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=partial(_prepare, core),  # safe: this process has no other threads yet
+                # `preexec_fn` can deadlock if other threads run. This process has none yet.
+                preexec_fn=partial(_prepare, core),
             )
         self.roots.append(process)
         return process
@@ -166,7 +167,7 @@ def free_port() -> int:
 
 
 def foreign_share(before: CpuUsage, after: CpuUsage) -> float:
-    """Return the share of the core that other processes used between two readings."""
+    """Return the share of the contender's core, 0 to 1, that other processes used between two readings."""
     elapsed = max(after.at - before.at, 1e-9)
     return max(0.0, (after.core_s - before.core_s) - (after.tree_s - before.tree_s)) / elapsed
 

@@ -158,8 +158,8 @@ class Probe:
         missed: Turns without an answer.
         stray: Replies that belong to no turn.
         p50_ms: Median of the added latency in milliseconds. None if no turn was answered.
-        p95_ms: The 95th percentile of the added latency.
-        p99_ms: The 99th percentile of the added latency.
+        p95_ms: 95th percentile of the added latency in milliseconds. None if no turn was answered.
+        p99_ms: 99th percentile of the added latency in milliseconds. None if no turn was answered.
         late_p99_ms: 99th percentile of the delay with which the feeder sent frames, in milliseconds.
         foreign_share: Share of the contender's core that other processes used.
         cpu: Average number of cores that the contender used.

@@ -51,8 +51,8 @@ class Trial:
         python: The contender's Python interpreter.
         streams: Input streams. The sessions use them in turn.
         edges: End of the turn in each stream, by the contender's own rules.
-        cores: Cores of the contender and of the feeder.
-        engines: The engines' times.
+        cores: Numbers of the CPU cores of the contender and of the feeder, which sends the audio.
+        engines: Fixed times of the contender's speech to text, language model and text to speech.
     """
 
     contestant: Contestant
@@ -84,9 +84,8 @@ class Trial:
     async def _start(self, tree: ProcessTree, folder: Path, processes: int, each: int) -> list[SocketLink]:
         """Start `processes` processes of the contender, with `each` sessions per process, and return their connections.
 
-        A process starts when the one before it is ready.
-
-        The sockets and the log file are in `folder`. Raises BackendError if a process is not ready in time.
+        Each process starts when the previous one is ready. The sockets and the log file are in `folder`. Raise
+        BackendError if a process is not ready in time.
         """
         links = [SocketLink(each, self.streams) for _ in range(processes)]
         for number, link in enumerate(links):
@@ -101,7 +100,7 @@ class Trial:
     async def _start_server(self, tree: ProcessTree, folder: Path, sessions: int) -> NetworkLink:
         """Start the whole system and open a connection for each session.
 
-        The configuration and the log file are written to `folder`. Raises BackendError if the system does not start.
+        The configuration and the log file are written to `folder`. Raise BackendError if the system does not start.
         """
         port = await asyncio.to_thread(free_port)
         config = folder / "serve.json"

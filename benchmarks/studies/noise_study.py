@@ -23,8 +23,10 @@ from rejoinder.store.human_clips import moonshine_clips
 
 LEVELS = (1, 2, 3, 4)
 SNR_DB = 10.0
-PAUSE = 2 * STT_RATE  # samples of noise without speech at the beginning
-LEARNING = STT_RATE  # samples at the beginning that are not measured: the suppressor adapts to the noise
+# The audio begins with this many samples of noise without speech (two seconds).
+PAUSE = 2 * STT_RATE
+# The first second is not measured, because the suppressor adapts to the noise in it.
+LEARNING = STT_RATE
 CALLERS = 200
 FRAMES = 100
 PASSES = 20
@@ -34,8 +36,8 @@ PASSES = 20
 class NoiseRow:
     """Results of one suppression level.
 
-    `gained_db` is the improvement of the signal-to-noise ratio in dB, `us_per_frame` the CPU time in microseconds per
-    10 ms of audio.
+    `level` is the suppression level, 1 to 4. `gained_db` is the improvement of the signal-to-noise ratio in dB.
+    `us_per_frame` is the CPU time in microseconds per 10 ms of audio.
     """
 
     level: int

@@ -85,14 +85,15 @@ def is_pause(silence: Silence) -> bool:
 
 
 def fixed(silence: Silence, pauses: PauseStats, setting: float) -> float:
-    """Return `setting`, the silence in ms after which the turn always ends."""
+    """Return `setting`, the silence in ms after which the turn always ends. `silence` and `pauses` have no effect."""
     return setting
 
 
 def stock(silence: Silence, pauses: PauseStats, setting: float) -> float:
     """Return the silence in ms after which the turn ends.
 
-    It is the time of the turn model's verdict if its probability is above `setting`, else 3 s.
+    It is the time of the turn model's verdict if the verdict's probability is above `setting`, else 3 s. The statistics
+    of the caller's pauses, `pauses`, have no effect.
     """
     if silence.later > setting:
         return max(STOCK_QUERY_MS, silence.soft_ms) + silence.judged_ms
@@ -151,7 +152,15 @@ def point(rule: Rule, setting: float, silences: Sequence[Silence]) -> CurvePoint
 def cross_validated(
     rule_of: Callable[[FusionWeights], Rule], setting: float, silences: Sequence[Silence]
 ) -> CurvePoint:
-    """Return the result of one setting over all silences. The weights for a clip are fitted on other clips."""
+    """Return the result of one setting of a fused rule over all silences.
+
+    The weights for a clip are fitted on other clips.
+
+    Args:
+        rule_of: Function that returns the rule with given weights.
+        setting: Budget of false cut-offs, 0 to 1.
+        silences: The silences of all clips.
+    """
     names = sorted({silence.clip for silence in silences})
     points = []
     for fold in range(FOLDS):

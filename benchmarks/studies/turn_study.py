@@ -108,9 +108,9 @@ class PolicyOutcome:
         asked: Number of queries to the turn model.
         cut: Number of pauses in which the policy ended the turn.
         latency_p50_ms: Median silence before the turn ended.
-        latency_p90_ms: The 90th percentile of that silence.
+        latency_p90_ms: 90th percentile of the silence before the turn ended.
         ready_p50_ms: Median silence until the turn had ended and the transcript was available.
-        ready_p90_ms: The 90th percentile of that silence.
+        ready_p90_ms: 90th percentile of the silence until the turn had ended and the transcript was available.
     """
 
     policy: str

@@ -1,7 +1,7 @@
 """Text to speech by Piper on the CPU. A sentence's audio starts before the whole sentence is synthesized.
 
 A VITS voice has two networks in one file. The first makes the latent frames of a whole sentence. The second (a
-HiFi-GAN) turns frames into samples, and a sample depends on at most OVERLAP frames on either side. This module splits
+HiFi-GAN) turns frames into samples, and a sample depends on a few frames on either side. This module splits
 the file and decodes a few frames at a time. The samples are the same, and the first of them come in half the time.
 
 piper-tts is GPL-3.0. It is an optional extra and is imported only when a voice is opened.
@@ -10,7 +10,7 @@ piper-tts is GPL-3.0. It is an optional extra and is imported only when a voice 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,10 +36,14 @@ MAX_CHARACTERS = 2000
 cannot be cancelled.
 """
 
-OVERLAP = 12
-"""Number of frames on either side on which a sample depends: 3 through the layer conv_pre, 45/8 through the dilated
-kernels of the first upsampling, 2 through the other layers, and a margin.
+OVERLAPS = (12, 16, 24)
+"""Possible numbers of frames on either side on which a sample depends. In voices of quality "medium" it is 12: 3
+through the layer conv_pre, 45/8 through the dilated kernels of the first upsampling, 2 through the other layers, and a
+margin. The dilated kernels of quality "high" are wider.
 """
+
+TOLERANCE = 1e-4
+"""Largest difference of a sample, as a share of full scale, that counts as float rounding."""
 
 FIRST_FRAMES, MAX_FRAMES = 18, 192
 """Number of frames in the first part of a sentence (18 frames are 0.21 s of speech), and in the longest part. Each part
@@ -53,35 +57,49 @@ _INPUTS = ("input", "input_lengths", "scales")
 _DECODER_INPUT = "/dec/conv_pre/Conv"
 
 Feed = dict[str, npt.NDArray[Any]]
+Latent = npt.NDArray[np.float32]
+
+
+def feed_of_one_speaker(conditions: Sequence[str]) -> Feed:
+    """Return the first speaker for each name in `conditions`, the inputs of a decoder beside its frames."""
+    return {name: np.array([0], np.int64) for name in conditions}
 
 
 class PiperVoice:
     """One voice. Safe to call from several threads: piper serializes phonemization."""
 
-    def __init__(self, directory: Path, threads: int = 2, chunk_ms: int = 200, *, chunked: bool = True) -> None:
+    def __init__(
+        self, path: Path, threads: int = 2, chunk_ms: int = 200, *, chunked: bool = True, speaker: int = 0
+    ) -> None:
         """Load the voice.
 
         Args:
-            directory: Folder that contains VOICE.onnx and VOICE.onnx.json.
+            path: VOICE.onnx with VOICE.onnx.json beside it, or their folder.
             threads: Threads of one inference.
             chunk_ms: Milliseconds of audio in each PCM chunk that `synthesize` yields.
             chunked: Yield audio before the whole sentence is synthesized.
+            speaker: Number of the speaker, from 0, of a voice that has several.
 
         Raises:
-            ConfigError: piper-tts is not installed.
-            ModelError: The files are not a single-speaker voice.
+            ConfigError: piper-tts is not installed, or the voice has no such speaker.
+            ModelError: The files are not a Piper voice.
         """
         module = _import_piper()
-        file = model_file(directory)
+        file = model_file(path)
         config_file = file.with_name(file.name + ".json")
         try:
             config = module.PiperConfig.from_dict(json.loads(config_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError) as error:
             remedy = "Run `rejoinder models pull`."
             raise ModelError("is not a Piper voice.", remedy, file=str(config_file), found=repr(error)) from error
+        if speaker >= max(1, config.num_speakers):
+            message = f"the voice {file.stem} has {config.num_speakers} speakers, numbered from 0."
+            raise ConfigError(message, "Choose one of them.", field="args.tts.speaker")
+        self._speaker = {"sid": np.array([speaker], np.int64)} if config.num_speakers > 1 else {}
+        inputs = (*_INPUTS, *self._speaker)
         # Open the network here: piper's own loader sets no thread count, so onnxruntime would use every core. piper is
         # used only to turn text into phonemes.
-        self._network: VitsNetwork = ChunkedNetwork(file, threads) if chunked else WholeNetwork(file, threads)
+        self._network: VitsNetwork = (ChunkedNetwork if chunked else WholeNetwork)(file, threads, inputs)
         self._voice = module.PiperVoice(session=None, config=config)
         self._chunk_bytes = WIRE_RATE * chunk_ms // 1000 * SAMPLE_BYTES
         self._gain = 1.0
@@ -148,9 +166,9 @@ class PiperVoice:
             if not phonemes:
                 continue
             ids = np.array([self._voice.phonemes_to_ids(phonemes)], np.int64)
-            yield from self._network.run(
-                {"input": ids, "input_lengths": np.array([ids.shape[1]], np.int64), "scales": scales}
-            )
+            lengths = np.array([ids.shape[1]], np.int64)
+            feed: Feed = {"input": ids, "input_lengths": lengths, "scales": scales}
+            yield from self._network.run(feed | self._speaker)
 
 
 class VitsNetwork(Protocol):
@@ -159,7 +177,8 @@ class VitsNetwork(Protocol):
     def run(self, feed: Feed) -> Iterator[Samples]:
         """Yield the samples of a sentence, at the voice's own sample rate, in one or more parts.
 
-        `feed` has the network's inputs by name: phoneme ids, their number, and the scales for noise and length.
+        `feed` has the network's inputs by name: phoneme ids, their number, the scales for noise and length, and the
+        speaker of a voice with several.
         """
         ...
 
@@ -167,8 +186,8 @@ class VitsNetwork(Protocol):
 class WholeNetwork:
     """Network that yields all samples of a sentence at once."""
 
-    def __init__(self, file: Path, threads: int) -> None:
-        self._session: Any = open_session(file, threads, _INPUTS)
+    def __init__(self, file: Path, threads: int, inputs: tuple[str, ...] = _INPUTS) -> None:
+        self._session: Any = open_session(file, threads, inputs)
 
     def run(self, feed: Feed) -> Iterator[Samples]:
         """Yield the samples of the sentence in `feed` as one array."""
@@ -181,32 +200,59 @@ class ChunkedNetwork:
     The joined parts equal the output of WholeNetwork, up to float rounding.
     """
 
-    def __init__(self, file: Path, threads: int) -> None:
+    def __init__(self, file: Path, threads: int, inputs: tuple[str, ...] = _INPUTS) -> None:
         """Split the file into two networks; raise ModelError if it is not a VITS voice with a HiFi-GAN decoder."""
-        model = read_model(file, _INPUTS)
-        latent = next((node.input[0] for node in model.graph.node if node.name == _DECODER_INPUT), None)
-        if latent is None:
+        model = read_model(file, inputs)
+        decoder_input = next((node for node in model.graph.node if node.name == _DECODER_INPUT), None)
+        if decoder_input is None:
             raise ModelError("has no separate decoder.", "Set tts.chunked to false for this voice.", file=str(file))
+        latent, weights = decoder_input.input[:2]
+        # The weights of a convolution have the shape (channels out, channels in, width).
+        channels = next(entry.dims[1] for entry in model.graph.initializer if entry.name == weights)
         parts = onnx.utils.Extractor(model)
         output = model.graph.output[0].name
         self._latent = latent
-        self._frames: Any = open_part(parts.extract_model(list(_INPUTS), [latent]), threads)
-        self._samples: Any = open_part(parts.extract_model([latent], [output]), threads)
+        # The decoder of a voice with several speakers needs the speaker too.
+        self._conditions = inputs[len(_INPUTS) :]
+        self._frames: Any = open_part(parts.extract_model(list(inputs), [latent]), threads)
+        self._samples: Any = open_part(parts.extract_model([latent, *self._conditions], [output]), threads)
+        self._overlap = self._needed_overlap(channels, feed_of_one_speaker(self._conditions))
 
     def run(self, feed: Feed) -> Iterator[Samples]:
         """Compute the latent frames of the sentence in `feed`, then decode them and yield the samples part by part."""
         (frames,) = self._frames.run(None, feed)
+        conditions = {name: feed[name] for name in self._conditions}
         begin, size = 0, FIRST_FRAMES
         while begin < frames.shape[2]:
             end = min(begin + size, frames.shape[2])
-            # A remainder shorter than OVERLAP frames is decoded with this part.
-            end = frames.shape[2] if frames.shape[2] - end < OVERLAP else end
-            first = max(0, begin - OVERLAP)
-            (samples,) = self._samples.run(None, {self._latent: frames[:, :, first : end + OVERLAP]})
-            flat = samples.reshape(-1)
-            hop = flat.size // (min(end + OVERLAP, frames.shape[2]) - first)
-            yield flat[(begin - first) * hop : (end - first) * hop]
+            # A remainder shorter than the overlap is decoded with this part.
+            end = frames.shape[2] if frames.shape[2] - end < self._overlap else end
+            yield self._decoded(frames, begin, end, overlap=self._overlap, conditions=conditions)
             begin, size = end, min(2 * size, MAX_FRAMES)
+
+    def _decoded(self, frames: Latent, begin: int, end: int, *, overlap: int, conditions: Feed) -> Samples:
+        """Return the samples of the frames from `begin` to `end`, decoded with `overlap` frames around them."""
+        first, last = max(0, begin - overlap), min(end + overlap, frames.shape[2])
+        (samples,) = self._samples.run(None, {self._latent: frames[:, :, first:last], **conditions})
+        flat: Samples = samples.reshape(-1)
+        hop = flat.size // (last - first)
+        return flat[(begin - first) * hop : (end - first) * hop]
+
+    def _needed_overlap(self, channels: int, conditions: Feed) -> int:
+        """Return the smallest of OVERLAPS with which a part has the samples of the whole.
+
+        Voices of quality "high" have a decoder that looks further than those of "medium" and "low". Noise as frames
+        shows it. If no overlap suffices, the largest is returned, whose error is the smallest.
+        """
+        largest = OVERLAPS[-1]
+        frames = np.random.default_rng(0).standard_normal((1, channels, 2 * largest + 8)).astype(np.float32)
+        begin, end = largest, largest + 8
+        exact = self._decoded(frames, begin, end, overlap=largest, conditions=conditions)
+        for overlap in OVERLAPS:
+            part = self._decoded(frames, begin, end, overlap=overlap, conditions=conditions)
+            if np.abs(part - exact).max() < TOLERANCE:
+                return overlap
+        return largest
 
 
 _WARM_UP = ("Hello, how can I help you?", "No!", "It is a quarter past nine, and the sun is shining.")

@@ -95,8 +95,7 @@ class EdgeFinder:
     def _wait_s(self, end: SoftEnd) -> float:
         if self._detection.mode is not DetectionMode.SEMANTIC_VAD:
             return endpoint_silence_s(self._detection, self._settings.endpointing, None)
-        padding = round(self._input.settings.prefix_padding_ms * STT_RATE / 1000)
-        speech = self._input.pcm(self._start - padding, end.at)[-VERDICT_SAMPLES * SAMPLE_BYTES :]
+        speech = self._input.pcm(self._input.padded(self._start), end.at)[-VERDICT_SAMPLES * SAMPLE_BYTES :]
         return endpoint_silence_s(self._detection, self._settings.endpointing, self._judge(speech))
 
     def _commit(self, pending: _Pending) -> IdealEdge:

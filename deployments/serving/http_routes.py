@@ -77,12 +77,16 @@ def http_app(served: RoutedHost) -> FastAPI:
     async def healthz(request: Request, response: Response) -> dict[str, Any]:
         """Return the host's status, its sessions and their limit, and its event-loop lag in ms.
 
+        `problem` says what is wrong with the configuration of the language model, if its server refuses the key, the
+        model or the address; otherwise it is null.
         The status code is 503 if the request came through Serve's Python proxy: HAProxy does not reach this host yet.
         """
         direct = proxy_check.is_direct(request.scope)
         response.status_code = 200 if direct else 503
+        problem = served.host.services.hedger.backends.configuration_fault
         return {
             "status": "ok" if direct else "behind Serve's Python proxy",
+            "problem": str(problem) if problem else None,
             "sessions": served.host.live,
             "max_sessions": served.host.services.settings.host.max_sessions,
             "loop_lag_ms": round(served.host.loop_lag_s * 1000, 1),

@@ -171,7 +171,7 @@ class RealtimeSocket:
 
         The fast path calls this only if all earlier messages have been processed.
         """
-        audio = client.plain_append(message, self._decode.sample_bytes)
+        audio = client.plain_append(message)
         if audio is None:
             return False
         session.append_audio(self._decode(audio))
@@ -179,7 +179,7 @@ class RealtimeSocket:
 
     async def _take(self, session: Session, message: str | bytes) -> None:
         try:
-            event = client.parse(message, self._decode.sample_bytes)
+            event = client.parse(message)
         except client.MalformedEvent as fault:
             session.reject(fault, fault.client_event_id)
             return
@@ -190,6 +190,8 @@ class RealtimeSocket:
             if self._decode.format is not session.config.input_format:
                 self._decode = WireDecoder(session.config.input_format)
         else:
+            if isinstance(event, client.CommitAudio | client.ClearAudio):
+                self._decode.end_stream()
             await session.submit(event)
 
     async def _disconnect_slow(self) -> _End:

@@ -59,7 +59,8 @@ async def talk(url: str, question: bytes) -> bytes:
             if event.type == "conversation.item.input_audio_transcription.completed":
                 print(f"you:       {event.transcript}")
             elif event.type == "input_audio_buffer.speech_started":
-                answer = b""  # the user interrupts; a client with a loudspeaker must also drop the audio not yet played
+                # The user interrupts the answer. A client with a loudspeaker must also drop the audio not yet played.
+                answer = b""
             elif event.type == "response.output_audio.delta":
                 answer += base64.b64decode(event.delta)
             elif event.type == "response.output_audio_transcript.done":

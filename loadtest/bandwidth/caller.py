@@ -225,9 +225,10 @@ class _Conversation:
             await asyncio.sleep(max(0.0, began + number * path.message_ms / 1000 - loop.time()))
 
     def _log_speech(self, at: float) -> None:
-        """Update `spoken` for a message with speech that was sent at `at`.
+        """Update the call's list `spoken`, the (start, end) times of the caller's sentences, for a message with speech.
 
-        The first message of a sentence adds an entry, and each later message moves the end of that entry.
+        `at` is the time of sending, in seconds since the Unix epoch. The first message of a sentence adds an entry, and
+        each later message moves the end of that entry.
         """
         due = at + self._call.path.message_ms / 1000
         if self._sentence_began is None:

@@ -53,7 +53,7 @@ class CapturedCalls:
 
 
 class BandwidthServers:
-    """Two running servers, one without and one with TLS, in one of two joined network namespaces.
+    """Two running Rejoinder servers, one without and one with TLS, in one of two joined network namespaces.
 
     `running_servers` starts them. Calls come from the other namespace.
     """

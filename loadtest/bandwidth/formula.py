@@ -43,7 +43,10 @@ class Srtp(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NetworkLoad:
-    """A number of IP bytes (headers included) and of packets. Loads can be added, and multiplied by a number."""
+    """A number of IP bytes (headers included) and a number of packets. Two loads can be added.
+
+    A load can also be multiplied by a number.
+    """
 
     ip_bytes: float = 0
     packets: float = 0

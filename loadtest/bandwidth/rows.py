@@ -199,7 +199,10 @@ def stream_session(
 
 
 def delta_length(wire: AudioFormat, audio: int) -> int:
-    """Return the number of characters of Rejoinder's `response.output_audio.delta` event with `audio` audio bytes."""
+    """Return the number of characters of Rejoinder's `response.output_audio.delta` event.
+
+    The event contains `audio` bytes of audio in the format `wire`, base64-encoded.
+    """
     stamp = IdStamp(_KEY)
     events = ResponseEvents(stamp("resp"), stamp("item"), None, spoken=True, format=wire)
     event = {"event_id": stamp("event"), **events.audio_delta(b"")} | {"delta": ""}

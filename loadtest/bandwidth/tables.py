@@ -90,7 +90,7 @@ class QualityRow:
 
 @dataclass(frozen=True, slots=True)
 class ServerRow:
-    """Comparison of a row of the server table with one kind of session.
+    """Comparison of a row of the latency guide's server table with one kind of session.
 
     Rates are the sum of both directions between the callers and the server, with acknowledgements.
 

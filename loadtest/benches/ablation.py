@@ -35,7 +35,7 @@ class Technique:
     Attributes:
         name: Name of the technique.
         without: What the system does while the technique is off, in words.
-        changes: Settings that turn the technique off.
+        changes: Settings of the server that turn the technique off, nested by section as in ray_config.yaml.
     """
 
     name: str

@@ -52,7 +52,7 @@ class Interruption:
         server_ms: Milliseconds from the arrival of the first voice activity window with speech to the end of the reply,
             measured by the server. None if the server did not report it.
         heard_s: Seconds of the reply that were played.
-        kept_s: Seconds of audio that the text `kept` has.
+        kept_s: Seconds that the emulated voice needs to speak the text `kept`.
         kept: Text of the reply in the conversation history.
         said: Whole text of the reply, as the server sent it.
     """
@@ -160,7 +160,11 @@ class Stops:
 
     @property
     def holds(self) -> bool:
-        """True if every interruption stopped its reply, 95% of them within `LIMIT_MS`, and every history is correct."""
+        """True if every interruption stopped its reply, 95% of them within `LIMIT_MS`, and every history is correct.
+
+        The time runs from the interruption's first frame with speech to the reply's last played sample. A history is
+        correct if it contains no text that was not played.
+        """
         if len(self.found) < self.asked or not self.found:
             return False
         return spread([each.stop_ms for each in self.found]).p95_ms <= LIMIT_MS and not self.untrue

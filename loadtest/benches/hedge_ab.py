@@ -114,7 +114,7 @@ class HedgeArm:
 
 @dataclass(frozen=True, slots=True)
 class HedgeComparison:
-    """Results of one case, sent once with hedging off and once with hedging on."""
+    """Results of one case, whose requests are sent once with hedging off and once with hedging on."""
 
     case: HedgeCase
     off: HedgeArm

@@ -66,7 +66,7 @@ class CallParticipant(Protocol):
     """The caller of a call. It supplies the messages to send and receives the server's events."""
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """Return the messages to send at the deadline `due`, in seconds of the monotonic clock."""
+        """Return the messages to send at the audio frame's deadline `due`, in seconds of the monotonic clock."""
         ...
 
     def take(self, message: bytes, arrived: float) -> None:
@@ -119,7 +119,11 @@ class CallSocket(WSListener):
         transport.send(WSMsgType.TEXT, self._configure)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Handle one WebSocket frame: an event or a fragment of an event, a ping, a pong or a close."""
+        """Handle one WebSocket frame.
+
+        A complete event goes to the participant, and fragments of an event are joined first. A ping is answered, a
+        pong gives a round-trip time, and a close frame ends the connection.
+        """
         arrived = time.monotonic()
         kind = frame.msg_type
         payload = frame.get_payload_as_bytes()
@@ -157,9 +161,12 @@ class CallSocket(WSListener):
     # -- methods for the load generator ----------------------------------------------------------------------------
 
     def send_frame(self, due: float) -> int:
-        """Send the participant's messages for the deadline `due` and return their number.
+        """Send the participant's messages for one frame deadline and return their number.
 
-        Disconnect the call if the send buffer has been full for more than `WRITE_STALL_S`.
+        Disconnect the call if the send buffer has been full for more than `WRITE_STALL_S` seconds.
+
+        Args:
+            due: The deadline in seconds of the monotonic clock.
         """
         participant, transport = self.participant, self._transport
         if participant is None or transport is None or self.lost:
@@ -176,9 +183,9 @@ class CallSocket(WSListener):
         return len(messages)
 
     def overdue_frames(self, now: float) -> int:
-        """Return the number of frames that were due by `now` and have not been sent, because the pacer is late.
+        """Return the number of audio frames that were due by `now` and have not been sent, because the pacer is late.
 
-        The result is 0 while the caller is muted.
+        `now` is in seconds of the monotonic clock. The result is 0 while the caller is muted.
         """
         return int((now - self._last_sent_due) / FRAME_S) if self._last_sent_due else 0
 
@@ -193,7 +200,7 @@ class CallSocket(WSListener):
             self._transport.send(WSMsgType.TEXT, message)
 
     def begin(self, participant: CallParticipant) -> None:
-        """Start the call: from now on, events go to `participant`, and `send_frame` sends its messages."""
+        """Start the call: from now on, `participant` receives the server's events and supplies the messages to send."""
         self.participant = participant
 
     async def close(self) -> None:
@@ -225,7 +232,7 @@ async def dial(url: str, key: str, configure: bytes, on_lost: Callable[[CallSock
         url: OpenAI base URL with ws:// or wss://.
         key: API key.
         configure: The `session.update` event to send first.
-        on_lost: Called once when the connection ends.
+        on_lost: Called once, with the socket, when the connection ends.
 
     Raises:
         CallRefused: The server refused the WebSocket upgrade.

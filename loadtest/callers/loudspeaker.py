@@ -17,7 +17,7 @@ class PlayedChunk:
     """A chunk of audio and its playback time.
 
     Attributes:
-        at: Time at which the first sample is played, in seconds.
+        at: Time at which the first sample is played, in seconds on the client's clock.
         pcm: 24 kHz mono 16-bit PCM.
     """
 
@@ -26,21 +26,25 @@ class PlayedChunk:
 
 
 class Loudspeaker:
-    """Playback of one reply. All times are in seconds on the client's clock, all audio is 24 kHz 16-bit PCM."""
+    """Playback of one reply. All times are in seconds on the client's clock, all audio is 24 kHz 16-bit PCM.
 
-    def __init__(self) -> None:
+    Args:
+        free_at: Time at which playback of an earlier reply ends. Playback of this reply does not start before.
+    """
+
+    def __init__(self, free_at: float = 0.0) -> None:
         self._chunks: list[PlayedChunk] = []
-        self._ends_at = 0.0
+        self._ends_at = free_at
 
     def receive(self, pcm: bytes, now: float) -> None:
-        """Queue audio that arrived at `now`."""
+        """Queue audio (24 kHz 16-bit PCM) that arrived at `now`, in seconds on the client's clock."""
         if pcm:
             at = max(now, self._ends_at)
             self._chunks.append(PlayedChunk(at, pcm))
             self._ends_at = at + _seconds(pcm)
 
     def flush(self, now: float) -> None:
-        """Stop playback at `now` and drop the audio that has not been played."""
+        """Stop playback at `now`, in seconds on the client's clock, and drop the audio that has not been played."""
         lengths = [(chunk, round((now - chunk.at) * WIRE_RATE) * SAMPLE_BYTES) for chunk in self._chunks]
         self._chunks = [PlayedChunk(chunk.at, chunk.pcm[:length]) for chunk, length in lengths if length > 0]
         self._ends_at = min(self._ends_at, now)
@@ -52,15 +56,15 @@ class Loudspeaker:
 
     @property
     def ends_at(self) -> float:
-        """Time at which playback of all received audio ends or was stopped by a flush. 0 if no audio was received."""
+        """Time at which playback of all received audio ends or was stopped by a flush. `free_at` without any audio."""
         return self._ends_at
 
     def playing(self, now: float) -> bool:
-        """Return True if audio is left to play at `now`."""
-        return now < self.ends_at
+        """Return True if audio is left to play at `now`, in seconds on the client's clock."""
+        return bool(self._chunks) and now < self.ends_at
 
     def played_s(self, now: float) -> float:
-        """Return the seconds of audio that have been played by `now`."""
+        """Return the seconds of audio that have been played by `now`, a time in seconds on the client's clock."""
         return sum(min(max(0.0, now - chunk.at), _seconds(chunk.pcm)) for chunk in self._chunks)
 
     def audible_at(self, from_s: float = 0.0) -> float | None:

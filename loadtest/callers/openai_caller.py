@@ -112,8 +112,7 @@ async def talk(
         CallerError: The server rejects the API key.
         Overloaded: The server has no free session.
     """
-    async with _connection(server) as connection:
-        await _configure(connection)
+    async with connected(server) as connection:
         clock = asyncio.get_running_loop().time
         call = HeldCall(ScriptedCaller(lines, behavior, clock() + FRAME_MS / 1000))
         async with asyncio.TaskGroup() as group:
@@ -154,7 +153,7 @@ async def _send_frames(
 
 
 async def _receive_events(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> None:
-    """Pass server events to the caller until the connection is lost. Send the truncation commands that it returns."""
+    """Pass server events to `caller` until the connection is lost, and send the truncations that `caller` returns."""
     clock = asyncio.get_running_loop().time
     try:
         while True:
@@ -183,7 +182,14 @@ async def _ping(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> 
 
 
 @asynccontextmanager
-async def _connection(server: ServerAddress) -> AsyncIterator[AsyncRealtimeConnection]:
+async def connected(server: ServerAddress) -> AsyncIterator[AsyncRealtimeConnection]:
+    """Connect to a server, configure the session as in `SESSION`, yield the connection and close it at the end.
+
+    Raises:
+        BackendError: The server cannot be reached or rejects the session.
+        CallerError: The server rejects the API key.
+        Overloaded: The server has no free session.
+    """
     base_url = server.url.replace("ws", "http", 1)
     async with AsyncOpenAI(api_key=server.api_key, base_url=base_url, websocket_base_url=server.url) as client:
         manager = client.realtime.connect(model=MODEL)
@@ -192,6 +198,7 @@ async def _connection(server: ServerAddress) -> AsyncIterator[AsyncRealtimeConne
         except (OSError, TimeoutError, InvalidHandshake) as error:
             raise _refusal(server.url, error) from error
         try:
+            await _configure(connection)
             yield connection
         finally:
             await connection.close()
@@ -217,7 +224,7 @@ def _refusal(url: str, error: OSError | TimeoutError | InvalidHandshake) -> Rejo
 def _seconds(retry_after: str | None) -> float:
     try:
         return float(retry_after or 1)
-    except ValueError:  # Retry-After may also be a date, which is not parsed
+    except ValueError:  # Retry-After may also be a date. Assume 1 s instead of parsing it.
         return 1.0
 
 

@@ -60,7 +60,8 @@ class BufferedReply:
         if not isinstance(from_ms, int | float):
             return None
         from_s = max(0.0, from_ms / 1000)
-        # Half a millisecond of tolerance, because the positions of the deltas are sums of rounded lengths.
+        # Find the piece of audio that contains the start of the answer. The tolerance is half a millisecond, because
+        # the positions of the pieces are sums of rounded lengths.
         start, at = next(pair for pair in reversed(self.deltas) if pair[0] <= from_s + 0.0005)
         return max(self.audible_at, at + from_s - start)
 
@@ -77,29 +78,36 @@ class BufferedReply:
         return None if self.done_at is None else max(self.done_at, self.ends_at)
 
     def playing(self, now: float) -> bool:
-        """Return True from the start of playback until the reply is over, stalls included."""
+        """Return True if `now` is between the start of playback and the end of the reply. A stall counts as playing."""
         return self.began_at is not None and self.began_at <= now and (self.over_at is None or self.over_at > now)
 
     def cut(self, now: float) -> None:
-        """Stop the playback of the reply at `now` and drop the audio that has not been played."""
+        """Stop the playback of the reply at `now`, in seconds on the caller's clock.
+
+        The audio that has not been played is dropped.
+        """
         self.received_s = self.played_s(now)
         self.cut_at = now
 
     def resume(self, now: float) -> None:
-        """Continue the playback of a cut reply at `now`, from the position at which it was cut."""
+        """Continue the playback of a cut reply from the position at which it was cut.
+
+        `now` is the time of the continuation, in seconds on the caller's clock.
+        """
         self.stalled_s += now - (self.cut_at or now)
         self.ends_at, self.cut_at = now, None
 
     def hang_up(self, now: float) -> None:
-        """Mark the reply as cut at `now` if it is playing when the caller hangs up.
+        """Mark the reply as cut if it is playing when the caller hangs up.
 
-        A reply that is stalled at `now` is not marked, so it counts as incomplete.
+        `now` is the time of hanging up, in seconds on the caller's clock. A reply that has run out of audio at this
+        time is not marked, so it counts as incomplete.
         """
         if self.began_at is not None and self.cut_at is None and self.began_at <= now < self.ends_at:
             self.cut_at = now
 
     def played_s(self, now: float) -> float:
-        """Return the seconds of audio that have been played by `now`."""
+        """Return the seconds of audio that have been played by `now`, a time in seconds on the caller's clock."""
         if self.began_at is None:
             return 0.0
         return max(0.0, min(self.received_s, now - self.began_at - self.stalled_s))

@@ -56,7 +56,7 @@ class ScriptedLine:
     """A clip to speak.
 
     Attributes:
-        clip: The clip.
+        clip: The recording, with the positions at which its speech starts and ends.
         barge_in_s: Start of the line in seconds after playback of the previous line's reply started. With None the
             caller waits for the end of that reply.
     """
@@ -71,7 +71,8 @@ class ScriptedBehavior:
 
     Attributes:
         think_s: Time from the end of a reply to the next line, in seconds.
-        timeout_s: Time that the caller waits for an answer, in seconds.
+        timeout_s: Time in seconds after which a turn is given up. It counts from the end of the line's speech, or from
+            the end of the reply's audio received so far.
         leaves: True if the caller hangs up when playback of the last line's reply starts.
     """
 
@@ -180,17 +181,17 @@ class ScriptedCaller:
             self._over[turn] = now
 
     def _settled(self, turn: ScriptedTurn) -> bool:
-        """Return True if all replies to lines before `turn` are complete.
-
-        The outcomes of those lines are then final.
-        """
+        """Return True if all replies to lines before `turn` are complete, so that those lines' outcomes are final."""
         earlier = self._turns[: self._turns.index(turn)]
         return all(reply.done_at is not None for other in earlier for reply in other.replies.values())
 
     # -- handling events from the server -----------------------------------------------------------------------------
 
     def take(self, event: ServerEvent, now: float) -> Truncate | None:
-        """Handle a server event that arrived at `now`. Return the truncation to send at once, or None."""
+        """Handle a server event that arrived at `now`, in seconds on the client's clock.
+
+        Return the command to truncate the interrupted reply, which must be sent at once, or None.
+        """
         match event:
             case SpeechStarted():
                 self._speech_detected = True
@@ -236,9 +237,11 @@ class ScriptedCaller:
                 pass  # other events do not contribute to a turn's record
 
     def _add_utterance(self, item_id: str, end_ms: int) -> None:
-        """Assign a detected utterance to the last line that started before the utterance ended.
+        """Assign an utterance that the server detected to the last line that started before the utterance ended.
 
-        `end_ms` is its end in milliseconds of the microphone's stream.
+        Args:
+            item_id: Id of the utterance.
+            end_ms: End of the utterance in milliseconds of the microphone's stream.
         """
         end = end_ms * WIRE_RATE // 1000
         turn = next((turn for turn in reversed(self._turns) if turn.spoken.start < end), None)
@@ -252,7 +255,7 @@ class ScriptedCaller:
             turn.items = [item for item in turn.items if item != self._newest_item]
 
     def _note_resumed(self, reply: ReceivedReply) -> None:
-        """If the reply was interrupted, undo the interruption: the server sends more of its audio."""
+        """Note that the server sends more audio of a reply. If the reply counted as interrupted, it no longer does."""
         if reply.cut:
             reply.cut = False
             for turn in self._turns:
@@ -278,7 +281,10 @@ class ScriptedCaller:
                 self._detach(reply)
 
     def _detach(self, reply: ReceivedReply) -> None:
-        """Remove a response from its turn. The server reports that it answers no turn, for example an apology."""
+        """Remove a response from its turn, because the server reports that the response answers no utterance.
+
+        An apology is an example.
+        """
         for turn in self._turns:
             turn.replies = {item: other for item, other in turn.replies.items() if other is not reply}
 

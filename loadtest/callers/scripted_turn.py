@@ -85,7 +85,9 @@ class ScriptedTurn:
         reply = self.reply
         if reply is None or reply.playback.began_at is None:
             return TurnOutcome.UNANSWERED
-        if reply.cut:  # interrupted by a later line, or by the rest of its own line, which then has no answer
+        # A reply can also be interrupted by the rest of its own line. No later line has started then, and the turn has
+        # no answer.
+        if reply.cut:
             return TurnOutcome.UNANSWERED if latest else TurnOutcome.INTERRUPTED
         if reply.failed or reply.done_at is None:
             return TurnOutcome.FAILED
@@ -130,7 +132,10 @@ class ScriptedTurn:
         )
 
     def _timed(self, record: TurnRecord, reply: ReceivedReply) -> TurnRecord:
-        """Return a copy of the record with its latency and stages. Return it unchanged if the turn was not answered."""
+        """Return a copy of the record with voice-to-voice latency and stages in milliseconds.
+
+        Return the record unchanged if no answer in `reply` was audible.
+        """
         report = reply.report or ServerReport()
         audible_at = reply.playback.audible_at((report.answer_from_ms or 0.0) / 1000)
         if not record.ok or audible_at is None:
@@ -142,7 +147,8 @@ class ScriptedTurn:
     def _shift_ms(self, report: ServerReport) -> float:
         """Return the milliseconds from the true end of speech to the end that the server detected.
 
-        Both ends count as the deadline of the frame that contains them. The result is 0 if the server reported no end.
+        Each end counts as the deadline of the 20 ms frame that contains it. The result is 0 if the server reported no
+        end.
         """
         if report.speech_end_ms is None:
             return 0.0

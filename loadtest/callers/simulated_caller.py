@@ -140,7 +140,7 @@ class SimulatedCaller:
     # -- sending audio to the server -------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """Return the messages to send at the deadline `due`.
+        """Return the messages to send at the deadline `due`, in seconds at the server's end of the emulated network.
 
         Without jitter and loss, this is one frame, or none while the caller is muted. Jitter and loss hold frames back,
         so a later deadline may have several.
@@ -152,7 +152,11 @@ class SimulatedCaller:
         return messages
 
     def _frame(self, due: float) -> bytes | None:
-        """Return the frame that the caller records for the deadline `due`, or None while the caller is muted."""
+        """Return the next 20 ms of the caller's audio as a message, or None while the caller is muted.
+
+        `due` is the time, in seconds of the monotonic clock, at which the frame must reach the server's end of the
+        emulated network. The call first moves to the phase that applies at that time minus the upstream delay.
+        """
         now = due - self.path.up_s
         self._advance(now)
         turn = self._turn
@@ -168,7 +172,7 @@ class SimulatedCaller:
         return message
 
     def _muted(self, turn: OpenTurn | None, now: float) -> bool:
-        """Return True if the caller sends no audio at `now`.
+        """Return True if the caller sends no audio at `now`, in seconds on the monotonic clock.
 
         If the scenario sets `muted_between_turns`, audio is sent only from the start of an utterance to the first
         audible sample of its answer.
@@ -185,7 +189,7 @@ class SimulatedCaller:
         """End the call and record the turn in progress.
 
         Args:
-            now: Time at which the call ends.
+            now: Time at which the call ends, in seconds on the monotonic clock.
             dropped: True if the server ended the call. The turn in progress then is unanswered, or failed if its reply
                 was playing.
         """
@@ -197,7 +201,10 @@ class SimulatedCaller:
         self.phase = CallPhase.OVER
 
     def _advance(self, now: float) -> None:
-        """Move to the next phase if it is due at `now`: start a turn, stop waiting for a reply, or end the call."""
+        """Move to the next phase if it is due: start a turn, stop waiting for a reply, or end the call.
+
+        `now` is the caller's time in seconds on the monotonic clock.
+        """
         if self.phase is CallPhase.AWAITING and self._turn:
             self._advance_awaiting(self._turn, now)
         if self.phase is CallPhase.WAITING:
@@ -286,9 +293,10 @@ class SimulatedCaller:
 
         Args:
             message: The event as JSON.
-            arrived: Time at which the event arrived at the edge. This method adds the route's delay, jitter and loss.
+            arrived: Time at which the event arrived at the server's end of the emulated network. This method adds the
+                network's delay, jitter and loss.
         """
-        # TCP delivers in order, so an event reaches the caller no earlier than the event before.
+        # TCP delivers in order, so no event reaches the caller before an earlier event.
         now = self._newest_arrival = max(self._newest_arrival, arrived + self.path.down_s + self.path.late_s())
         event = orjson.loads(message)
         handler = self._HANDLERS.get(event.get("type"))
@@ -356,7 +364,10 @@ class SimulatedCaller:
 
 
 def truncate(reply: BufferedReply, now: float) -> bytes:
-    """Return the event, as JSON, that tells the server how much of the reply was played by `now`."""
+    """Return the event, as JSON, that tells the server how many milliseconds of the reply were played.
+
+    They are counted up to `now`, in seconds on the caller's clock.
+    """
     played_ms = int(reply.played_s(now) * 1000)
     event = {"type": "conversation.item.truncate", "item_id": reply.item_id, "content_index": 0}
     return orjson.dumps(event | {"audio_end_ms": played_ms})

@@ -71,7 +71,7 @@ class OpenTurn:
         return self.began_at + self.utterance.speech_end_s // FRAME_S * FRAME_S
 
     def answered(self, now: float) -> bool:
-        """Return True if the reply has become audible by `now`."""
+        """Return True if the answer has become audible by `now`, in seconds on the caller's clock."""
         return self.reply is not None and self.reply.audible_at is not None and self.reply.audible_at <= now
 
 
@@ -96,11 +96,14 @@ class TurnOutcomes:
         self._timeout_s = timeout_s
 
     def measures(self, at: float) -> bool:
-        """Return True if the time `at` is within the measured time."""
+        """Return True if `at`, in seconds on the callers' clock, is within the measured time."""
         return self._from <= at < self._to
 
     def measured_s(self, begin: float, end: float) -> float:
-        """Return how many seconds from `begin` to `end` are within the measured time."""
+        """Return how many seconds of the interval from `begin` to `end` are within the measured time.
+
+        `begin` and `end` are in seconds on the callers' clock.
+        """
         return max(0.0, min(end, self._to) - max(begin, self._from))
 
     def count_error(self, code: str) -> None:
@@ -127,7 +130,7 @@ class TurnOutcomes:
         Args:
             turn: The turn.
             call: The call of the turn.
-            path: The network of the call.
+            path: The emulated network of the call.
         """
         counts, reply = self._histograms.counts, turn.reply
         if not self.measures(turn.speech_ends):
@@ -146,7 +149,14 @@ class TurnOutcomes:
         self._histograms.offer_slow_turn(latency_s, _turn_summary(turn, call, outcome, latency_s))
 
     def _record_stages(self, turn: OpenTurn, reply: BufferedReply, latency_s: float, path: NetworkPath) -> None:
-        """Record the reply's underruns, and the stages of the turn if the server reported them."""
+        """Record the reply's underruns and audio, and the stages of the turn if the server reported them.
+
+        Args:
+            turn: The answered turn.
+            reply: The reply to the turn.
+            latency_s: Voice-to-voice latency of the turn in seconds.
+            path: The emulated network of the call.
+        """
         counts, histograms = self._histograms.counts, self._histograms
         counts["underruns"] += reply.underruns
         counts["underrun_us"] += round(reply.stalled_s * 1e6)
@@ -158,7 +168,8 @@ class TurnOutcomes:
             histograms.record(stage, max(0.0, share_ms / 1000))
         for name, parts in _SUMS.items():
             if shares:
-                # The delay of the emulated route counts as network time, so it is not part of the audio pipeline.
+                # The series AUDIO measures the audio pipeline. Subtract the emulated route's round trip, which is
+                # network time.
                 sum_s = sum(shares[part] for part in parts) / 1000 - (path.rtt_s if name == AUDIO else 0.0)
                 histograms.record(name, max(0.0, sum_s))
         for stage, raw_ms in (report.get("raw_ms") or {}).items():

@@ -43,7 +43,7 @@ class TimeDistribution:
 
     @property
     def times(self) -> Quantiles:
-        """The distribution in the form from which a simulation draws."""
+        """The distribution as `Quantiles`, from which a simulation draws times in seconds."""
         return Quantiles(self.points)
 
 

@@ -65,9 +65,14 @@ def _stage(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
 
 
 def _stt(replicas: int, slots: int, **curve: float) -> dict[str, Any]:
-    """Return settings of a speech-to-text stage whose emulated transcripts end with a full stop.
+    """Return settings of an emulated speech-to-text stage whose transcripts end with a full stop.
 
     The full stop ends a turn without the turn detector, so the detector uses no CPU of this machine.
+
+    Args:
+        replicas: Number of replicas.
+        slots: Number of requests that one replica serves at the same time.
+        curve: Settings of the emulated service times, such as `median_ms` and `sigma`.
     """
     emulated_stage = _stage(replicas, slots, **curve)
     emulated_stage["emulation"] |= {"full_stop": True}
@@ -128,7 +133,7 @@ def settings_of(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Prediction of a row, written to a file before the row is measured.
+    """Prediction of a row (one configuration), written to a file before the row is measured.
 
     Attributes:
         row: Name of the row.
@@ -155,7 +160,7 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """One measurement of a row at all its loads.
+    """One measurement of a row (one configuration) at all its loads.
 
     Attributes:
         p50_ms: Measured median at each load, in milliseconds.
@@ -174,7 +179,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Prediction of a row, and one `Repeat` for each time that the row was measured at all its loads."""
+    """Prediction of a row (one configuration), and one `Repeat` for each time that it was measured at all its loads."""
 
     predicted: Predicted
     repeats: tuple[Repeat, ...] = field(default=())
@@ -220,7 +225,7 @@ class Measured:
 
     @property
     def knee_noise(self) -> float:
-        """Half the range of the repeats' knees, relative to the measured knee."""
+        """Noise of the measured knee: half the range of the repeats' knees, as a share of the measured knee."""
         return (max(self.knees) - min(self.knees)) / 2 / self.knee
 
     @property
@@ -239,12 +244,13 @@ class Measured:
 
 
 def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]) -> TurnNetwork:
-    """Return the queueing network of a row: the calibrated network with the stages that the row changes replaced.
+    """Return the queueing network of a row, that is, of a configuration in which some stages are changed.
 
-    The models of the replaced stages come from the settings of their emulated engines.
+    It is the calibrated network with these stages replaced. The models of the replaced stages come from the settings of
+    their emulated engines.
 
     Args:
-        calibration: Calibration of `BASE`.
+        calibration: Calibration of the configuration `BASE`.
         changed: The row.
         words: Words of which the emulated language model makes its replies.
     """
@@ -255,11 +261,11 @@ def network(calibration: Calibration, changed: CapacityRow, words: Sequence[str]
 
 
 def predict_row(net: TurnNetwork, changed: CapacityRow, limit_ms: float = LIMIT_MS) -> Predicted:
-    """Return the prediction of a row: its knee, and its percentiles at the loads at which it is to be measured.
+    """Predict the knee of a row, and its latency percentiles at the loads at which it is to be measured.
 
     Args:
-        net: Queueing network of the row, from `network`.
-        changed: The row.
+        net: Queueing network of the row, from the function `network`.
+        changed: The row: a configuration that was not calibrated.
         limit_ms: Limit of the 95th percentile of voice-to-voice latency in milliseconds.
     """
     sessions = knee(lambda sessions: predict(net, sessions, PREDICT_FOR_S).p95_ms.value, limit_ms, most=500)
@@ -363,7 +369,7 @@ class AdmissionResult:
 
     @property
     def noise(self) -> float:
-        """Half the range of the repeats' shares of refused calls, relative to the measured share."""
+        """Noise of the measured share of refused calls: half the range over the repeats, divided by the share."""
         return (max(self.refused) - min(self.refused)) / 2 / self.measured
 
     @property

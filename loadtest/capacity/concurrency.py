@@ -25,7 +25,7 @@ NO_SERVER = "no server was given"
 
 
 class CellStatus(Enum):
-    """Kind of evidence for a cell. FAILS means that the guide's figure is not met."""
+    """Kind of evidence for a cell of the latency guide's tables. FAILS means that the guide's figure is not met."""
 
     MEASURED = "measured"
     PROJECTED = "projected"
@@ -81,8 +81,9 @@ class Quantized:
     Attributes:
         model: Name of the model.
         speedup: Speed with int8 weights divided by the speed with float32 weights.
-        error: Additional errors with int8 weights, as a share.
-        what: Description of how the error was measured.
+        error: Word errors with int8 weights minus word errors with float32 weights, as a share of all words. Negative
+            if int8 has fewer errors.
+        what: Numbers of word errors in both precisions, of words and of clips, as text.
     """
 
     model: str
@@ -139,7 +140,7 @@ class Measurements:
 
 
 def sessions(measurements: Measurements) -> Iterator[Cell]:
-    """Yield the cells of section 5, for 10 to 10,000 sessions.
+    """Yield the cells of the latency guide's section 5, for 10 to 10,000 sessions.
 
     Each number of sessions has four cells:
 
@@ -224,9 +225,9 @@ def _would_hold(count: int, measurements: Measurements) -> str:
 
 
 def _workers(count: int, jobs: int, measurements: Measurements) -> Cell:
-    """Return the cell with the cores and memory of workers for `count` sessions.
+    """Return the cell with the cores and memory of the hosts for `count` sessions, with `jobs` sessions on each host.
 
-    Each worker has `jobs` sessions, which the guide calls jobs.
+    The latency guide calls a host a worker, and a session a job.
     """
     workers = math.ceil(count / jobs)
     guide = f"{_count(workers, 'worker')} of {jobs} jobs"
@@ -296,9 +297,9 @@ PRECISION_BITS = {"FP16": 16, "INT8": 8, "INT4": 4}
 
 
 def ram(measurements: Measurements) -> Iterator[Cell]:
-    """Yield the cells of section 4.3, three for each component.
+    """Yield the cells of the latency guide's section 4.3, three for each component, such as a model.
 
-    They say whether the minimum, recommended and production memory of the guide is enough.
+    They say whether the guide's minimum, recommended and production memory is enough.
     """
     for row in RAM:
         for column, given_mb in (

@@ -68,8 +68,8 @@ def emulated_reply(settings: Settings, words: Sequence[str]) -> ReplyModel:
     segments: list[tuple[float, float]] = []
     for number in range(tokens):
         last = number == tokens - 1
-        # Index of the last token in the burst of this token. The first token is sent alone, and each later burst when
-        # its last token is ready.
+        # The engine sends the first token alone, and the others in bursts of `burst` tokens. A burst is sent when its
+        # last token is ready. `sent` is the number, from 0, of the last token in the burst of this token.
         sent = min(-(-number // burst) * burst, tokens - 1)
         texts = segmenter.push(words[number % len(words)] + ("" if last else " "))
         segments += [(sent * pace_s, _audio_s(text)) for text in (texts + segmenter.flush() if last else texts)]

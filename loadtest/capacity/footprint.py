@@ -70,7 +70,7 @@ class LinearFit:
 def fit_line(sessions: list[float], values: list[float]) -> LinearFit:
     """Fit a straight line through `values` over `sessions` by least squares, with both coefficients at least 0.
 
-    If all numbers of sessions are equal, the line passes through 0.
+    If all numbers of sessions are equal, the line has the value 0 without sessions.
     """
     x, y = np.array(sessions), np.array(values)
     through_zero = LinearFit(0.0, float((x @ y) / (x @ x)))
@@ -148,7 +148,7 @@ def stage_unit(calibration: Calibration, stage: str, requests_per_s: float) -> R
 def requests_per_turn(calibration: Calibration, stage: str) -> float:
     """Return the mean number of requests to a stage per turn, over all calibration runs.
 
-    The number of requests to the language model counts as the number of turns. The result is 0 without turns.
+    The requests to the language model are counted as turns, so the result for `llm` is 1. It is 0 without turns.
     """
     rows = [level.stages for level in calibration.levels if stage in level.stages]
     turns = sum(row["llm"].requests for row in rows)
@@ -158,8 +158,8 @@ def requests_per_turn(calibration: Calibration, stage: str) -> float:
 def edge_traffic(level: Level) -> Traffic:
     """Return the network traffic of one session between caller and host, over TCP and IPv4 without TLS.
 
-    The caller's messages have the rate and size measured in the run `level`. The host's messages carry the measured
-    seconds of audio.
+    The caller's messages have the rate and size measured in the run `level`. The host's messages carry the audio of the
+    answers: the run's mean seconds per answer times its answered turns per second and session.
     """
     frame = level.in_kbps * 1000 / 8 / level.frames_per_s if level.frames_per_s else 0.0
     deltas_per_s = level.audio_s / DELTA_S * level.turns_per_s / level.sessions

@@ -40,7 +40,7 @@ Column = Literal["recommended", "alternative"]
 
 
 class _Finding(NamedTuple):
-    """Result for one cell of section 4.1, before the guide's own text is added.
+    """Result for one cell of the latency guide's section 4.1, before the guide's own text is added.
 
     The fields have the same meaning as in `Cell`: result, status, source, and a configuration that would meet the
     guide.
@@ -53,9 +53,9 @@ class _Finding(NamedTuple):
 
 
 def placement(measurements: Measurements) -> Iterator[Cell]:
-    """Yield two cells of section 4.1 for each component.
+    """Yield two cells of the latency guide's section 4.1 for each component, such as speech to text.
 
-    They say whether the guide's recommended and alternative hardware suffice.
+    They say whether the guide's recommended and alternative hardware is enough.
     """
     for row in PLACEMENTS:
         columns: tuple[tuple[Column, str], ...] = (("recommended", row.recommended), ("alternative", row.alternative))
@@ -132,7 +132,7 @@ _FINDINGS = {"WebRTC/SFU": _edge, "VAD": _vad, "STT": _stt, "LLM": _llm, "TTS": 
 
 
 def gpus() -> Iterator[Cell]:
-    """Yield three cells of section 4.2 for each GPU: its memory, its rank by speed, and the models that it holds.
+    """Yield three cells of the latency guide's section 4.2 for each GPU: memory, rank by speed, and models that fit.
 
     The cells are computed from published figures, because this machine has no GPU.
     """
@@ -154,7 +154,8 @@ def gpus() -> Iterator[Cell]:
 def _pace(gpu: Gpu, ranked: list[Gpu]) -> Cell:
     """Return the cell that compares a GPU's place in the guide's order of speed with its rank by memory bandwidth.
 
-    Memory bandwidth limits the tokens per second of a single stream.
+    Memory bandwidth limits the tokens per second that a language model generates for a single request. `ranked` has all
+    GPUs of the guide by falling memory bandwidth.
     """
     bound = decode_bound_tokens_per_s(gpu.bandwidth_gb_s, SEVEN_B, 16)
     found = f"at most {bound:.0f} tokens/s of 7B at FP16, {ranked.index(gpu) + 1}. of {len(ranked)}"
@@ -203,7 +204,7 @@ def _use(gpu: Gpu) -> Cell:
 
 
 def quantization(measurements: Measurements) -> Iterator[Cell]:
-    """Yield the cells of section 4.2 for each precision: speed-up and error compared with float32."""
+    """Yield the cells of the latency guide's section 4.2 for each precision: speed-up and error against float32."""
     for row in PRECISIONS:
         if row.name == "INT8":
             for quantized in measurements.quantized:

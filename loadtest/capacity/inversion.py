@@ -113,7 +113,7 @@ def invert(network: TurnNetwork, target: CapacityTarget, admitted: int) -> Solve
 
 
 def _check(target: CapacityTarget, alone: Prediction) -> None:
-    """Raise ConfigError if a single caller already misses the target.
+    """Raise ConfigError if `alone`, the prediction for a single caller, already misses the target.
 
     More replicas then do not help, because they only shorten waits.
     """
@@ -179,7 +179,10 @@ class _Search:
         return replicas(work(self._network, stage), unit, turns_per_s, wait_s)
 
     def predict(self, needed: dict[str, int]) -> Prediction:
-        """Return the prediction with `needed` replicas per stage. Simulate only combinations that are new."""
+        """Return the prediction with `needed` replicas, by stage.
+
+        If these numbers of replicas have been simulated before, return the earlier prediction.
+        """
         key = tuple(needed[stage] for stage in STAGES)
         if key not in self._predictions:
             stages: dict[str, QueueStage] = {

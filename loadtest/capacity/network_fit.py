@@ -1,9 +1,9 @@
 """Fit a network of queues to a calibration, for simulation at other loads, with other replicas or other engines.
 
 - Service times are those that the replicas measured.
-- The growth of a stage's service time with the number of running services is fitted over the calibration runs (the
+- The growth of a stage's service time with the number of requests in service is fitted over the calibration runs (the
   batching line). If the growth is significant, the times in the run with the fewest sessions count as times of a
-  service alone. Otherwise the times of all runs with short waits are pooled.
+  request that is served alone. Otherwise the times of all runs with short waits are pooled.
 - The time of the host, the network and the caller's machine is the length of a turn minus the engines' own times.
 - The length of a caller's speech is what remains of a conversation's cycle after thinking, waiting and listening.
 """
@@ -46,11 +46,11 @@ _THINK_POINTS = 41
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """Straight line of a stage's mean service time over its mean number of running services.
+    """Straight line of a stage's mean service time over its mean number of requests in service per replica.
 
     Attributes:
-        alone_s: Service time of one service alone, in seconds.
-        slope_s: Additional service time for each further running service, in seconds.
+        alone_s: Service time of a request that is served alone, in seconds.
+        slope_s: Additional service time for each further request in service, in seconds.
         error_s: Standard error of `slope_s`.
     """
 
@@ -64,14 +64,17 @@ class Batching:
         return self.slope_s > SIGNIFICANT * self.error_s
 
     def factors(self, slots: int) -> tuple[float, ...]:
-        """Return the factors by which services are slower while 1, 2, ... `slots` of them run. The first is 1."""
+        """Return the factors by which service is slower while 1, 2, ... `slots` requests are served at the same time.
+
+        The first factor is 1.
+        """
         return tuple(1 + self.slope_s * others / self.alone_s for others in range(slots))
 
 
 def batching(calibration: Calibration, stage: str) -> Batching | None:
-    """Fit the line of a stage's mean service time over its number of running services, by weighted least squares.
+    """Fit the line of a stage's mean service time over its number of requests in service, by weighted least squares.
 
-    Each calibration run is one point. Return None if the number of running services differs too little between the
+    Each calibration run is one point. Return None if the number of requests in service differs too little between the
     runs.
     """
     rows = [level.stages[stage] for level in calibration.levels if level.stages[stage].served]
@@ -170,7 +173,7 @@ def _served(calibration: Calibration, name: str) -> Quantiles:
 def _comparable(calibration: Calibration, name: str) -> list[Level]:
     """Return the calibration runs whose service times at a stage count as times without load.
 
-    These are the runs with short waits at the stage. If running services slow each other down, or if all waits are
+    These are the runs with short waits at the stage. If concurrent requests slow each other down, or if all waits are
     long, only the run with the fewest sessions counts.
     """
     line = batching(calibration, name)
@@ -233,8 +236,8 @@ def _callers(calibration: Calibration) -> CallerModel:
     """Return the behaviour of the callers for the simulation, from all calibration runs together.
 
     The length of speech is what remains of a conversation's cycle after thinking, waiting and listening. It is the same
-    at every load. If there is more than one transcript per turn, the others are transcripts that were requested at
-    pauses and abandoned.
+    at every load. If there is more than one transcript per turn, the others count as transcripts that were
+    requested at pauses and cancelled.
     """
     levels, behavior = calibration.levels, calibration.behavior
     turns = [level.turns for level in levels]

@@ -279,6 +279,11 @@ def _detector(calibration: Calibration, turns_per_s: float, spare: int) -> Sized
     """Return the turn detector with the number of replicas that its CPU time needs.
 
     Its latency does not matter, because silence ends the turn if a verdict is late.
+
+    Args:
+        calibration: Measurements from which verdicts per turn and CPU time per verdict are taken.
+        turns_per_s: Turns per second of all sessions together.
+        spare: Number of spare replicas to add.
     """
     requests = footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s
     cores = requests * footprint.cpu_per_request_s(calibration, DETECTOR)

@@ -1,8 +1,8 @@
 """Distributions of service times for simulation: measured ones, and the curves of emulated engines.
 
-A drawer is a function that returns a random service time. It is called when a service begins, with the number of
-running services on that replica, this service included. Every replica gets its own drawer, because an emulated engine
-spreads its stalls evenly over the requests of one replica.
+A drawer is a function that returns a random service time. It is called when the service of a request begins, with the
+number of requests in service on that replica, this one included. Every replica gets its own drawer, because an emulated
+engine spreads its stalls evenly over the requests of one replica.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Protocol
 from rejoinder.core.measuring.service_curves import ServiceCurve, ServiceSampler
 
 Drawer = Callable[[int], float]
-"""Function that takes the number of running services, this service included, and returns the next service time in
+"""Function that takes the number of requests in service, this one included, and returns the next service time in
 seconds."""
 
 
 class ServiceTimes(Protocol):
-    """A distribution of service times, which may depend on the number of running services."""
+    """A distribution of service times, which may depend on the number of requests in service on the replica."""
 
     @property
     def mean_s(self) -> float:
@@ -38,8 +38,8 @@ class ServiceTimes(Protocol):
     def drawer(self, rng: random.Random) -> Drawer:
         """Return a new function that draws the service times of one replica, in seconds.
 
-        Its argument is the number of running services on the replica, including the one that begins. `rng` is the
-        source of randomness.
+        The new function's argument is the number of requests in service on the replica, including the request whose
+        service begins. `rng` is the source of randomness.
         """
         ...
 
@@ -86,7 +86,7 @@ class Quantiles:
     def drawer(self, rng: random.Random) -> Drawer:
         """Return a function that draws independent service times in seconds.
 
-        Its argument, the number of running services, has no effect.
+        The function's argument, the number of requests in service, has no effect. `rng` is the source of randomness.
         """
         return lambda concurrent: self.at(rng.random())
 
@@ -139,7 +139,11 @@ def bucketed(bounds_s: Sequence[float], counts: Sequence[int]) -> Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Curved:
-    """The service times of an emulated engine, drawn with the engine's own sampler."""
+    """The service times of an emulated engine, drawn with the engine's own sampler.
+
+    Attributes:
+        curve: The engine's distribution of service times, and their growth with the number of requests in service.
+    """
 
     curve: ServiceCurve
 
@@ -164,19 +168,19 @@ class Curved:
     def drawer(self, rng: random.Random) -> Drawer:
         """Return a function that draws the service times of one replica in seconds, with the engine's own sampler.
 
-        Its argument is the number of running services on the replica.
+        The function's argument is the number of requests in service on the replica. `rng` is the source of randomness.
         """
         return ServiceSampler(self.curve, rng.random).next_s
 
 
 @dataclass(frozen=True, slots=True)
 class Batched:
-    """A measured distribution of services that slow each other down while they run on the same replica.
+    """A measured distribution of service times of requests that slow each other down on the same replica.
 
     Attributes:
         alone: Service times on an otherwise idle replica.
-        factors: `factors[n - 1]` is the factor by which n running services are slower. The first factor is 1. Beyond
-            the list, each further service adds the difference of the last two factors.
+        factors: `factors[n - 1]` is the factor by which service is slower while n requests are in service. The first
+            factor is 1. Beyond the list, each further request adds the difference of the last two factors.
     """
 
     alone: Quantiles
@@ -197,7 +201,7 @@ class Batched:
         return self.alone.scv
 
     def factor(self, concurrent: int) -> float:
-        """Return the factor by which a service is slower while `concurrent` services run."""
+        """Return the factor by which service is slower while `concurrent` requests are in service."""
         measured = len(self.factors)
         if concurrent <= measured:
             return self.factors[max(0, concurrent - 1)]
@@ -207,6 +211,7 @@ class Batched:
     def drawer(self, rng: random.Random) -> Drawer:
         """Return a function that draws service times in seconds: samples of `alone`, times the slow-down.
 
-        Its argument is the number of running services on the replica, which decides the slow-down.
+        The function's argument is the number of requests in service on the replica, which decides the slow-down. `rng`
+        is the source of randomness.
         """
         return lambda concurrent: self.alone.at(rng.random()) * self.factor(concurrent)

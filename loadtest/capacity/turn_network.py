@@ -311,7 +311,7 @@ class _Run:
         return self.env.process(_cancellable(self.llm, replica, begun, self.network.answer.generation_s)), begun
 
     def _voice(self, reply: _Reply, first_token: float) -> Steps:
-        """Synthesize the segments of a reply in order.
+        """Synthesize the segments of a reply in order. `first_token` is the simulated time of its first token.
 
         A segment starts when its text is complete and the previous segment is synthesized.
         """
@@ -331,7 +331,11 @@ class _Run:
 
 
 class _Reply:
-    """Progress of one answer: its events, and the simulated time at which playout of the audio so far ends."""
+    """Progress of one simulated answer. Times are in seconds of the simulation.
+
+    It has the events of the first audio and of the end of synthesis, the time of the first complete segment, and the
+    time at which playout of the audio so far ends.
+    """
 
     def __init__(self, env: simpy.Environment) -> None:
         self.first_audio = env.event()

@@ -110,8 +110,10 @@ def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tup
         watch: Called with the progress after each report of a worker.
 
     Raises:
-        ConfigError: The server is on another machine and not `owned`, or the scenario has no valid schedule.
-        BackendError: The server does not answer, a worker ended early, or the run ended before its measured time.
+        ConfigError: The server is on another machine although the scenario does not set `owned`, or the scenario has
+            no valid schedule.
+        BackendError: The server does not answer, a worker ended early, or the run ended before the end of its measured
+            time.
     """
     frozen = schedule.plan(scenario)
     watcher = WindowWatcher(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)

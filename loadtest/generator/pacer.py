@@ -62,7 +62,9 @@ class FramePacer:
             if (early := due - time.monotonic()) > 0:
                 await asyncio.sleep(early)
             elif tick % FRAME_SLOTS == 0:
-                await asyncio.sleep(0)  # a late pacer lets the event loop read the sockets once per frame
+                # A late pacer does not sleep. Yield once per 20 ms of deadlines, so that the event loop reads the
+                # sockets.
+                await asyncio.sleep(0)
             slot = self._slots[tick % FRAME_SLOTS]
             if slot:
                 self._send(tuple(slot), due)

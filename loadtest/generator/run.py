@@ -43,7 +43,8 @@ def run(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> RunResu
         watch: Called with the progress after each report of a worker, about once a second for each worker.
 
     Raises:
-        ConfigError: The server is on another machine and not `owned`, or the scenario has no valid schedule.
+        ConfigError: The server is on another machine although the scenario does not set `owned`, or the scenario has
+            no valid schedule.
         BackendError: The server does not answer, or a worker ended early.
     """
     check_target(scenario)
@@ -70,7 +71,7 @@ def run(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> RunResu
 async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any, None]) -> None:
     """Run two coroutines at the same time, and cancel `watching` when `working` is done.
 
-    An exception is raised on its own, not in an exception group.
+    If either raises an exception, the other is cancelled and this exception is raised, not an exception group.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -78,7 +79,8 @@ async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any
             await working
             watcher.cancel()
     except ExceptionGroup as failures:
-        raise failures.exceptions[-1] from None  # `working` is the body of the group, whose error is listed last
+        # If both failed, raise the error of `working`. The group lists it last, because `working` runs in its body.
+        raise failures.exceptions[-1] from None
 
 
 def check_target(scenario: Scenario) -> None:
@@ -142,7 +144,7 @@ def result(
 
 
 def latency(histogram: HdrHistogram) -> Latency:
-    """Return the distribution in milliseconds from a histogram of microseconds."""
+    """Return mean, percentiles and maximum, in milliseconds, of a histogram of times in microseconds."""
 
     def at(percentile: float) -> float:
         return float(round(histogram.get_value_at_percentile(percentile) / 1000, 2))

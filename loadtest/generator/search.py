@@ -1,6 +1,7 @@
 """Search for the largest number of calls with which a system meets its limits.
 
-The search doubles the number of calls until a step fails, bisects to 5%, and confirms the result with three repeats.
+The search doubles the number of calls until a step fails. Then it bisects until the smallest failing number is at most
+5% above the largest passing one. Three repeats confirm the passing number.
 
 Every step is a whole run: ramp and warm-up (discarded), measured time, drain, and a recovery check. In the recovery
 check, a small load must be answered as fast as before the search. Otherwise the system has not recovered from the step

@@ -108,8 +108,8 @@ def _run_step(
     if result.outcome is RunOutcome.UNDECIDED:
         result = hold(replace(loaded, for_s=loaded.for_s * LONGER))
     if result.outcome is RunOutcome.INVALID and step.kind is StepKind.CONFIRM:
-        # Repeat the run once: the generator has already passed its self-checks with this number of calls, so a single
-        # delay on a shared machine does not show its limit.
+        # The generator failed its self-checks. It has passed them before with this number of calls, so a short delay on
+        # a shared machine is the likely cause. Repeat the run once.
         result = hold(loaded)
     has_recovered = None
     if result.outcome is not RunOutcome.INVALID:

@@ -102,7 +102,10 @@ def stolen_and_total() -> tuple[int, int]:
 
 
 def drain(values: array[float]) -> str:
-    """Return a histogram of values in seconds, compressed and base64-encoded, and empty `values`."""
+    """Return a histogram of `values`, compressed and base64-encoded, and empty `values`.
+
+    The values are in seconds, the histogram is in microseconds.
+    """
     text = encoded(values)
     del values[:]
     return text

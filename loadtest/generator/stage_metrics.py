@@ -129,7 +129,7 @@ class StageCounts:
 
 
 def read(url: str) -> Reading:
-    """Return the current metrics of every replica that the server lists.
+    """Return the current counts of every replica that the server lists, by the name of the replica.
 
     Args:
         url: HTTP address of the server.

@@ -152,7 +152,10 @@ class Worker:
             await socket.close()
 
     async def _until_over(self, caller: SimulatedCaller, socket: CallSocket, lost: asyncio.Event) -> bool:
-        """Wait until the call is over or the connection is lost. Return True if the connection was lost."""
+        """Wait until the call is over or the connection is lost. Return True if the connection was lost.
+
+        `lost` is the event that is set when the connection is lost. `socket` then states the cause, which is counted.
+        """
         while not caller.over:
             try:
                 async with asyncio.timeout(0.25):
@@ -166,7 +169,8 @@ class Worker:
     def _end(self, live: _LiveCall, dropped: bool) -> None:
         """End the caller's turn, and add the call's last counters to the worker's totals.
 
-        `dropped` is True if the server ended the call. Otherwise frames that a late pacer did not send count as due.
+        `dropped` is True if the server ended the call. Otherwise frames that a late pacer has not sent count as
+        scheduled, so the self-checks find them missing.
         """
         now = time.monotonic()
         live.caller.hang_up(now, dropped=dropped)

@@ -43,7 +43,7 @@ class _Slice:
     Attributes:
         sessions: Number of open calls, by worker.
         voice_to_voice: Voice-to-voice latencies in microseconds.
-        counts: Events in the slice, by name.
+        counts: Number of events in the slice, by name of the event.
     """
 
     sessions: dict[int, int] = field(default_factory=dict)
@@ -62,10 +62,11 @@ class RunProgress:
         lateness: Delays of the sent frames after their deadlines, in microseconds.
         lag: Event loop lag of all workers in microseconds.
         live: Number of open calls, by worker.
-        shares: Sums of the CPU share and run-queue share over a worker's reports, and the number of these reports.
-        traffic: Numbers of frames and bytes since the start, by worker.
+        shares: For each worker, over its reports in the measured time: the sums of its CPU share and of its run-queue
+            share, and the number of these reports.
+        traffic: For each worker: numbers of audio frames due and sent, and of bytes sent and received, since the start.
         slices: Slices of the timeline, by index. Each is `slice_s` seconds long.
-        finished: Numbers of the workers that have sent their final report.
+        finished: The workers that have sent their final report, each as its number from 0.
         stolen: CPU steal time of this machine as a share of all CPU time. Set at the end of the run.
     """
 
@@ -220,7 +221,7 @@ async def _local_report_lines(assignment: WorkerAssignment) -> AsyncGenerator[di
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                process.kill()  # a stopped process would not react to SIGTERM
+                process.kill()  # SIGKILL, because a process that is stopped (SIGSTOP) does not react to SIGTERM
             await process.wait()
 
 

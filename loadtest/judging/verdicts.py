@@ -217,6 +217,8 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
 def guide_verdicts(series: Series) -> Iterator[Verdict]:
     """Yield a verdict for every limit in the latency guide's tables.
 
+    `series` has the histograms of the measured latencies in microseconds, by name.
+
     Yields:
         First the total of each tier (section 3.1), then the six components in each tier (3.2), then the targets of the
         metrics (7.1).

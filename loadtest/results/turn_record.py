@@ -64,10 +64,10 @@ class TurnRecord:
             Null without an interruption.
         hedged: True if the language model request was hedged.
         engines: Engine of each stage, as the server reports it.
-        clip: Path of the WAV file.
+        clip: Path of the recording.
         run: Number of the repetition, from 1.
         outcome: answered, interrupted, failed or unanswered.
-        expected: Reference text, from the .txt file next to the WAV file. Null without that file.
+        expected: Reference text, from the .txt file next to the recording. Null without that file.
         wer: Word error rate of `heard` against `expected`, from 0. Null without a reference text.
         premature_replies: Replies that started before the clip was over, because the server took a pause for its end.
     """
@@ -101,7 +101,7 @@ def unanswered_record(clip: str, expected: str | None, run: int) -> TurnRecord:
     """Return the record of a clip without transcript and reply. The outcome is unanswered.
 
     Args:
-        clip: Path of the WAV file.
+        clip: Path of the recording.
         expected: Reference text, or None.
         run: Number of the repetition, from 1.
     """

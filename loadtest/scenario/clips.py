@@ -1,4 +1,4 @@
-"""Recorded utterances: read a WAV file as 24 kHz PCM and locate the speech in it.
+"""Recorded utterances: read a recording as 24 kHz PCM and locate the speech in it.
 
 Latency is measured from the start and end of speech, so both are detected on the exact samples that are sent. A sample
 counts as speech if its 20 ms frame is louder than a threshold, the gate. The gate follows the active speech level of
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
+from loadtest.scenario.recordings import read_recording
 from rejoinder.core.audio.pcm import (
     AUDIBLE_DBFS,
     SAMPLE_BYTES,
@@ -43,17 +44,13 @@ _NOISE_PERCENTILE, _NOISE_MARGIN_DB = 5.0, 6.0
 # Frame length in milliseconds: one period of 50 Hz mains hum. Shorter frames would follow the hum and clicks of a room.
 _FRAME_MS = 20.0
 
-# Amplitude of full scale in integer PCM, by sample width in bytes.
-_FULL_SCALE = {1: 2.0**7, 2: 2.0**15, 3: 2.0**23, 4: 2.0**31}
-_CONVERT = "Convert it, for example: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
-
 
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One utterance as audio.
 
     Attributes:
-        name: Path of the WAV file, or the name of a clip of the model store.
+        name: Path of the recording, or the name of a clip of the model store.
         pcm: 24 kHz mono 16-bit PCM.
         speech_start: Index of the first sample of speech, with a resolution of 20 ms.
         speech_end: Index of the sample after the last sample of speech, with a resolution of 20 ms.
@@ -73,15 +70,15 @@ class Clip:
 
 
 def read_clip(path: Path) -> Clip:
-    """Return the clip in a PCM WAV file of any sample rate, sample width and number of channels.
+    """Return the clip in an audio file of any format that `read_recording` reads.
 
     The reference text is read from the file with the same stem and the suffix `.txt`, if it exists.
 
     Raises:
-        ConfigError: The WAV or text file cannot be read, or the clip contains no audible sample. `field` names the
-            file.
+        ConfigError: The audio or text file cannot be read, or the clip contains no audible sample. `field` names
+            the file.
     """
-    samples, rate = _read_wave(path)
+    samples, rate = read_recording(path)
     text_path = path.with_suffix(".txt")
     try:
         expected = text_path.read_text(encoding="utf-8").strip() if text_path.is_file() else None
@@ -123,8 +120,8 @@ def _gate_dbfs(samples: Samples) -> float:
     if not power.size or _decibels(float(power.max())) < AUDIBLE_DBFS:
         return AUDIBLE_DBFS
     noise, loudest = np.percentile(power, (_NOISE_PERCENTILE, 99))
-    # A clip that was trimmed to its words has no room noise: its quietest frames are speech. The second value keeps the
-    # threshold below the speech in such a clip.
+    # If a clip was trimmed to its words, its quietest frames are speech and not noise. The second argument of `min`
+    # keeps the threshold below the speech of such a clip.
     above_noise_db = min(_decibels(noise) + _NOISE_MARGIN_DB, _decibels(loudest) - _MARGIN_DB)
     return min(max(_active_db(power) - _MARGIN_DB, above_noise_db), _HIGHEST_GATE_DBFS)
 
@@ -141,38 +138,12 @@ def _active_db(power: npt.NDArray[np.float64]) -> float:
     while True:
         active = power >= 10 ** ((level_db - _MARGIN_DB) / 10)
         lower_db = _decibels(float(power[active].mean()))
-        if lower_db >= level_db - 0.01:  # converges: a round adds only quieter frames, so the level falls
+        # The level falls with every round, because a round adds only quieter frames. Stop when it falls by 0.01 dB or
+        # less.
+        if lower_db >= level_db - 0.01:
             return lower_db
         level_db = lower_db
 
 
 def _decibels(power: float) -> float:
     return 10 * float(np.log10(max(power, 1e-12)))
-
-
-def _read_wave(path: Path) -> tuple[npt.NDArray[np.float64], int]:
-    """Return (samples in [-1, 1) with the channels averaged, sample rate in Hz) of a PCM WAV file."""
-    try:
-        with wave.open(str(path), "rb") as file:
-            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            raw = file.readframes(file.getnframes())
-    except FileNotFoundError:
-        raise ConfigError("no such file.", "Give the path of an existing WAV file.", field=str(path)) from None
-    except (OSError, EOFError, wave.Error) as error:
-        raise ConfigError(
-            f"not a readable PCM WAV file ({error or 'the file is truncated'}).", _CONVERT, str(path)
-        ) from None
-    if width not in _FULL_SCALE or not rate:
-        raise ConfigError(f"{8 * width}-bit samples at {rate} Hz are not supported.", _CONVERT, str(path))
-    frames = raw[: len(raw) - len(raw) % (width * channels)]
-    samples = _integers(frames, width) / _FULL_SCALE[width]
-    return samples.reshape(-1, channels).mean(axis=1), rate
-
-
-def _integers(raw: bytes, width: int) -> npt.NDArray[np.float64]:
-    if width == 1:  # 8-bit WAV samples are unsigned
-        return np.frombuffer(raw, np.uint8).astype(np.float64) - 128
-    if width == 3:
-        parts = np.frombuffer(raw, np.uint8).reshape(-1, 3).astype(np.int32)
-        return ((parts[:, 0] << 8 | parts[:, 1] << 16 | parts[:, 2] << 24) >> 8).astype(np.float64)
-    return np.frombuffer(raw, f"<i{width}").astype(np.float64)

@@ -74,5 +74,8 @@ class Microphone:
         return self.began_at - FRAME_MS / 1000 + sample / WIRE_RATE
 
     def scheduled(self, sample: int) -> float:
-        """Return the deadline, in seconds, of the frame that contains sample number `sample` of the stream."""
+        """Return the deadline of the frame that contains sample number `sample` of the stream.
+
+        The deadline is in seconds on the clock of `began_at`.
+        """
         return self.began_at + sample // FRAME_SAMPLES * FRAME_MS / 1000

@@ -25,7 +25,7 @@ FAST_RETRANSMIT_S = 0.06
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The network between a caller and the edge.
+    """A kind of network between a caller and the server, with its delays and its loss.
 
     Attributes:
         name: Name of the route in `Scenario.regions`, ending in `+relay` for a relayed route.
@@ -52,8 +52,12 @@ _GUIDE = "latency guide 1.2"
 def _far(name: str, low: float, high: float, loss: float) -> Route:
     """Return a long-distance route.
 
-    `low` and `high` are the bounds of the round-trip time, in milliseconds, that the latency guide adds to that of a
-    near route.
+    Args:
+        name: Name of the route.
+        low: Smallest round-trip time in milliseconds that the latency guide adds for the distance to that of a nearby
+            server.
+        high: Largest such addition in milliseconds.
+        loss: Share of messages whose first transmission is lost, 0 to 1.
     """
     return Route(
         name,
@@ -124,8 +128,8 @@ class NetworkPath:
 
     Attributes:
         rtt_s: Round-trip time of this call in seconds, without jitter and loss.
-        up_s: One-way delay from the caller to the edge in seconds.
-        down_s: One-way delay from the edge to the caller in seconds.
+        up_s: One-way delay from the caller to the server in seconds.
+        down_s: One-way delay from the server to the caller in seconds.
     """
 
     def __init__(self, route: Route, draw: random.Random) -> None:
@@ -172,8 +176,8 @@ class Uplink:
             self._leaves_at = max(self._leaves_at, due + self._path.late_s())
             self._held.append((self._leaves_at, message))
         messages: list[bytes] = []
-        # Send at the deadline nearest to the end of the delay. With the next deadline, the smallest jitter would cost a
-        # whole frame.
+        # Send each message at the 20 ms deadline nearest to the end of its delay. If it waited for the next deadline
+        # after its delay, even 1 ms of jitter would cost 20 ms.
         while self._held and self._held[0][0] < due + FRAME_MS / 2000:
             messages.append(self._held.popleft()[1])
         return messages

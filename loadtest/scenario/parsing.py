@@ -121,9 +121,9 @@ def _value(key: str, text: str) -> Any:
 
 
 def _parsed(key: str, value: Any) -> Any:
-    """Return the value of a setting, with short forms converted.
+    """Return the value of the setting `key`, with short forms converted to the types of `Scenario`.
 
-    Short forms are durations with a unit, comma-separated lists, and names of codecs.
+    Short forms are durations with a unit (to seconds), comma-separated lists, and short names of audio formats.
     """
     if key.endswith("_s") and isinstance(value, str):
         return seconds(value, f"--set {key}")

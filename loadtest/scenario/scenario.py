@@ -138,7 +138,7 @@ class Scenario:
             without a length. Default: 60. Range 0.1 to 14400.
         trace: Path of a CSV file for `arrivals=trace`. Each line is SECONDS or SECONDS,LENGTH: the arrival in seconds
             after the start of the run, and the call length in seconds. Default: none.
-        clips: WAV files that the callers speak, as a list of paths. Default: the human speech of the model store.
+        clips: Recordings that the callers speak, as a list of paths. Default: the human speech of the model store.
         api_key: API key that the server expects. Set by the environment variable REJOINDER_API_KEY. Default none.
         playout_buffer_ms: Audio that a caller's player buffers before playback starts, in milliseconds. Default 60.
             Range 0 to 2000.

@@ -202,9 +202,10 @@ def _spike(scenario: Scenario, draw: np.random.Generator) -> _Times:
 
 
 def _trace(scenario: Scenario, draw: np.random.Generator) -> _Times:
-    """Return the times of the calls in the CSV file `scenario.trace` that arrive before the end of the run.
+    """Return the (start, end) times of the calls in the CSV file `scenario.trace` that arrive before the run ends.
 
-    Each line has the arrival in seconds and optionally the length of the call. A missing length is drawn at random.
+    Each line has the arrival in seconds after the start of the run, and optionally the length of the call in seconds.
+    A missing length is drawn at random, with `draw`.
     """
     try:
         with Path(scenario.trace).open(newline="", encoding="utf-8") as file:
@@ -224,7 +225,13 @@ def _trace(scenario: Scenario, draw: np.random.Generator) -> _Times:
 
 
 def _renewal(scenario: Scenario, draw: np.random.Generator, gap: Callable[[], float]) -> _Times:
-    """Return the times of calls whose gaps are independent. `gap` draws the seconds from one arrival to the next."""
+    """Return the (start, end) times, in seconds, of calls that arrive with independent random gaps.
+
+    Args:
+        scenario: Scenario with the length of the run and the mean length of a call.
+        draw: Source of randomness for the lengths of the calls.
+        gap: Function that draws the seconds from one arrival to the next.
+    """
     times: _Times = []
     at = gap()
     while at < _end_s(scenario) and len(times) <= MAX_SESSIONS:
@@ -234,9 +241,9 @@ def _renewal(scenario: Scenario, draw: np.random.Generator, gap: Callable[[], fl
 
 
 def _thinned(scenario: Scenario, draw: np.random.Generator, shape: Callable[[float], float], peak: float) -> _Times:
-    """Return the times of calls that arrive at random (Poisson) with a rate that changes during the run.
+    """Return the (start, end) times, in seconds, of calls that arrive at random with a rate that changes in the run.
 
-    The method is the thinning of Lewis and Shedler.
+    The arrivals are a Poisson process, drawn by the thinning of Lewis and Shedler.
 
     Args:
         scenario: Scenario with the base rate and the length of the run.

@@ -54,7 +54,13 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """All messages that the callers of a process send: the utterances, and one frame of silence in the same format."""
+    """All audio messages that the callers of a process send.
+
+    Attributes:
+        wire: Audio format of the messages.
+        utterances: The encoded utterances.
+        silence: The message with one 20 ms frame of silence.
+    """
 
     wire: AudioFormat
     utterances: tuple[Utterance, ...]
@@ -64,7 +70,7 @@ class Speech:
 def encode(clips: Sequence[Clip], wire: AudioFormat) -> Speech:
     """Encode clips as messages in the audio format `wire`. Raise ConfigError if `clips` is empty."""
     if not clips:
-        raise ConfigError("the list of clips is empty.", "Give at least one WAV file.", field="--set clips")
+        raise ConfigError("the list of clips is empty.", "Give at least one recording.", field="--set clips")
     silence = frames(bytes(WIRE_RATE * FRAME_MS // 1000 * SAMPLE_BYTES), wire)[0]
     return Speech(wire, tuple(_utterance(clip, wire) for clip in clips), silence)
 
@@ -80,7 +86,7 @@ def default_clips() -> list[Clip]:
 
 
 def read_clips(paths: Iterable[str]) -> list[Clip]:
-    """Read WAV files. Return the default clips if `paths` is empty.
+    """Read recordings of any format. Return the default clips if `paths` is empty.
 
     Raises:
         ConfigError: A file cannot be read, or contains no audible sample.

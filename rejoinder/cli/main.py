@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rejoinder.cli import alerts, demo, doctor, models, serve, talk
+from rejoinder.cli import alerts, chat, demo, doctor, models, serve, talk
 from rejoinder.cli.bench import app as bench
 from rejoinder.cli.load import app as load
 from rejoinder.cli.plan import command as plan
@@ -22,6 +22,7 @@ app.command()(alerts.alerts)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.command()(talk.talk)
+app.command()(chat.chat)
 app.command()(plan.plan)
 
 

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from cluster.doctor import needed_models
 from cluster.launch import LaunchProgress, application, cluster, read_config
+from deployments.engines.model_files import check_model_files
 from deployments.engines.speech_in.noise import suppressors
-from rejoinder.core.errors import ConfigError
+from rejoinder.core.errors import ConfigError, ModelError
 from rejoinder.core.measuring.service_curves import STACKS
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.core.settings.settings import parse_settings
@@ -97,10 +98,20 @@ def _check_models(document: ServeFile) -> None:
     settings = document.application.args
     suppressors(settings.noise)
     store = open_store(settings.models)
-    missing = [name for name in needed_models(document) if store.status(name) is ModelStatus.ABSENT]
+    needed = needed_models(document)
+    missing = [name for name in needed if store.status(name) is ModelStatus.ABSENT]
+    paths = [name for name in missing if name.startswith(("/", "~"))]
+    if paths:
+        raise ConfigError(f"there is no file or folder {paths[0]}.", "Correct the path.", field=needed[paths[0]])
     if missing:
         names = " ".join(missing)
         raise ConfigError(f"models are missing: {names}.", f"Run `rejoinder models pull {names}`.", field="args.models")
+    for name, field in needed.items():
+        if "/" in name:  # the files of the manifest's models were verified when they were pulled
+            try:
+                check_model_files(field, store.path(name))
+            except ModelError as error:
+                raise ConfigError(str(error), field=field) from error
 
 
 def _stop_on_signals() -> threading.Event:

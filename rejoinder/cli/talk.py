@@ -34,7 +34,7 @@ API_KEY = "REJOINDER_API_KEY"
 
 Clips = Annotated[
     list[Path],
-    typer.Argument(metavar="CLIP.wav...", help="WAV files to send, in order. CLIP.txt beside one holds its true text."),
+    typer.Argument(metavar="CLIP...", help="Recordings to send, in order. CLIP.txt beside one holds its true text."),
 ]
 Url = Annotated[str, typer.Option(help="OpenAI base URL of the server.")]
 Repeat = Annotated[int, typer.Option(min=1, help="Number of conversations, each in a new session.")]
@@ -64,7 +64,10 @@ def talk(
     save: Save = None,
     json_file: Json = None,
 ) -> None:
-    """Send WAV clips to a server in real time as one conversation.
+    """Send recordings to a server in real time as one conversation.
+
+    A clip may have any format that FFmpeg reads, at any rate and with any number of channels: WAV (also float), FLAC,
+    MP3, Ogg, WebM, M4A.
 
     For each turn it prints the transcript, the reply, and the latency by stage, from the last speech sample of the
     clip to the first audible sample of the reply. The environment variable REJOINDER_API_KEY, if set, is sent as
@@ -108,7 +111,7 @@ def _lines(clips: list[Path], barge_in: list[str]) -> list[ScriptedLine]:
     """Return the lines to speak: each clip and, if it interrupts a reply, the seconds after the reply's start.
 
     Args:
-        clips: Paths of the WAV files, in order.
+        clips: Paths of the recordings, in order.
         barge_in: Values of --barge-in, N:SECONDS: clip N interrupts the reply before it after that many seconds.
 
     Raises:
@@ -179,10 +182,16 @@ def _show(console: Console, record: TurnRecord) -> None:
     }
     console.print(Text("  " + ", ".join(note for note, holds in notes.items() if holds), style="dim"))
     if record.voice_to_voice_ms is not None:
-        console.print(_waterfall(record.stages_ms or {}, record.voice_to_voice_ms))
+        console.print(waterfall(record.stages_ms or {}, record.voice_to_voice_ms))
 
 
-def _waterfall(stages_ms: dict[str, float], total_ms: float) -> Table:
+def waterfall(stages_ms: dict[str, float], total_ms: float) -> Table:
+    """Return a table of a turn's stages, each with its milliseconds and a bar that starts where the stage starts.
+
+    Args:
+        stages_ms: Milliseconds by stage, in pipeline order.
+        total_ms: Voice-to-voice latency of the turn in milliseconds.
+    """
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
     table.add_column()
     table.add_column(justify="right")

@@ -76,6 +76,11 @@ class StageTimeout(BackendError):
 
 
 @dataclass(eq=False)
+class BadResponse(BackendError):
+    """Response of a server that does not follow its protocol, such as an HTML page; its address may be wrong."""
+
+
+@dataclass(eq=False)
 class DeadlineExceeded(BackendError):
     """Failure of a queued request that was dropped because its deadline passed before its work started."""
 
@@ -106,7 +111,10 @@ class Overloaded(RejoinderError):
     Attributes:
         retry_after_s: Seconds after which the caller should retry.
         resource: Resource that is full, for example "sessions".
+        shared: True if every replica would refuse, because all of them use the same full server. Then no request may be
+            sent for `retry_after_s`, not even to another replica.
     """
 
     retry_after_s: float = 1.0
     resource: str = ""
+    shared: bool = False

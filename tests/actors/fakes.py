@@ -199,6 +199,7 @@ class WordyLlm:
     fault: Exception | None = None
     hangs: int = 0
     requests: list[tuple[str, LlmRequest]] = field(default_factory=list)
+    prefill_s: float = 0.01
     prefills: list[LlmRequest] = field(default_factory=list)
     probes: list[str] = field(default_factory=list)
     running: int = 0
@@ -215,7 +216,8 @@ class WordyLlm:
         replica = choice[0]
         if request.prefill:
             self.prefills.append(request)
-            yield _Script(replica, words=[], ttft_s=0.01, gap_s=0, break_after=None, stubborn=False, length=False)
+            ttft_s = self.prefill_s
+            yield _Script(replica, words=[], ttft_s=ttft_s, gap_s=0, break_after=None, stubborn=False, length=False)
             return
         if request.messages == PROBE:
             self.probes.append(replica)

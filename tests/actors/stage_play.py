@@ -31,6 +31,8 @@ _TONE = (np.sin(np.arange(320) * 0.2) * 8000).astype("<i2").tobytes()
 _MURMUR = (np.sin(np.arange(320) * 0.2) * 505).astype("<i2").tobytes()
 _HUSH = bytes(640)
 APOLOGY_PCM = _TONE * 50
+# Audio of the sentences at the end of failed replies: 1 s of a tone that is quieter than the apology's.
+ENDING_PCM = _MURMUR * 75
 
 
 @dataclass
@@ -57,7 +59,10 @@ class Play:
         clock = asyncio.get_running_loop().time
         asked = (self.vad, self.turn, self.stt, self.llm, self.tts)
         stages = Stages(*asked, {"llm": "fake"}, self.answers, self.suppressor, self.backup)
-        phrases = HeldClips(HeldClip(self.settings.conversation.apology, self.apology), self.fillers, self.phrases)
+        spoken = self.settings.conversation
+        endings = (spoken.failure, spoken.no_answer, spoken.declined, spoken.bridge)
+        others = (*self.phrases, *(HeldClip(text, ENDING_PCM) for text in endings))
+        phrases = HeldClips(HeldClip(spoken.apology, self.apology), self.fillers, others)
         services = Services.over(
             stages, settings=self.settings, phrases=phrases, metrics=self.metrics, journal=SilentJournal(), clock=clock
         )
@@ -149,7 +154,8 @@ class Caller:
             self.session.reject(fault, fault.client_event_id)
             return
         if isinstance(event, client.AppendAudio):
-            self.session.append_audio(event.audio)
+            # A transport's decoder passes on whole samples only.
+            self.session.append_audio(event.audio[: len(event.audio) // 2 * 2])
         else:
             await self.session.submit(event)
 

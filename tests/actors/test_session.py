@@ -115,13 +115,16 @@ async def test_audio_runs_ahead_of_the_listener_by_the_configured_lead(lead_ms: 
 
 
 @virtual
-async def test_an_answer_without_words_is_complete() -> None:
-    """If the model generates nothing, the response is completed without audio, and the next turn is answered."""
+async def test_an_answer_without_words_is_no_answer() -> None:
+    """If the model generates nothing, the caller hears a sentence, the response has failed with the reason
+    "empty_answer", its item has no words, and the next turn is answered.
+    """
     play = Play(llm=WordyLlm(answer=""))
     async with play.call() as caller:
         done = await caller.say()
-        assert done["response"]["status"] == "completed"
+        assert done["response"]["status"] == "failed"
+        assert done["response"]["status_details"]["error"]["code"] == "empty_answer"
         assert done["response"]["output"][0]["content"] == []
         play.llm.answer = ANSWER
         await caller.say()
-    assert caller.transcript == ANSWER
+    assert caller.transcript == play.settings.conversation.no_answer + ANSWER

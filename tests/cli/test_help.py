@@ -21,7 +21,7 @@ PRODUCT = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchma
 
 # The modules of all extras. WITHOUT_EXTRAS sets them to None in sys.modules, so that importing them fails as if they
 # were not installed.
-EXTRAS = {"aiortc", "av", "hdrh", "matplotlib", "picows", "piper", "pylibsrtp", "scipy", "simpy", "vllm"}
+EXTRAS = {"aiortc", "hdrh", "matplotlib", "picows", "piper", "pylibsrtp", "scipy", "simpy", "vllm"}
 WITHOUT_EXTRAS = f"""
 import json, sys
 sys.modules.update(dict.fromkeys({sorted(EXTRAS | {"webrtc_noise_gain"})!r}))

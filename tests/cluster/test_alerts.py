@@ -31,9 +31,10 @@ def _run(*command: str, folder: Path) -> str:
 
 
 def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[dict[str, str]]:
-    """Yield promtool's input series of a latency histogram.
+    """Yield promtool's input series of the latency histogram `name`, one series per bucket.
 
-    Every scrape adds `values_s`, a number of turns for each duration in seconds.
+    `labels` are its labels as `label="value",`, or empty. Every scrape adds `values_s`: the number of turns for each
+    duration in seconds.
     """
     for bound in (*HISTOGRAM_BUCKETS_S, float("inf")):
         count = sum(turns for seconds, turns in values_s.items() if seconds <= bound)
@@ -42,9 +43,10 @@ def _histogram(name: str, labels: str, values_s: dict[float, int]) -> Iterator[d
 
 
 def _expected(alert: Alert, values_s: dict[float, int]) -> list[str]:
-    """Return the names of the alerts that fire for turns with these durations (s) and counts.
+    """Return the names of the alerts that fire, among those on the metrics that are measured together with `alert`.
 
-    An alert fires if more turns than TOLERATED are above its limit.
+    `values_s` is the number of turns for each duration in seconds. An alert fires if more turns than TOLERATED are
+    above its limit.
     """
     same = [alert] if alert.metric in STAGES else [other for other in MEASURED if other.metric not in STAGES]
     above = {
@@ -54,9 +56,9 @@ def _expected(alert: Alert, values_s: dict[float, int]) -> list[str]:
 
 
 def _case(alert: Alert, values_s: dict[float, int]) -> dict[str, Any]:
-    """Return a promtool test with turns of these durations (s) and counts.
+    """Return a promtool test of the metric of `alert`. `values_s` is the number of turns for each duration in seconds.
 
-    After ten minutes exactly the expected alerts fire.
+    The test passes if exactly the alerts of `_expected` fire after ten minutes.
     """
     stage = STAGES.get(alert.metric)
     labels = f'stage="{stage}",' if stage else ""

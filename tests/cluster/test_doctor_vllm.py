@@ -46,6 +46,12 @@ def findings(
     """Return the findings of the vLLM checks by name of the check.
 
     Assert that each finding that is not ok has a fix, and that no other finding has one.
+
+    Args:
+        llm: The settings of the section `llm`.
+        gpus: Function that returns the GPUs of every node.
+        package: The vLLM package of this machine, or None if vLLM is not installed.
+        **others: Other sections of the settings, by name.
     """
     settings = parse_settings({"llm": llm, **others})
     found = {finding.check: finding for finding in vllm_checks(settings, [(HERE, package)], gpus)}

@@ -26,7 +26,8 @@ PRINTED = {
 def nvidia_smi(folder: Path, *lines: str, status: int = 0, visible: str | None = None) -> dict[str, str]:
     """Write a script `nvidia-smi` that prints these lines, and return an environment that finds it.
 
-    The script fails for any other query than that of `machine_gpus`. `visible` is the value of CUDA_VISIBLE_DEVICES.
+    The script exits with `status`, and fails for any other query than that of `machine_gpus`. `visible` is the value of
+    CUDA_VISIBLE_DEVICES. None leaves the variable unset.
     """
     script = folder / "nvidia-smi"
     query = f"--query-gpu={','.join(QUERY)} --format=csv,noheader,nounits"

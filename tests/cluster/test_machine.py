@@ -57,7 +57,10 @@ def test_a_node_has_the_required_environment(tmp_path: Path) -> None:
 
 
 def test_socket_paths_fit(tmp_path: Path) -> None:
-    """The path of a Unix socket is at most 107 bytes long, the limit of Linux. Serve adds 57 bytes to ours."""
+    """The path of a Unix socket of Ray Serve is at most 107 bytes long, the limit of Linux.
+
+    Ray Serve appends 57 bytes to the paths in Rejoinder's environment variables.
+    """
     directory = Path("/tmp/rj-12345678")
     sockets = [value for name, value in node_environment(directory).items() if name.endswith("_SOCKET_PATH")]
     assert sockets
@@ -107,7 +110,7 @@ def test_a_missing_model_fails(tmp_path: Path) -> None:
     document = parse_serve_file({"applications": [{"args": {"models": models}}]})
     found = _findings(document)
     absent = [name for name in needed_models(document) if found[f"model {name}"].grade is Grade.FAIL]
-    assert set(absent) >= {"whisper-base", "smollm2-135m-instruct"}
+    assert set(absent) >= {"whisper-base", "qwen2.5-coder-0.5b-instruct"}
     assert all("rejoinder models pull" in found[f"model {name}"].fix for name in absent)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from rejoinder.core.errors import ModelError
@@ -68,7 +68,7 @@ class GivesFiles:
         self.files = files
         self.failure = failure
 
-    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
+    def fetch(self, source: Source, files: Collection[str], into: Path, report: Report) -> None:
         for name, content in self.files.items():
             (into / name).write_bytes(content)
         if self.failure is not None:
@@ -78,7 +78,7 @@ class GivesFiles:
 class NoNetwork:
     """Fetcher that fails the test if it is called."""
 
-    def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
+    def fetch(self, source: Source, files: Collection[str], into: Path, report: Report) -> None:
         raise AssertionError(f"fetched from {source}")
 
 

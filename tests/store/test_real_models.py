@@ -47,5 +47,5 @@ def test_silero_is_in_the_installed_package(tmp_path: Path) -> None:
     silero = load_manifest().models["silero-vad"]
     source = silero.sources[0]
     assert isinstance(source, InstalledSource)
-    SourceFetcher().fetch(source, silero, tmp_path, ignore)
+    SourceFetcher().fetch(source, silero.files, tmp_path, ignore)
     verify(tmp_path, silero.files, "silero-vad", ignore)

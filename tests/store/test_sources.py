@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,44 +10,14 @@ import pytest
 from rejoinder.core.errors import ModelError
 from rejoinder.store.manifest import HubSource, InstalledSource, LocalSource, Source
 from rejoinder.store.sources import SourceFetcher, acquire
+from tests.store.fake_hub import serve_hub
 from tests.store.fakes import CONTENT, ignore, model
-
-REVISION = "a" * 40
-
-
-class FakeHub(BaseHTTPRequestHandler):
-    """HTTP handler that serves one file of one revision, with the path and headers of the Hugging Face hub."""
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        if self._answer():
-            self.wfile.write(CONTENT)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Print no log line for a request."""
-
-    def _answer(self) -> bool:
-        found = self.path == "/owner/repo/resolve/v1/folder/a.bin"
-        self.send_response(200 if found else 404)
-        if found:
-            self.send_header("Content-Length", str(len(CONTENT)))
-            self.send_header("ETag", f'"{hashlib.sha256(CONTENT).hexdigest()}"')
-            self.send_header("X-Repo-Commit", REVISION)
-        else:
-            self.send_header("Content-Length", "0")
-            self.send_header("X-Error-Code", "EntryNotFound")
-        self.end_headers()
-        return found
 
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), FakeHub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve_hub({"owner/repo/v1/folder/a.bin": CONTENT}) as address:
+        yield address
 
 
 def local(folder: Path) -> LocalSource:
@@ -104,7 +71,7 @@ def test_installed_files_are_found_without_an_import(tmp_path: Path) -> None:
     source = InstalledSource(
         kind="installed", package="silero-vad", files={"v.onnx": "silero_vad/data/silero_vad.onnx"}
     )
-    SourceFetcher().fetch(source, model({"v.onnx": b""}), tmp_path, ignore)
+    SourceFetcher().fetch(source, ["v.onnx"], tmp_path, ignore)
     assert (tmp_path / "v.onnx").stat().st_size == 2_327_524
 
 

@@ -2,33 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rejoinder.core.errors import CallerError, ModelError
-from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.prompt_window import ChatMessage, Role
+
+# Shorter control tokens occur in ordinary text.
+_SHORTEST_TOKEN = 3
+
+
+class _GenerationTag(Extension):
+    """Jinja extension for the tag `generation`, with which templates mark the assistant's text for training."""
+
+    tags = {"generation"}  # noqa: RUF012 (the base class declares it so)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """Return the statements inside the tag, without the tag."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _refuse(message: str) -> NoReturn:
+    """Raise TemplateError: the function `raise_exception` of chat templates."""
+    raise TemplateError(message)
+
+
+def _today(form: str) -> str:
+    """Return the current time in the given strftime format: the function `strftime_now` of chat templates."""
+    return datetime.now().astimezone().strftime(form)
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    """Return `value` as JSON without the HTML escapes of Jinja's own filter."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 class ChatTemplate:
     """Compiled chat template of one model, which turns messages into a prompt."""
 
-    def __init__(self, source: str, special: Mapping[str, str], file: Path) -> None:
+    def __init__(
+        self,
+        source: str,
+        special: Mapping[str, str],
+        file: Path,
+        *,
+        control_tokens: Iterable[str] = (),
+        adds_bos: bool = False,
+    ) -> None:
         """Compile the template.
 
         Args:
             source: Jinja source.
             special: The model's `bos_token` and `eos_token`.
             file: File that contains the template, for error messages.
+            control_tokens: The model's control tokens, which messages must not contain.
+            adds_bos: True if the engine puts the beginning-of-sequence token before each prompt; `render` omits it.
 
         Raises:
             ModelError: `source` is not a Jinja template.
         """
         # transformers renders chat templates with these settings. Sandboxed, because a model's template can run code.
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _GenerationTag]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals |= {"raise_exception": _refuse, "strftime_now": _today}
         self._special = special
+        self._leading = special.get("bos_token", "") if adds_bos else ""
+        names = sorted((token for token in control_tokens if len(token) >= _SHORTEST_TOKEN), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, names))) if names else None
         try:
             self._template = environment.from_string(source)
         except TemplateError as error:
@@ -38,7 +90,8 @@ class ChatTemplate:
     def render(self, messages: Sequence[ChatMessage], *, answer: str | None = "") -> str:
         """Return the prompt text.
 
-        Control tokens inside a message are broken up, so that a caller cannot forge a turn.
+        Control tokens inside a message are broken up, so that a caller cannot forge a turn. If the template refuses the
+        messages, they are rendered again in the form that every template accepts (see `alternating`).
 
         Args:
             messages: The conversation.
@@ -46,20 +99,50 @@ class ChatTemplate:
                 the assistant's turn.
 
         Raises:
-            CallerError: The template refuses the messages.
+            CallerError: The template refuses the messages in both forms.
         """
-        entries = [{"role": m.role, "content": without_control_tokens(m.content)} for m in messages]
         try:
-            opened = answer is not None
-            prompt = self._template.render(messages=entries, add_generation_prompt=opened, **self._special)
-        except TemplateError as error:
-            message = f"the model's chat template refuses these messages: {error}."
-            raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
-        return prompt + without_control_tokens(answer or "")
+            prompt = self._rendered(messages, opened=answer is not None)
+        except TemplateError:
+            try:
+                prompt = self._rendered(alternating(messages), opened=answer is not None)
+            except TemplateError as error:
+                message = f"the model's chat template refuses these messages: {error}."
+                raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
+        return prompt + self._harmless(answer or "")
+
+    def _rendered(self, messages: Sequence[ChatMessage], *, opened: bool) -> str:
+        entries = [{"role": m.role, "content": self._harmless(m.content)} for m in messages]
+        # Models that can think before they answer are told not to: the caller would wait. Other templates ignore it.
+        prompt: str = self._template.render(
+            messages=entries, add_generation_prompt=opened, enable_thinking=False, **self._special
+        )
+        return prompt.removeprefix(self._leading)
+
+    def _harmless(self, text: str) -> str:
+        """Return the text with every control token broken up by a space after its first character."""
+        plain = without_control_tokens(text)
+        return self._control.sub(lambda token: f"{token[0][0]} {token[0][1:]}", plain) if self._control else plain
 
     def render_open(self, messages: Sequence[ChatMessage]) -> str:
         """Return the prompt up to the end of the last message's text, so that words can be added to the message."""
-        return up_to(self.render(messages, answer=None), without_control_tokens(messages[-1].content))
+        return up_to(self.render(messages, answer=None), self._harmless(messages[-1].content))
+
+
+def alternating(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Return the messages in the form that templates without a system role, such as Gemma's, accept.
+
+    The system message becomes the beginning of the first user message, and neighbours of the same role become one
+    message. Before a conversation that the assistant begins, there is an empty user message.
+    """
+    turns: list[ChatMessage] = []
+    for message in messages:
+        role: Role = "user" if message.role == "system" else message.role
+        if turns and turns[-1].role == role:
+            turns[-1] = ChatMessage(role, f"{turns[-1].content}\n\n{message.content}")
+        else:
+            turns.append(ChatMessage(role, message.content))
+    return turns if not turns or turns[0].role == "user" else [ChatMessage("user", ""), *turns]
 
 
 def without_control_tokens(text: str) -> str:

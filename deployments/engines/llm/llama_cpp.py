@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import time
 from collections import defaultdict
@@ -22,18 +23,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import gguf
 import xllamacpp
 
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.llm.chat_template import ChatTemplate
 from deployments.engines.llm.delta_writer import DeltaWriter
+from deployments.engines.llm.gguf_metadata import Metadata, read_metadata
 from deployments.engines.llm.message_end import TOP_TOKENS, end_probability
 from deployments.engines.llm.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
+from rejoinder.core.reply.prompt_window import ChatMessage
 
-# Memory for the KV caches of conversations whose slot another conversation has taken. SmolLM2 needs 23 KB per token.
+# Memory for the KV caches of conversations whose slot another conversation has taken. A token needs 12 KB with
+# Qwen2.5-0.5B, and 23 KB with SmolLM2-135M.
 KEPT_STATES_MB = 256
+PREFILL_WAIT_S = 30.0
+"""Maximum time in seconds that a request waits for a prefill of its own instructions, which may be long."""
 SESSION_WAIT_S = 0.1
 """Maximum time in seconds that a request waits until an earlier request of the same session has left its slot.
 
@@ -42,6 +47,15 @@ tokens. With the cache, a prompt of 250 tokens takes 80 ms; in another slot it t
 """
 # Multiplier of llama.cpp's DRY penalty on repetition, so high that sampling never chooses a repeating token.
 _PROHIBITIVE = 1000.0
+# Matches the quantization at the end of a file name, such as Q4_1 or iq4_xs, before the part number of a split file.
+_QUANTIZATION = re.compile(r"[.-](I?Q\d\w*|B?F16|F32|MXFP4\w*)(?:-\d{5}-of-\d{5})?$", re.IGNORECASE)
+# Matches the later parts of a split GGUF file. llama.cpp reads them when the first part is opened.
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
+_CONTROL = 3
+"""Type of control tokens in `tokenizer.ggml.token_type`."""
+# Tokenizers to which llama.cpp adds the beginning-of-sequence token if the file says nothing (src/llama-vocab.cpp).
+_MODELS_WITH_BOS = frozenset({"llama", "gemma4"})
+_PRE_TOKENIZERS_WITH_BOS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral"})
 _TOO_LONG = "exceed_context_size_error"
 
 
@@ -75,12 +89,11 @@ class LlamaCpp:
 
     prefills = True
 
-    def __init__(self, directory: Path, options: LlamaCppOptions = LlamaCppOptions()) -> None:
-        """Load the GGUF file in `directory`; raise ModelError if there is none or it cannot be loaded."""
-        file = next(directory.glob("*.gguf"), None)
-        if file is None:
-            raise ModelError("does not hold a GGUF file.", "Run `rejoinder models pull`.", file=str(directory))
-        self.name = f"{options.model} {_quantization(file)} (llama.cpp)"
+    def __init__(self, path: Path, options: LlamaCppOptions = LlamaCppOptions()) -> None:
+        """Load a GGUF file, or the one in a folder; raise ModelError if there is none or it cannot be loaded."""
+        file = gguf_file(path)
+        stem = _QUANTIZATION.sub("", file.stem) if "/" in options.model else options.model
+        self.name = f"{stem} {_quantization(file)} (llama.cpp)"
         self._options = options
         self._template = chat_template(file)
         try:
@@ -92,6 +105,8 @@ class LlamaCpp:
         self._threads = ThreadPoolExecutor(options.slots, thread_name_prefix="llama-cpp")
         self._active = 0
         self._running: dict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        # By session, the first message of the prompt that is being prefilled.
+        self._prefills: dict[str, tuple[ChatMessage, ...]] = {}
 
     @property
     def active(self) -> int:
@@ -116,7 +131,7 @@ class LlamaCpp:
             CallerError: The prompt leaves no room for an answer.
             BackendError: The engine failed.
         """
-        alone = await self._wait_for_session(request.session)
+        alone = await self._wait_for_session(request)
         if request.prefill and (self._places.locked() or not alone):
             yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # skip the prefill: answers have priority
             return
@@ -130,7 +145,7 @@ class LlamaCpp:
         self._active += 1
         arrived_at = time.monotonic()
         try:
-            with self._registered(request.session):
+            with self._registered(request):
                 async with self._places:
                     queue_s = time.monotonic() - arrived_at
                     async with aclosing(self._generate(request, prompt, queue_s)) as deltas:
@@ -139,27 +154,38 @@ class LlamaCpp:
         finally:
             self._active -= 1
 
-    async def _wait_for_session(self, session: str) -> bool:
-        """Wait up to SESSION_WAIT_S for the session's earlier requests; return True if none is left."""
-        if others := self._running.get(session):
-            await asyncio.wait(others, timeout=SESSION_WAIT_S)
-        return not self._running.get(session)
+    async def _wait_for_session(self, request: LlmRequest) -> bool:
+        """Wait for the session's earlier requests; return True if none is left.
+
+        The wait is at most SESSION_WAIT_S, or PREFILL_WAIT_S for a prefill of the same instructions: to compute them
+        again in another slot at the same time would take longer.
+        """
+        if others := self._running.get(request.session):
+            prefilled = self._prefills.get(request.session)
+            shared = prefilled is not None and prefilled == request.messages[:1]
+            await asyncio.wait(others, timeout=PREFILL_WAIT_S if shared else SESSION_WAIT_S)
+        return not self._running.get(request.session)
 
     @contextmanager
-    def _registered(self, session: str) -> Iterator[None]:
-        """Register a running request of `session`, for which `_wait_for_session` waits.
+    def _registered(self, request: LlmRequest) -> Iterator[None]:
+        """Register a running request of a session, for which `_wait_for_session` waits.
 
-        Do nothing if `session` is "".
+        Do nothing if the request belongs to no session.
         """
+        session = request.session
         if not session:
             yield
             return
+        if request.prefill:
+            self._prefills[session] = request.messages[:1]
         ended = asyncio.get_running_loop().create_future()
         self._running[session].add(ended)
         try:
             yield
         finally:
             ended.set_result(None)
+            if request.prefill:
+                self._prefills.pop(session, None)
             self._running[session].discard(ended)
             if not self._running[session]:
                 del self._running[session]
@@ -270,19 +296,57 @@ def parameters_of(file: Path, options: LlamaCppOptions) -> Any:
     return parameters
 
 
+def gguf_file(path: Path) -> Path:
+    """Return the GGUF file at `path`, a file or a folder with one model; of a split model, the first part.
+
+    Raises:
+        ModelError: There is none, or the folder has several models.
+    """
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError("is not a GGUF file.", "Name a file that ends in .gguf.", file=str(path))
+        return path
+    found = sorted(file for file in path.glob("*.gguf") if not _LATER_PART.search(file.name))
+    if not found:
+        raise ModelError("does not hold a GGUF file.", "Run `rejoinder models pull`.", file=str(path))
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise ModelError("holds several models.", "Name one file in llm.model.", file=str(path), found=names)
+    return found[0]
+
+
 def chat_template(file: Path) -> ChatTemplate:
-    """Return the chat template in a GGUF file; raise ModelError if it has none."""
-    fields = gguf.GGUFReader(file).fields
-    source = fields.get("tokenizer.chat_template")
-    if source is None:
-        raise ModelError("has no chat template.", "Use an instruction-tuned model.", file=str(file))
-    names = fields["tokenizer.ggml.tokens"]
+    """Return the chat template in a GGUF file.
+
+    Raises:
+        ModelError: The file is not a GGUF file, or has no chat template.
+    """
+    metadata = read_metadata(file)
+    source = metadata.get("tokenizer.chat_template")
+    if not isinstance(source, str):
+        remedy = "Use an instruction-tuned model (llm.model)."
+        raise ModelError("has no chat template.", remedy, file=str(file))
+    tokens: Any = metadata["tokenizer.ggml.tokens"]
+    kinds: Any = metadata.get("tokenizer.ggml.token_type", [])
     special = {}
     for key in ("bos", "eos"):
-        field = fields.get(f"tokenizer.ggml.{key}_token_id")
-        special[f"{key}_token"] = "" if field is None else str(names.contents(int(field.contents())))
-    return ChatTemplate(str(source.contents()), special, file)
+        number: Any = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        special[f"{key}_token"] = "" if number is None else str(tokens[number])
+    control = [tokens[number] for number, kind in enumerate(kinds) if kind == _CONTROL]
+    return ChatTemplate(source, special, file, control_tokens=control, adds_bos=_adds_bos(metadata))
+
+
+def _adds_bos(metadata: Metadata) -> bool:
+    """Return True if llama.cpp puts the beginning-of-sequence token before every prompt of this model."""
+    stated = metadata.get("tokenizer.ggml.add_bos_token")
+    if stated is not None:
+        return bool(stated)
+    if metadata.get("tokenizer.ggml.model") in _MODELS_WITH_BOS:
+        return True
+    return metadata.get("tokenizer.ggml.pre") in _PRE_TOKENIZERS_WITH_BOS
 
 
 def _quantization(file: Path) -> str:
-    return file.suffixes[0].lstrip(".").lower() if len(file.suffixes) > 1 else "gguf"
+    """Return the quantization in the file's name, such as q4_k_m, or "gguf" if the name has none."""
+    found = _QUANTIZATION.search(file.stem)
+    return found[1].lower() if found else "gguf"

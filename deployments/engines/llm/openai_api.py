@@ -1,10 +1,10 @@
 """Language model engine that calls any OpenAI-compatible server: streamed chat completions over HTTP.
 
 Cancelling closes the connection, which such servers treat as an abort. The first text is sent at once, later text every
-`coalesce_ms`.
+`coalesce_ms`. While a model thinks, or a server sends keep-alives, deltas without text say that the request is alive.
 
 A request with a prefix continues an answer that another replica began. vLLM can continue a message. Other servers start
-the answer again, and the text that repeats the prefix is dropped.
+the answer again; what it has in common with the prefix is dropped (`rejoinder.core.reply.continuation`).
 
 Hosted servers cache prompts. They route requests with the same `prompt_cache_key` to the same cache. The key is a hash
 of the instructions, which begin every prompt. A server that refuses the field does not get it again.
@@ -12,16 +12,21 @@ of the instructions, which begin every prompt. A server that refuses the field d
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Literal
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
 
 import httpx2
 import openai
 
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
-from rejoinder.core.errors import BackendError, Overloaded
+from deployments.engines.llm.answer_reader import CHARACTERS_PER_TOKEN, AnswerReader
+from deployments.engines.llm.api_faults import fault_of, filtered
+from rejoinder.core.errors import BackendError, BadResponse, ConfigError
+from rejoinder.core.reply.continuation import Continuation
 
 CONNECT_S = 2.0
 # vLLM's fields that continue the last message.
@@ -30,10 +35,11 @@ CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 UNKNOWN_FIELD = (400, 422)
 # OpenAI accepts at most 64 characters.
 CACHE_KEY_CHARACTERS = 32
-# A low estimate for English text. An answer that starts again generates its prefix again, which needs extra tokens.
-CHARACTERS_PER_TOKEN = 3
 # Timeout in seconds between two chunks of a running answer. The session has a shorter timeout for the first token.
 READ_S = 30.0
+# Longest line or whole response in characters. An answer is much shorter.
+MOST_CHARACTERS = 1_000_000
+BAD_ADDRESS = "Check llm.base_url: it may lead to another kind of server."
 
 
 class OpenAiApi:
@@ -69,51 +75,68 @@ class OpenAiApi:
         try:
             await self._client.with_options(timeout=CONNECT_S).models.list()
         except openai.APIStatusError:
-            return  # an error status is a response too: not every server lists models
-        except openai.APIError as fault:
-            raise BackendError(f"{self._client.base_url} does not respond: {fault}", stage="llm") from fault
+            return  # an error status is a response too: not every server lists models, and not for every key
+        except (openai.APIError, ValueError) as fault:
+            if isinstance(fault, openai.APIConnectionError):
+                raise BackendError(f"{self._client.base_url} does not respond: {fault}", stage="llm") from fault
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
         """Generate an answer; closing the generator closes the connection.
 
-        Raises Overloaded on status 429 and 503, BackendError on any other failure.
+        Raises:
+            Overloaded: Status 429, 503 or 529. No replica should send a request for `retry_after_s`.
+            ConfigError: The server refuses the key, or has no such model or address.
+            CallerError: The server refuses the request, for example because the prompt is too long.
+            BadResponse: The response is not one of a language model.
+            BackendError: Any other failure.
         """
-        try:
-            stream, repeated = await self._begin(request)
-            async with stream:
-                async for delta in self._deltas(stream, repeated):
-                    yield delta
-        except openai.APIStatusError as fault:
-            if fault.status_code in (429, 503):
-                wait_s = _seconds(fault.response.headers.get("retry-after", ""))
-                raise Overloaded(f"{self.name}: {fault}", retry_after_s=wait_s, resource="llm") from fault
-            raise BackendError(f"{self.name}: {fault}", stage="llm") from fault
-        except (openai.APIError, httpx2.HTTPError, ValueError) as fault:  # ValueError: a chunk that is not JSON
-            raise BackendError(f"{self.name}: {fault}", stage="llm") from fault
+        async with AsyncExitStack() as stack:
+            try:
+                response, continuation = await self._begin(request, stack)
+                async with aclosing(self._deltas(response, AnswerReader(self.name, request, continuation))) as deltas:
+                    async for delta in deltas:
+                        yield delta
+            except openai.APIStatusError as fault:
+                error = fault.body if fault.body is not None else fault.message
+                if filtered(error):
+                    yield TokenDelta("", 0, "content_filter", LlmUsage(0, 0))
+                    return
+                retry_after = fault.response.headers.get("retry-after", "")
+                raise fault_of(self.name, fault.status_code, error, retry_after) from fault
+            except openai.APIResponseValidationError as fault:
+                raise BadResponse(f"{self.name}: {fault}", stage="llm") from fault
+            except (openai.APIError, httpx2.HTTPError) as fault:
+                raise BackendError(f"{self.name}: {fault or type(fault).__name__}", stage="llm") from fault
+            except httpx2.InvalidURL as fault:
+                raise ConfigError(f"{self.name}: {fault}", field="args.llm.base_url") from fault
 
-    async def _begin(self, request: LlmRequest) -> tuple[Any, str]:
-        """Send the request. Return the stream of chunks, and the text to drop at its beginning.
-
-        The text to drop is the prefix, if the server starts the answer again. It is "" if there is no prefix or the
-        server continues after it.
-        """
+    async def _begin(self, request: LlmRequest, stack: AsyncExitStack) -> tuple[Any, Continuation]:
+        """Send the request. Return the response, which `stack` closes, and the filter of the answer's text."""
         if not request.prefix:
-            return await self._create(request, request.max_tokens, [], {}), ""
+            return await self._create(request, request.max_tokens, [], {}, stack=stack), Continuation("", asked=False)
         if self._continues:
             prefix = [{"role": "assistant", "content": request.prefix}]
             try:
-                return await self._create(request, request.max_tokens, prefix, CONTINUE), ""
+                response = await self._create(request, request.max_tokens, prefix, CONTINUE, stack=stack)
+                return response, Continuation(request.prefix, asked=True)
             except openai.APIStatusError as fault:
                 if fault.status_code not in UNKNOWN_FIELD:
                     raise
                 self._continues = False
         repeated_tokens = len(request.prefix) // CHARACTERS_PER_TOKEN
-        return await self._create(request, request.max_tokens + repeated_tokens, [], {}), request.prefix
+        response = await self._create(request, request.max_tokens + repeated_tokens, [], {}, stack=stack)
+        return response, Continuation(request.prefix, asked=False)
 
     async def _create(
-        self, request: LlmRequest, max_tokens: int, prefix: list[dict[str, str]], extra: Mapping[str, object]
+        self,
+        request: LlmRequest,
+        max_tokens: int,
+        prefix: list[dict[str, str]],
+        extra: Mapping[str, object],
+        *,
+        stack: AsyncExitStack,
     ) -> Any:
-        """Send a request and return its stream of chunks.
+        """Send a request and return the response, whose body is not read yet.
 
         If the server refuses the cache hint (`prompt_cache_key`), send the request again without it, and never send it
         again.
@@ -123,52 +146,78 @@ class OpenAiApi:
             max_tokens: Maximum number of tokens of the answer.
             prefix: Messages to append to the prompt: the beginning of the answer, or nothing.
             extra: Additional fields of the request.
+            stack: Closes the response.
         """
         hint = _cache_hint(request) if self._sends_hint else {}
         try:
-            stream = await self._send(request, max_tokens, prefix, {**extra, **hint})
+            response = await self._send(request, max_tokens, prefix, {**extra, **hint}, stack=stack)
         except openai.APIStatusError as fault:
             if not hint or self._hint_accepted or fault.status_code not in UNKNOWN_FIELD:
                 raise
-            stream = await self._send(request, max_tokens, prefix, extra)
+            response = await self._send(request, max_tokens, prefix, extra, stack=stack)
             self._sends_hint = False
         self._hint_accepted = self._hint_accepted or (self._sends_hint and bool(hint))
-        return stream
+        return response
 
     async def _send(
-        self, request: LlmRequest, max_tokens: int, prefix: list[dict[str, str]], extra: Mapping[str, object]
+        self,
+        request: LlmRequest,
+        max_tokens: int,
+        prefix: list[dict[str, str]],
+        extra: Mapping[str, object],
+        *,
+        stack: AsyncExitStack,
     ) -> Any:
         messages: list[Any] = [{"role": message.role, "content": message.content} for message in request.messages]
-        return await self._client.chat.completions.create(
-            model=self._model,
-            messages=messages + prefix,
-            max_tokens=max_tokens,
-            temperature=request.temperature,
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_body=extra or None,
+        # The raw response, because the library's own stream hides comments and fails at a line that is not JSON.
+        return await stack.enter_async_context(
+            self._client.chat.completions.with_streaming_response.create(
+                model=self._model,
+                messages=messages + prefix,
+                max_tokens=max_tokens,
+                temperature=request.temperature,
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body=extra or None,
+            )
         )
 
-    async def _deltas(self, stream: Any, repeated: str) -> AsyncGenerator[TokenDelta, None]:
-        text, tokens, due_at = "", 0, 0.0
-        finish: Literal["stop", "length"] | None = None
-        usage = LlmUsage(0, 0)
-        async for chunk in stream:
-            if chunk.usage:
-                cached = getattr(chunk.usage.prompt_tokens_details, "cached_tokens", 0) or 0
-                usage = LlmUsage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cached)
-            for choice in chunk.choices[:1]:
-                if choice.delta.content:
-                    new, repeated = _without_repetition(choice.delta.content, repeated)
-                    text, tokens = text + new, tokens + bool(new)
-                if choice.finish_reason:
-                    finish = "length" if choice.finish_reason == "length" else "stop"
-            if text and time.monotonic() >= due_at:
-                yield TokenDelta(text, tokens)
-                text, tokens, due_at = "", 0, time.monotonic() + self._coalesce_s
-        if finish is None:
-            raise BackendError(f"{self.name}: the stream ended before the answer did.", stage="llm")
-        yield TokenDelta(text, tokens, finish, usage)
+    async def _deltas(self, response: Any, answer: AnswerReader) -> AsyncGenerator[TokenDelta, None]:
+        """Yield the deltas of one response. A server that sends more than was requested is cut off."""
+        kind = response.headers.get("content-type", "").lower()
+        if "html" in kind:
+            raise BadResponse(f"{self.name}: the server sent a web page ({kind}).", BAD_ADDRESS, stage="llm")
+        async for line in _lines(response, whole="event-stream" not in kind and "json" in kind, answer=answer):
+            now = time.monotonic()
+            if answer.read(line, now):
+                break
+            if delta := answer.due(now, self._coalesce_s):
+                yield delta
+        yield answer.last()
+
+
+async def _lines(response: Any, answer: AnswerReader, *, whole: bool) -> AsyncIterator[str]:
+    """Yield the lines of a response's body; with `whole`, the whole body as the data of one event.
+
+    If the connection breaks after the end of the answer, the lines end normally.
+
+    Raises:
+        BadResponse: A line, or the whole body, is longer than MOST_CHARACTERS.
+    """
+    decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+    rest = ""
+    try:
+        async for chunk in response.iter_bytes():
+            *lines, rest = (rest + decode(chunk)).split("\n") if not whole else (rest + decode(chunk),)
+            if len(rest) > MOST_CHARACTERS:
+                raise BadResponse("a line of the response does not end.", BAD_ADDRESS, stage="llm")
+            for line in lines:
+                yield line.rstrip("\r")
+    except httpx2.HTTPError:
+        if not answer.ended:
+            raise
+    if rest:
+        yield f"data: {rest}" if whole else rest.rstrip("\r")
 
 
 def _cache_hint(request: LlmRequest) -> dict[str, str]:
@@ -177,21 +226,3 @@ def _cache_hint(request: LlmRequest) -> dict[str, str]:
     if first is None or first.role != "system":
         return {}
     return {"prompt_cache_key": hashlib.sha256(first.content.encode()).hexdigest()[:CACHE_KEY_CHARACTERS]}
-
-
-def _without_repetition(text: str, repeated: str) -> tuple[str, str]:
-    """Remove from `text` its longest common beginning with `repeated`.
-
-    Return the rest of `text`, and the part of `repeated` that the next chunk may repeat: "" after the first difference.
-    """
-    pairs = enumerate(zip(text, repeated, strict=False))
-    same = next((index for index, (new, old) in pairs if new != old), min(len(text), len(repeated)))
-    return text[same:], repeated[same:] if same == len(text) else ""
-
-
-def _seconds(retry_after: str) -> float:
-    """Return the number of seconds in a Retry-After header. A date, the header's other form, counts as one second."""
-    try:
-        return float(retry_after)
-    except ValueError:
-        return 1.0

@@ -25,7 +25,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 
 from deployments.engines.pcm import Pcm, speech_samples
-from deployments.engines.stt.log_mel import HOP, MEL_BANDS, log_mel
+from deployments.engines.stt.log_mel import HOP, log_mel
 from deployments.engines.stt.transcript_guards import Hypothesis, holds_speech, is_trustworthy
 from rejoinder.core.audio.pcm import STT_RATE, Samples
 from rejoinder.core.errors import BackendError, ConfigError, ModelError
@@ -97,7 +97,7 @@ class Whisper:
         """Load the faster-whisper model in `directory`.
 
         Raises:
-            ModelError: `directory` does not contain a model with 80 mel bands (tiny to medium).
+            ModelError: `directory` does not contain a Whisper model for CTranslate2.
             ConfigError: The model does not support the language.
         """
         self.name = f"{directory.name} {options.compute_type} (ctranslate2)"
@@ -116,15 +116,9 @@ class Whisper:
             remedy = "Run `rejoinder models verify`."
             raise ModelError("is not a Whisper model.", remedy, file=str(directory), found=str(error)) from error
         self._model: Any = model.model
-        if self._model.n_mels != MEL_BANDS:
-            found = f"{self._model.n_mels} mel bands"
-            raise ModelError(
-                "is an unsupported Whisper model.",
-                "Use tiny to medium.",
-                file=str(directory),
-                expected=f"{MEL_BANDS}",
-                found=found,
-            )
+        if not self._model.is_multilingual and options.language != "en":
+            message = f"the model {directory.name} knows English only."
+            raise ConfigError(message, "Set stt.language to en, or stt.model to another model.", field="stt.language")
         try:
             self._tokens = Tokenizer(model.hf_tokenizer, self._model.is_multilingual, "transcribe", options.language)
         except ValueError as error:
@@ -174,7 +168,7 @@ class Whisper:
 
     def _decode(self, audios: Sequence[Samples], frames: int) -> list[Hypothesis]:
         """Decode all `audios` greedily with timestamps, each padded with silence to `frames` frames."""
-        features = np.stack([log_mel(audio, frames) for audio in audios])
+        features = np.stack([log_mel(audio, frames, bands=self._model.n_mels) for audio in audios])
         prompt = list(self._tokens.sot_sequence)
         limits = [_token_limit(audio) for audio in audios]
         results = self._model.generate(

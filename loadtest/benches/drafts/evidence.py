@@ -176,7 +176,7 @@ def _of_answer(answer: ReceivedAnswer, turn: int | None, expected: int | None) -
 
     Args:
         answer: The answer.
-        turn: Number of the turn to note in the leaks.
+        turn: Number of the turn, from 0, to note in the leaks. None if no utterance was committed.
         expected: Length of the utterance's speech in tenths of a second, which the watermarks should state.
     """
     foreign = [mark for mark in answer.marks if mark is not None and mark != expected]

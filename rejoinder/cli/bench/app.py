@@ -175,6 +175,51 @@ def cache(
     _exit_unless(found.holds)
 
 
+@app.command()
+def answers(
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A value of llm.model. Repeat it to compare models. Default: that of the file."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The ray_config.yaml whose settings apply. Default: the default settings.")
+    ] = None,
+    bar: Annotated[float, typer.Option(min=0, max=1, help="Share of right answers that the first model needs.")] = 0.75,
+    development: Annotated[
+        bool, typer.Option("--development", help="Ask the development set, on which prompts may be tuned.")
+    ] = False,
+    *,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine. Default: the file's.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="File for shares, latencies and every answer of each model."),
+    ] = None,
+) -> None:
+    """Ask 100 spoken-style questions in ten categories, judge each answer by a rule, and measure the latency.
+
+    The model runs in this process, with the instructions and limits of a call.
+
+    Exit status: 0 if the first model's share of right answers reaches the bar and no answer is in a wrong language,
+    1 if not, 2 after an error.
+    """
+    need_load_extra()
+    from cluster.launch import read_config
+    from loadtest.benches.answers.questions import DEVELOPMENT_SET, TEST_SET, read_questions
+    from rejoinder.cli.bench import answers as bench_answers
+
+    settings = read_config(config).application.args
+    questions = read_questions(DEVELOPMENT_SET if development else TEST_SET)
+    found = []
+    for model in models or [settings.llm.model]:
+        llm = settings.llm.model_copy(update={"model": model, "threads": threads or settings.llm.threads})
+        found.append(bench_answers.measure(settings.model_copy(update={"llm": llm}), questions))
+    for model_answers in found:
+        Console().print(bench_answers.failures_table(model_answers))
+    Console().print(bench_answers.share_table(found))
+    _write_json(json_file, [model_answers.document() for model_answers in found])
+    _exit_unless(found[0].holds(bar))
+
+
 @app.command("barge-in")
 def barge_in(
     count: Annotated[int, typer.Option(min=5, max=1000, help="Number of interruptions.")] = 50,

@@ -147,7 +147,7 @@ def scenario(url: str, clip: Path, sessions: int, for_s: float, *, seed: int) ->
 
     Args:
         url: Address of the server (http).
-        clip: WAV file that every caller speaks in every turn.
+        clip: Recording that every caller speaks in every turn.
         sessions: Number of concurrent callers.
         for_s: Measured time in seconds, after the warm-up.
         seed: Seed of everything that is drawn at random.

@@ -103,6 +103,20 @@ class Segmenter:
                 segments += self._end_line()
         return segments
 
+    def take(self, least_words: int) -> list[str]:
+        """Return the complete words so far as a segment, although it could be longer; [] if they are too few.
+
+        Use this if the listener has nothing to hear, because the text arrives more slowly than it is spoken.
+        """
+        size = next((n for n in range(len(self._open), 0, -1) if self._open[n - 1].edge is not WordBoundary.BOUND), 0)
+        return [self._cut(size)] if self._spoken(size) >= least_words else []
+
+    def discard(self) -> None:
+        """Drop the text that is not in a segment yet. More text may follow, as if at the beginning of a line."""
+        self._partial = ""
+        self._line_start = True
+        self._open.clear()
+
     def flush(self) -> list[str]:
         """End the text, and return the remaining segments. More text of the same reply may follow."""
         segments = self._end_word() + self._end_line()

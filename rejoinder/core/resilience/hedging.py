@@ -257,9 +257,14 @@ class FirstToken:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """The attempt with this number has ended without a first token."""
+    """The attempt with this number has ended without a first token.
+
+    `retryable` is False if another attempt now would be useless or unwelcome: the request or the configuration is
+    wrong, or the server asks to wait.
+    """
 
     attempt: int
+    retryable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,15 +338,16 @@ def step(race: Race, event: RaceEvent, now: float, try_spend: Callable[[float], 
             )
             won = replace(race, phase=RacePhase.WON, running=(attempt,))
             return won, (UseAttempt(attempt, now - race.sent_at[attempt]), *losers)
-        case AttemptFailed(attempt) if attempt in race.running and race.phase is RacePhase.RUNNING:
-            return _failed(race, attempt, now, try_spend)
+        case AttemptFailed(attempt, retryable) if attempt in race.running and race.phase is RacePhase.RUNNING:
+            return _failed(race, attempt, now, try_spend if retryable else None)
         case _:
             return race, ()
 
 
-def _failed(race: Race, attempt: int, now: float, try_spend: Callable[[float], bool]) -> Step:
+def _failed(race: Race, attempt: int, now: float, try_spend: Callable[[float], bool] | None) -> Step:
+    """Return the state and the commands after a failed attempt. It is not repeated if `try_spend` is None."""
     race = replace(race, running=tuple(other for other in race.running if other != attempt))
-    if _has_room(race) and (try_spend(now) or not race.running):
+    if try_spend and _has_room(race) and (try_spend(now) or not race.running):
         return _start(race, now)
     if race.running:
         return race, ()

@@ -205,9 +205,14 @@ class ConversationSettings(Section):
     """What the agent says in a conversation, and how much of the conversation the language model sees."""
 
     instructions: str = (
-        "You are a helpful voice assistant on a phone call. Answer in one or two short spoken sentences."
+        "You are a friendly and honest voice assistant on a phone call. Answer in one or two short spoken sentences. "
+        "You only talk: you cannot see, buy, send, order or look up anything. If something is dangerous, illegal, "
+        "private or unknown to you, say that you are sorry and cannot help with it. When the caller says goodbye, say "
+        "goodbye."
     )
-    """System prompt of a session that does not set its own."""
+    """System prompt of a session that does not set its own. The default was chosen on the development questions of
+    `rejoinder bench answers`.
+    """
     context_turns: int = Field(4, ge=0, le=100)
     """Minimum number of turns that are in the prompt word for word. The default is the latency guide's (section 2.3.4).
     """
@@ -217,7 +222,7 @@ class ConversationSettings(Section):
     """
     summary_words: int = Field(0, ge=0, le=500)
     """Maximum number of words of the summary that replaces turns which leave the prompt. 0: they are forgotten.
-    Off by default: the default model (135 million parameters) invents things in summaries.
+    Off by default: a small model (SmolLM2-135M was measured) invents things in summaries.
     """
     max_reply_tokens: int = Field(60, ge=1, le=4096)
     """Maximum number of tokens of a reply if the client does not set a limit."""
@@ -239,9 +244,21 @@ class ConversationSettings(Section):
     """Text of the clip that is played when a stage fails for longer than `apology_after_ms`."""
     apology_after_ms: float = Field(700, ge=0, le=10_000)
     """Milliseconds for which a failed stage is retried before the apology is played."""
-    give_up_after_s: Positive = 60.0
-    """Seconds for which a failed stage is retried before the reply fails: a second apology and `response.done` with
-    status failed.
+    give_up_after_s: Positive = 20.0
+    """Seconds for which a failed stage is retried before the reply fails: the caller hears `failure`, and
+    `response.done` has status failed.
+    """
+    failure: str = "Sorry, I can't answer right now. Please try again later."
+    """Text that is spoken when a reply fails for good."""
+    no_answer: str = "Sorry, I have no answer to that. Could you ask in another way?"
+    """Text that is spoken when the language model answers with nothing that can be spoken."""
+    declined: str = "Sorry, I can't help with that."
+    """Text that is spoken when the language model's server withholds the whole answer (content filter)."""
+    bridge: str = "Let me start that again."
+    """Text that is spoken when an answer broke off and the next attempt at it does not continue its words."""
+    max_silence_s: float = Field(4.0, ge=0, le=60)
+    """Seconds without any sound during a reply, before or within the answer, after which a filler is played.
+    0: never.
     """
     greeting: str = Field("", max_length=300)
     """Text that is spoken at the beginning of a session, when the client has configured it or the caller speaks.

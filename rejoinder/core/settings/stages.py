@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rejoinder.core.measuring.service_curves import PROFILES, EmulatedStage, EngineProfile, ServiceCurve, profiles
+from rejoinder.core.settings.model_reference import check_model_reference
 from rejoinder.core.settings.section import Count, Positive, Section
 from rejoinder.core.settings.vllm import VllmSettings
 
@@ -18,6 +19,9 @@ ACCELERATOR_LABEL = "ray.io/accelerator-type"
 
 GPU_ENGINES = frozenset({"vllm", "emulated"})
 """Engines whose replicas may reserve GPUs. `emulated` may, so that placement can be tested on declared GPUs."""
+
+REPEATING_MODELS = {"smollm2-135m-instruct": 4}
+"""Models that tend to repeat themselves, with the length of the token sequences that `no_repeat_ngram` blocks."""
 
 
 class Resources(Section):
@@ -199,7 +203,9 @@ class SttSettings(StageSettings):
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "whisper-base"
-    """Whisper model: a name in the model store."""
+    """Whisper model: a name in the model store, the absolute path of a faster-whisper folder, or a hub repository with
+    such a model (owner/repo).
+    """
     first_pass_model: str = "moonshine-tiny-en"
     """First-pass recognizer: a name in the model store. It is used for English only. Empty: no first pass."""
     first_pass_min_logprob: float = Field(-0.12, le=0)
@@ -233,6 +239,11 @@ class SttSettings(StageSettings):
     speech with full padding.
     """
 
+    @field_validator("model")
+    @classmethod
+    def _loadable(cls, model: str, info: ValidationInfo) -> str:
+        return check_model_reference(model, "stt") if info.data.get("engine") == "whisper" else model
+
     @property
     def has_first_pass(self) -> bool:
         """True if a first-pass recognizer is used, which requires the engine Whisper and the language English."""
@@ -250,9 +261,10 @@ class LlmSettings(StageSettings):
     """Engine of the stage. Only `vllm` uses a GPU."""
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
-    model: str = "smollm2-135m-instruct"
-    """Model of the engine: a name in the model store, or the server's own name with `openai_api`.
-    With `vllm` it may also be a folder or a hub repository (owner/name).
+    model: str = "qwen2.5-coder-0.5b-instruct"
+    """Model of the engine: a name in the model store, the absolute path of a GGUF file or its folder, or a GGUF file on
+    a hub (owner/repo/file.gguf). With `openai_api`: the server's own name. With `vllm`: a name in the model store, a
+    folder, or a hub repository (owner/name).
     """
     vllm: VllmSettings = VllmSettings()
     """Settings of the engine vllm."""
@@ -272,9 +284,9 @@ class LlmSettings(StageSettings):
     """Number of replicas, and when it changes. Two by default, so that a slow request can be hedged."""
     max_queue: Count = 16
     """Maximum number of requests that wait for a slot of one replica. Further ones are refused."""
-    no_repeat_ngram: int = Field(4, ge=0, le=20)
-    """Embedded engine: an answer never repeats a sequence of this many tokens. Small models tend to repeat themselves.
-    0: off.
+    no_repeat_ngram: int | None = Field(None, ge=0, le=20)
+    """Embedded engine: an answer never repeats a sequence of this many tokens. 0: off, so that an answer can read back
+    "five five five". Unset: 4 for smollm2-135m-instruct, which tends to repeat itself, and 0 for every other model.
     """
     coalesce_ms: float = Field(15.0, ge=0, le=500)
     """Milliseconds for which tokens are collected before they are sent as one message."""
@@ -290,6 +302,18 @@ class LlmSettings(StageSettings):
     """Send `prompt_cache_key` with `openai_api`, so that prompts with the same beginning share the server's cache. Turn
     it off for a server that refuses the field.
     """
+
+    @field_validator("model")
+    @classmethod
+    def _loadable(cls, model: str, info: ValidationInfo) -> str:
+        return check_model_reference(model, "llm") if info.data.get("engine") == "embedded" else model
+
+    @property
+    def blocked_ngram(self) -> int:
+        """Length in tokens of the sequences that an answer of the embedded engine may not repeat. 0: none."""
+        if self.no_repeat_ngram is not None:
+            return self.no_repeat_ngram
+        return REPEATING_MODELS.get(self.model, 0)
 
     @property
     def supports_prefill(self) -> bool:
@@ -355,7 +379,11 @@ class TtsSettings(StageSettings):
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "piper-en-us-joe-medium"
-    """Voice of the engine: a name in the model store."""
+    """Piper voice: a name in the model store, the absolute path of the .onnx file or its folder, or a voice on a hub
+    (owner/repo/folder/voice.onnx). The file VOICE.onnx.json must be beside it.
+    """
+    speaker: int = Field(0, ge=0)
+    """Number of the speaker, from 0, of a voice that has several."""
     threads: Count = 2
     """Number of CPU threads of each replica's engine."""
     max_queue: Count = 16
@@ -366,3 +394,8 @@ class TtsSettings(StageSettings):
     """Stream a segment while it is synthesized. Off: a segment is sent once all of it is synthesized."""
     call_timeout_s: Positive = 3.0
     """Seconds without a chunk after which a segment is requested from another replica."""
+
+    @field_validator("model")
+    @classmethod
+    def _loadable(cls, model: str, info: ValidationInfo) -> str:
+        return check_model_reference(model, "tts") if info.data.get("engine") == "piper" else model

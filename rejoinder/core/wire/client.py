@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from rejoinder.core.audio.pcm import SAMPLE_BYTES
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
@@ -48,7 +47,7 @@ class UpdateSession(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class AppendAudio(ClientEvent):
-    """input_audio_buffer.append: add `audio`, which consists of whole samples in the session's input format."""
+    """input_audio_buffer.append: add `audio`, in the session's input format. It may end within a sample."""
 
     audio: bytes
 
@@ -117,7 +116,7 @@ class MalformedEvent(CallerError):
     client_event_id: str | None = None
 
 
-def parse(message: str | bytes, sample_bytes: int = SAMPLE_BYTES) -> ClientEvent:
+def parse(message: str | bytes) -> ClientEvent:
     """Return the event in one WebSocket message.
 
     Args:
@@ -127,20 +126,20 @@ def parse(message: str | bytes, sample_bytes: int = SAMPLE_BYTES) -> ClientEvent
     Raises:
         MalformedEvent: The message is not a valid event. No other error is raised.
     """
-    appended = plain_append(message if isinstance(message, bytes) else message.encode(errors="replace"), sample_bytes)
+    appended = plain_append(message if isinstance(message, bytes) else message.encode(errors="replace"))
     if appended is not None:
         return AppendAudio(None, appended)
     document: Any = None
     try:
         document = _document(message)
-        return _parse(document, sample_bytes)
+        return _parse(document)
     except CallerError as error:
         event_id = document.get("event_id") if isinstance(document, dict) else None
         client_id = event_id[:MAX_EVENT_ID] if isinstance(event_id, str) else None
         raise MalformedEvent(error.message, error.remedy, error.code, error.param, client_event_id=client_id) from None
 
 
-def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | None:
+def plain_append(message: bytes) -> bytes | None:
     """Return the audio of an input_audio_buffer.append message without parsing its JSON.
 
     Return None if the message is not in one of the usual spellings, or is invalid. Then it needs the full parser.
@@ -158,10 +157,9 @@ def plain_append(message: bytes, sample_bytes: int = SAMPLE_BYTES) -> bytes | No
     if not 0 <= size <= MAX_APPEND_CHARACTERS:
         return None
     try:
-        audio = binascii.a2b_base64(message[len(head) : len(head) + size], strict_mode=True)
+        return binascii.a2b_base64(message[len(head) : len(head) + size], strict_mode=True)
     except ValueError:
         return None
-    return None if len(audio) % sample_bytes else audio
 
 
 def _document(message: str | bytes) -> Any:
@@ -208,14 +206,14 @@ def _not_json(message: str) -> CallerError:
     return refuse(message, "", code="invalid_json", remedy="Send one JSON object.")
 
 
-def _parse(document: Json, sample_bytes: int) -> ClientEvent:
+def _parse(document: Json) -> ClientEvent:
     fields = Fields(document, "")
     event_id = fields.text("event_id", limit=MAX_EVENT_ID) if fields.raw("event_id") is not None else None
     match fields.text("type", limit=128):
         case "session.update":
             return UpdateSession(event_id, _required_child(fields, "session"))
         case "input_audio_buffer.append":
-            return AppendAudio(event_id, _audio(fields, sample_bytes))
+            return AppendAudio(event_id, _audio(fields))
         case "input_audio_buffer.commit":
             return CommitAudio(event_id)
         case "input_audio_buffer.clear":
@@ -251,12 +249,9 @@ def _required_child(fields: Fields, name: str) -> Fields:
     return fields.child(name)
 
 
-def _audio(fields: Fields, sample_bytes: int) -> bytes:
+def _audio(fields: Fields) -> bytes:
     encoded = fields.text("audio", limit=MAX_APPEND_CHARACTERS)
     try:
-        audio = base64.b64decode(encoded, validate=True)
+        return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise refuse("audio is not base64.", "audio", remedy="Encode the samples with standard base64.") from None
-    if len(audio) % sample_bytes:
-        raise refuse("audio ends within a sample.", "audio", remedy="Send 16-bit samples: an even number of bytes.")
-    return audio

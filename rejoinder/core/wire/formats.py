@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from enum import Enum
 
+import numpy as np
+
 from rejoinder.core.audio.g711 import A_LAW, MU_LAW, Law
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, TELEPHONE_RATE, WIRE_RATE
 from rejoinder.core.audio.resample import TELEPHONE_TO_STT, WIRE_TO_STT, WIRE_TO_TELEPHONE, Resampler
 from rejoinder.core.wire.fields import Fields, Json
+
+MISALIGNED_ROUGHNESS = 2_000.0
+"""Mean difference between neighbouring samples above which PCM may be read one byte late. Speech at 24 kHz has less,
+unless it is near full scale; misread bytes have about 20,000."""
+
+MISALIGNED_FACTOR = 4.0
+"""PCM is taken to be read one byte late if that reading is this much rougher than the other. Of white noise both
+readings are equally rough."""
 
 
 class AudioFormat(Enum):
@@ -65,20 +75,52 @@ def parse_format(patch: Fields, current: AudioFormat) -> AudioFormat:
 class WireDecoder:
     """Converter of one caller's audio stream from a wire format to 16 kHz PCM, message by message.
 
+    Messages may have any number of bytes. The first byte of a sample that a message ends within is completed by the
+    next message.
+
     Attributes:
         format: The wire format.
-        sample_bytes: Bytes of one sample in that format.
     """
 
     def __init__(self, wire: AudioFormat = AudioFormat.PCM) -> None:
         self.format = wire
-        self.sample_bytes = wire.sample_bytes
         self._law = wire.law
         self._to_stt = Resampler(WIRE_TO_STT if self._law is None else TELEPHONE_TO_STT)
+        self._half_sample = b""
 
     def __call__(self, audio: bytes) -> bytes:
-        """Return the audio of one message, which must be whole samples, as 16-bit PCM at 16 kHz."""
-        return self._to_stt(self._law.decode(audio) if self._law else audio)
+        """Return the audio of one message as 16-bit PCM at 16 kHz."""
+        if self._law:
+            return self._to_stt(self._law.decode(audio))
+        if self._half_sample and not _begins_sample(self._half_sample, audio):
+            audio = self._half_sample + audio
+        whole = len(audio) - len(audio) % SAMPLE_BYTES
+        self._half_sample = audio[whole:]
+        return self._to_stt(audio[:whole])
+
+    def end_stream(self) -> None:
+        """Drop the first byte of an incomplete sample: the client cleared or committed its audio.
+
+        What it sends next begins with a whole sample.
+        """
+        self._half_sample = b""
+
+
+def _begins_sample(half: bytes, audio: bytes) -> bool:
+    """Return True if `audio` clearly begins with a whole sample, although the message before it ended with `half`.
+
+    A client may lose the last byte of a recording and continue with whole samples. If its samples were then read one
+    byte late, everything after it would be noise. The wrong reading is far rougher than the right one: its high bytes
+    are the low bytes of the samples.
+    """
+    late, plain = _roughness(half + audio), _roughness(audio)
+    return late > MISALIGNED_ROUGHNESS and late > MISALIGNED_FACTOR * plain
+
+
+def _roughness(pcm: bytes) -> float:
+    """Return the mean difference between neighbouring samples of 16-bit PCM; 0 for less than two samples."""
+    samples = np.frombuffer(pcm[: len(pcm) - len(pcm) % SAMPLE_BYTES], "<i2").astype(np.float32)
+    return float(np.abs(np.diff(samples)).mean()) if samples.size > 1 else 0.0
 
 
 class WireEncoder:

@@ -1,10 +1,15 @@
-"""Test of a session's audio input with noise suppression."""
+"""Tests of a session's audio input: noise suppression, and audio that must not be heard twice."""
 
 from __future__ import annotations
 
-import numpy as np
+import asyncio
+import itertools
 
-from tests.actors.stage_play import Play
+import numpy as np
+import pytest
+
+from tests.actors.asking import detection, server_vad, settled
+from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
 
@@ -44,3 +49,92 @@ async def test_suppressed_audio_reaches_no_stage() -> None:
     loud = np.abs(np.frombuffer(play.stt.jobs[0].pcm, "<i2")) > 1000
     assert not loud[:4000].any()
     assert loud.any()
+
+
+def _marked(caller: Caller, mark: int, seconds: float) -> None:
+    """Append loud audio whose samples are all `mark` or -`mark`, so that a test can tell which audio was heard."""
+    caller.session.append_audio(np.tile(np.array([mark, -mark], "<i2"), round(seconds * 8000)).tobytes())
+
+
+def _heard(play: Play, job: int) -> list[int]:
+    """Return the marks in the audio of a speech-to-text job, in order; 0 for silence."""
+    samples = np.abs(np.frombuffer(play.stt.jobs[job].pcm, "<i2")).astype(int)
+    return [
+        int(samples[0]),
+        *(int(after) for before, after in itertools.pairwise(samples) if after != before),
+    ]
+
+
+@pytest.mark.parametrize("mode", [None, {"type": "server_vad"}, {"type": "semantic_vad"}], ids=str)
+@pytest.mark.parametrize("ending", ["clear", "commit"])
+@virtual
+async def test_audio_before_a_clear_or_commit_is_not_heard_again(mode: dict[str, object] | None, ending: str) -> None:
+    """After a clear or a commit, the next turn's audio begins there: the padding before speech does not reach back."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=detection(mode))
+        await caller.until("session.updated")
+        _marked(caller, 5000, 1.0)
+        await caller.ask(type=f"input_audio_buffer.{ending}")
+        await caller.until(f"input_audio_buffer.{ending}{'ed' if ending == 'clear' else 'ted'}")
+        await asyncio.sleep(1.0)  # the first transcript is done, so that the jobs are in order
+        _marked(caller, 9000, 1.0)
+        await caller.ask(type="input_audio_buffer.commit")
+        await caller.until("input_audio_buffer.committed", 2 if ending == "commit" else 1)
+        await caller.hush(0.5)
+    assert _heard(play, -1) == [9000]
+    assert len(play.stt.jobs[-1].pcm) == 32_000
+
+
+@virtual
+async def test_a_pre_roll_sent_after_a_clear_is_heard_once() -> None:
+    """Pipecat's own voice activity detection clears the buffer when speech starts, and sends the onset again.
+
+    The onset is in the audio that was cleared and in the audio after it. The turn has it once.
+    """
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=detection(None))
+        await caller.hush(1.0)
+        _marked(caller, 5000, 0.2)
+        await caller.ask(type="input_audio_buffer.clear")
+        await settled(caller)
+        _marked(caller, 5000, 0.2)
+        _marked(caller, 9000, 1.0)
+        await caller.ask(type="input_audio_buffer.commit")
+        await caller.hush(0.5)
+    assert _heard(play, 0) == [5000, 9000]
+    assert len(play.stt.jobs[0].pcm) == round(1.2 * 32_000)
+
+
+@virtual
+async def test_a_turn_cut_at_its_longest_length_is_continued_where_it_was_cut() -> None:
+    """Speech that is cut at `max_utterance_s` gives two turns whose audio meets: no sample is in both."""
+    play = Play()
+    play.settings = play.settings.model_copy(
+        update={"speech": play.settings.speech.model_copy(update={"max_utterance_s": 2.0})}
+    )
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad(create_response=False))
+        await caller.speak(3.0)
+        await caller.listen("input_audio_buffer.committed", 2)
+        await caller.hush(0.5)
+        ends = [event["audio_end_ms"] for event in caller.of("input_audio_buffer.speech_stopped")]
+        starts = [event["audio_start_ms"] for event in caller.of("input_audio_buffer.speech_started")]
+    assert starts[1] == ends[0]
+    heard_s = sum(len(job.pcm) for job in play.stt.jobs) / 32_000
+    assert heard_s == pytest.approx(3.05, abs=0.06)
+
+
+@virtual
+async def test_the_padding_before_speech_reaches_into_the_silence_after_a_turn() -> None:
+    """The silence that ended a turn was not transcribed. A soft onset in it belongs to the next utterance."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=server_vad(create_response=False, silence_duration_ms=200))
+        await caller.speak(1.0)
+        await caller.listen("input_audio_buffer.committed")
+        await caller.speak(1.0)
+        await caller.listen("input_audio_buffer.committed", 2)
+        end_ms = caller.of("input_audio_buffer.speech_stopped")[0]["audio_end_ms"]
+        assert caller.of("input_audio_buffer.speech_started")[1]["audio_start_ms"] < end_ms

@@ -17,7 +17,7 @@ from rejoinder.core.settings.settings import (
     Settings,
     SpeculationSettings,
 )
-from tests.actors.fakes import ScriptedStt
+from tests.actors.fakes import ScriptedStt, WordyLlm
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
 
@@ -131,3 +131,21 @@ async def test_a_busy_host_prefills_nothing() -> None:
         async with host.converse("test", lambda _: None, "rejoinder"):
             pass
     assert play.llm.prefills == []
+
+
+@pytest.mark.parametrize(("seconds", "level"), [(0.2, "INFO"), (20.0, "WARNING")])
+@virtual
+async def test_the_cost_of_instructions_is_logged(seconds: float, level: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The log has the time and the tokens of a session's instructions, as a warning from 1 s on.
+
+    The prefill is not cut off at the timeout of an answer (8 s).
+    """
+    caplog.set_level("INFO", logger="actors.replying.prefill")
+    play = Play(llm=WordyLlm(prefill_s=seconds))
+    async with play.call() as caller:
+        await caller.hush(seconds + 1)
+    (record,) = caplog.records
+    assert record.levelname == level
+    length = len(play.settings.conversation.instructions)
+    assert f"({length} characters, 20 tokens, 0 of them cached)" in record.getMessage()
+    assert f"in {seconds * 1000:.0f} ms" in record.getMessage()

@@ -14,6 +14,7 @@ from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
 from tests.actors.virtual_time import virtual
 
 APOLOGY = ConversationSettings().apology
+FAILURE = ConversationSettings().failure
 GIVES_UP_SOON = Settings(conversation=ConversationSettings(give_up_after_s=5))
 GONE = BackendError("gone.", stage="any", replica="any-1")
 BUG = ZeroDivisionError("a bug in a stage")
@@ -209,8 +210,8 @@ async def test_a_failing_turn_detector_costs_the_fallback_silence() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_dead_stage_fails_the_turn_and_not_the_session(name: str, fault: Exception) -> None:
-    """If a stage fails for give_up_after_s, the caller gets a second apology and a failed response. The next turn is
-    answered.
+    """If a stage fails for give_up_after_s, the caller hears one apology and then that there is no answer, and gets a
+    failed response. The next turn is answered.
     """
     play = Play(settings=GIVES_UP_SOON)
     async with play.call() as caller:
@@ -220,7 +221,7 @@ async def test_a_dead_stage_fails_the_turn_and_not_the_session(name: str, fault:
         failed = await caller.listen("response.done")
         assert 5 <= now() - spoke <= 10
         assert failed["response"]["status_details"]["error"]["code"] == f"{name}_unavailable"
-        assert caller.transcript == f"{APOLOGY} {APOLOGY}"
+        assert caller.transcript == f"{APOLOGY} {FAILURE}"
         STAGES[name](play, None)
         await caller.hush(4)
         await caller.say()

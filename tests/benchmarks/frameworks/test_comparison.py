@@ -44,9 +44,9 @@ def row(name: str, sessions: int | None, bar: int = 0) -> FrameworkRow:
 
 
 def test_ours_is_compared_with_each_rivals_best_form() -> None:
-    """The row of LiveKit with the largest knee is compared with our row without a turn detector.
+    """The row of LiveKit with the largest knee is compared with Rejoinder's row without a turn detector.
 
-    The row of Pipecat with the largest knee is compared with our row with Smart Turn.
+    The row of Pipecat with the largest knee is compared with Rejoinder's row with Smart Turn.
     """
     rows = [row("ours-headless", 160), row("ours-smart-turn", 90), row("ours-all-in", 100)]
     rows += [row("livekit", 36), row("livekit-processes", 12), row("pipecat", 10), row("pipecat-processes", 15)]
@@ -58,7 +58,7 @@ def test_ours_is_compared_with_each_rivals_best_form() -> None:
 
 
 def test_no_ratio_without_both_sides() -> None:
-    """If our row or a competing framework's row is missing, or has no knee, no ratio of the two is computed."""
+    """If Rejoinder's row or a competing framework's row is missing, or has no knee, their ratio is not computed."""
     assert ratios([row("ours-headless", 160)]) == []
     assert ratios([row("livekit", 36)]) == []
     assert ratios([row("ours-headless", None), row("livekit", 36)]) == []
@@ -74,7 +74,7 @@ def test_the_verdict_compares_the_knee_with_the_requirement() -> None:
 
 
 def test_finished_rows_are_kept_and_not_measured_again(tmp_path: Path) -> None:
-    """Saved rows load as equal rows, and `in_order` puts our rows before those of other frameworks."""
+    """Saved rows load as equal rows, and `in_order` puts Rejoinder's rows before those of other frameworks."""
     file = tmp_path / "rows.json"
     probes = [probe(8, ProbeOutcome.PASS), probe(16, ProbeOutcome.FAIL)]
     livekit = named(("livekit",))[0]

@@ -49,7 +49,8 @@ def test_the_plan_is_the_same_for_all() -> None:
 def test_answers_are_matched_by_session_and_stream() -> None:
     """The ideal time of a reply follows from the session's start and its audio stream.
 
-    Replies that come 10 and 20 ms after it have these added latencies, and no turn is missed and no reply stray.
+    If replies come 10 and 20 ms after their ideal times, their added latencies are 10 and 20 ms. Then no turn is missed
+    and no reply is stray (belongs to no turn).
     """
     link = Recorder(2)
     feeder = Feeder([link], 2, FeedPlan((0, 10), cycles=3, streams=2))

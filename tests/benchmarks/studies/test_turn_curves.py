@@ -130,5 +130,8 @@ def test_the_fit_follows_a_reliable_turn_model() -> None:
     [("Goodbye", True), ("Good-bye. Thank you", False), ("goodbye thank you for calling", True), ("", False)],
 )
 def test_the_end_of_a_sentence_is_found_in_the_clips_text(transcript: str, over: bool) -> None:
-    """A clip's sentence is over if the transcript so far ends with its last word, despite recognition errors."""
+    """`sentence_over` is true if the transcript so far ends with the last word of a sentence of the clip's text.
+
+    Words that are recognized differently, such as "good-bye", do not matter.
+    """
     assert sentence_over("Goodbye. Thank you for calling.", transcript) is over

@@ -58,7 +58,7 @@ def test_always_follows_the_turn_model() -> None:
 
 
 def test_a_verdict_that_comes_before_the_transcript_decides() -> None:
-    """With `sparing`, the turn model is queried after ASK_MS of silence.
+    """With `sparing`, the turn model is queried after ASK_MS milliseconds of silence.
 
     If its verdict comes before the transcript (250 ms after the tentative end of speech), the verdict decides.
     """
@@ -68,7 +68,7 @@ def test_a_verdict_that_comes_before_the_transcript_decides() -> None:
 
 
 def test_a_pause_that_ends_before_the_query_time_is_not_queried() -> None:
-    """`always` queries at every tentative end of speech, `sparing` only in silences that last."""
+    """`always` queries the turn model in a pause that ends before the query time, and `sparing` does not."""
     short = silence(resumed_ms=ASK_MS - 1)
     assert decide(short, "always", SETTINGS).asked
     assert not decide(short, "sparing", SETTINGS).asked
@@ -86,7 +86,10 @@ def test_a_finished_transcript_before_the_query_time_avoids_the_query() -> None:
 
 
 def test_an_open_transcript_triggers_the_query_at_once() -> None:
-    """With `sparing`, a transcript that comes before the query time but looks incomplete causes the query at once."""
+    """With `sparing`, the turn model is queried as soon as a transcript arrives that looks incomplete.
+
+    It does not wait for ASK_MS milliseconds of silence.
+    """
     unfinished = silence(text="and then the", transcribed_ms=100)
     assert decide(unfinished, "sparing", SETTINGS) == Decision(
         max(164 + 50, due_ms(1.0, TranscriptEnding.OPEN)), asked=True

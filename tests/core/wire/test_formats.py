@@ -60,6 +60,44 @@ def test_one_second_of_input_is_one_second_of_pcm(wire: AudioFormat) -> None:
 
 
 @every_format
+@pytest.mark.parametrize("size", [1, 2, 7, 883, 4801])
+def test_messages_may_end_within_a_sample(wire: AudioFormat, size: int) -> None:
+    """Audio in messages of any number of bytes is decoded as in one message: no sample is lost or read one byte off."""
+    audio = WireEncoder(wire)(_tone(440, WIRE_RATE, 0.5))
+    decode = WireDecoder(wire)
+    pieces = b"".join(decode(audio[at : at + size]) for at in range(0, len(audio), size))
+    assert pieces == WireDecoder(wire)(audio)
+
+
+def test_a_lost_byte_does_not_turn_later_audio_into_noise() -> None:
+    """A recording whose last byte is missing, then whole samples: what follows is read as it was meant."""
+    decode, plain = WireDecoder(), WireDecoder()
+    tone = _tone(440, WIRE_RATE, 0.1)
+    decode(tone[:-1])
+    plain(tone[:-2])
+    after = [_tone(300, WIRE_RATE, 0.1) for _ in range(5)]
+    assert [decode(message) for message in after] == [plain(message) for message in after]
+
+
+def test_noise_keeps_its_carried_byte() -> None:
+    """White noise is as rough in both readings, so its bytes are never dropped."""
+    noise = np.random.default_rng(3).integers(-32768, 32768, 24_000, dtype=np.int16).tobytes()
+    decode = WireDecoder()
+    pieces = b"".join(decode(noise[at : at + 883]) for at in range(0, len(noise), 883))
+    assert pieces == WireDecoder()(noise)
+
+
+def test_a_new_stream_begins_with_a_whole_sample() -> None:
+    """After `end_stream` the carried byte is gone. Quiet audio gives no other sign of a lost byte."""
+    decode, plain = WireDecoder(), WireDecoder()
+    decode(bytes(5))
+    decode.end_stream()
+    plain(bytes(4))
+    quiet = np.tile(np.array([3, -3, 40, 0], "<i2"), 200).tobytes()
+    assert decode(quiet) == plain(quiet)
+
+
+@every_format
 def test_one_second_of_speech_is_one_second_of_output(wire: AudioFormat) -> None:
     """One second of 24 kHz PCM in pieces of uneven length is encoded to exactly one second in the wire format."""
     encode, pcm = WireEncoder(wire), bytes(WIRE_RATE * 2)

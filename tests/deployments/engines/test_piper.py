@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import builtins
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 import soxr
 
-from deployments.engines.piper import FIRST_FRAMES, LEAD_MS, ChunkedNetwork, PiperVoice, WholeNetwork
+from deployments.engines.piper import FIRST_FRAMES, LEAD_MS, OVERLAPS, ChunkedNetwork, PiperVoice, WholeNetwork
 from deployments.engines.stt.whisper import Whisper
 from rejoinder.core.audio.pcm import WIRE_RATE, first_audible, pcm16_to_float
 from rejoinder.core.errors import CallerError, ConfigError, ModelError
@@ -173,3 +175,64 @@ def _refusing(package: str, real: Callable[..., object]) -> Callable[..., object
         return real(name, *rest)
 
     return load
+
+
+def two_speakers(source: Path, folder: Path) -> Path:
+    """Write a variant of the voice in `source` whose decoder depends on a speaker, as in voices with several speakers.
+
+    The second speaker adds a constant to the output of the decoder's first layer. Return the path of the network.
+    """
+    original = next(source.glob("*.onnx"))
+    model = onnx.load(str(original))
+    first = next(node for node in model.graph.node if node.name == "/dec/conv_pre/Conv")
+    position = list(model.graph.node).index(first)
+    output, first.output[0] = first.output[0], "without_speaker"
+    for node in model.graph.node:  # an unused constant of the export has the name of the new input
+        node.input[:] = ["constant" if name == "sid" else name for name in node.input]
+    for constant in model.graph.initializer:
+        constant.name = "constant" if constant.name == "sid" else constant.name
+    table = onnx.numpy_helper.from_array(np.array([[[0.0]], [[0.5]]], np.float32), "speakers")
+    model.graph.initializer.append(table)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("sid", onnx.TensorProto.INT64, [1]))
+    model.graph.node.insert(position + 1, onnx.helper.make_node("Gather", ["speakers", "sid"], ["speaker"], axis=0))
+    model.graph.node.insert(position + 2, onnx.helper.make_node("Add", ["without_speaker", "speaker"], [output]))
+    file = folder / "two.onnx"
+    onnx.save(model, str(file))
+    config = json.loads(original.with_name(f"{original.name}.json").read_text(encoding="utf-8"))
+    config |= {"num_speakers": 2, "speaker_id_map": {"ann": 0, "bob": 1}}
+    file.with_name("two.onnx.json").write_text(json.dumps(config), encoding="utf-8")
+    return file
+
+
+@pytest.mark.models
+def test_a_voice_with_several_speakers_speaks_as_the_chosen_one(store: ModelStore, tmp_path: Path) -> None:
+    """The setting `tts.speaker` chooses a speaker, in the streamed and in the whole synthesis; others are refused."""
+    file = two_speakers(store.path("piper-en-us-joe-medium"), tmp_path)
+    feed: dict[str, npt.NDArray[Any]] = {
+        "input": np.array([[1, 20, 3, 40, 5, 60, 2]], np.int64),
+        "input_lengths": np.array([7], np.int64),
+        "scales": np.array([0.0, 1.0, 0.0], np.float32),
+    }
+    names = (*feed, "sid")
+    spoken = []
+    for number in (0, 1):
+        one = feed | {"sid": np.array([number], np.int64)}
+        whole = np.concatenate(list(WholeNetwork(file, 2, names).run(one)))
+        parts = np.concatenate(list(ChunkedNetwork(file, 2, names).run(one)))
+        assert np.abs(whole - parts).max() < 1e-3
+        spoken.append(whole)
+    assert np.abs(spoken[0] - spoken[1]).max() > 0.01
+    assert b"".join(PiperVoice(file, speaker=1).synthesize("Hello."))
+    with pytest.raises(ConfigError, match="has 2 speakers"):
+        PiperVoice(file, speaker=2)
+
+
+@pytest.mark.models
+def test_parts_overlap_as_far_as_the_decoder_looks(store: ModelStore) -> None:
+    """The overlap of the default voice is the smallest one; a decoder that looked further would get a larger one."""
+    network = ChunkedNetwork(next(store.path("piper-en-us-joe-medium").glob("*.onnx")), 2)
+    assert network._overlap == OVERLAPS[0]
+    decoded = network._decoded
+    # A decoder whose samples depend on 14 frames on either side: a smaller overlap changes them.
+    network._decoded = lambda *a, overlap, **k: decoded(*a, overlap=overlap, **k) + (overlap < 14)  # type: ignore[method-assign]
+    assert network._needed_overlap(192, {}) == 16

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deployments.transports.realtime_ws import RealtimeSocket
@@ -87,13 +88,41 @@ async def test_formats_may_change_between_messages() -> None:
     assert [len(job.pcm) for job in play.stt.jobs] == [9 * 16_000 * 2]
 
 
+@pytest.mark.parametrize("size", [1, 883])
 @virtual
-async def test_half_a_sample_is_refused_in_pcm_only() -> None:
-    """A message of three bytes is refused as 16-bit PCM. As G.711 it is accepted, as three samples."""
-    odd = {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(3)).decode()}
-    socket = ScriptedSocket([odd, _format(AudioFormat.PCMA), odd], 1)
-    async with Play().open() as host:
+async def test_messages_that_end_within_a_sample_are_heard(size: int) -> None:
+    """PCM in messages of an odd number of bytes is heard as a whole: none is refused, and no sample is lost."""
+    audio = b"".join(base64.b64decode(message["audio"]) for message in _append(AudioFormat.PCM)[:12])
+    pieces = [audio[at : at + size] for at in range(0, len(audio), size)][: 60_000 // size]
+    appends = [{"type": "input_audio_buffer.append", "audio": base64.b64encode(piece).decode()} for piece in pieces]
+    manual = {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": None}}}}
+    socket = ScriptedSocket([manual, *appends, {"type": "input_audio_buffer.commit"}], 5)
+    play = Play()
+    async with play.open() as host:
         await RealtimeSocket(socket, host, "rejoinder").converse()
-    assert [event["error"]["param"] for event in socket.of("error")] == ["audio"]
-    kinds = [event["type"] for event in socket.events]
-    assert kinds.index("error") < kinds.index("session.updated")
+    assert not socket.of("error")
+    assert len(play.stt.jobs[0].pcm) == pytest.approx(len(b"".join(pieces)) * 2 / 3, abs=4)
+
+
+@pytest.mark.parametrize("kind", ["input_audio_buffer.clear", "input_audio_buffer.commit"])
+@virtual
+async def test_half_a_sample_does_not_survive_a_clear_or_commit(kind: str) -> None:
+    """After a clear or a commit, audio begins with a whole sample, even if the audio before ended within one."""
+    manual = {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": None}}}}
+    quiet = base64.b64encode(b"\x05\0\xfb\xff" * 12_000).decode()
+    odd = base64.b64encode(bytes(9601)).decode()
+    socket = ScriptedSocket(
+        [
+            manual,
+            {"type": "input_audio_buffer.append", "audio": odd},
+            {"type": kind},
+            {"type": "input_audio_buffer.append", "audio": quiet},
+            {"type": "input_audio_buffer.commit"},
+        ],
+        5,
+    )
+    play = Play()
+    async with play.open() as host:
+        await RealtimeSocket(socket, host, "rejoinder").converse()
+    assert not socket.of("error")
+    assert np.abs(np.frombuffer(play.stt.jobs[-1].pcm, "<i2")).max() <= 5

@@ -29,7 +29,7 @@ ANSWER_MS = 200
 
 
 class Loopback(Side):
-    """A network side that opens its sockets in the machine's own namespace."""
+    """A caller's end of the network without a namespace: its sockets are ordinary sockets of this machine."""
 
     def socket(self, kind: socket.SocketKind) -> socket.socket:
         return socket.socket(socket.AF_INET, kind, socket.IPPROTO_TCP)

@@ -25,7 +25,8 @@ EXT = RTP_EXTENSIONS
 @pytest.mark.parametrize(
     ("rtp", "payload", "size"),
     [
-        # Known IP packet sizes in bytes for 20 ms frames. Payload: Opus at 12, 24 or 32 kbps (30, 60, 80), G.711 (160).
+        # (headers in use, payload bytes, IP packet bytes). The payloads are frames of 20 ms: Opus at 12, 24 and 32 kbps
+        # (30, 60 and 80 bytes), and G.711 (160). The packet sizes are added up by hand from the RFCs' header sizes.
         (Rtp(extensions=EXT), 30, 92),
         (Rtp(extensions=EXT), 60, 122),
         (Rtp(), 80, 130),
@@ -45,7 +46,8 @@ def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
 @pytest.mark.parametrize(
     ("payload", "size", "packets"),
     [
-        # Known bytes on the wire and packets: PCM16 at 16 kHz in 20 and 60 ms, at 24 kHz in 20 ms, and an Opus frame.
+        # (payload bytes, IP bytes with all headers, IP packets), added up by hand from the RFCs' header sizes. The
+        # payloads are 16-bit PCM of 20 ms at 16 kHz, of 60 ms at 16 kHz and of 20 ms at 24 kHz, and an Opus frame.
         (640, 722, 1),
         (1920, 2054, 2),
         (960, 1042, 1),
@@ -53,13 +55,19 @@ def test_media_packets(rtp: Rtp, payload: int, size: int) -> None:
     ],
 )
 def test_messages_of_a_client_over_tls(payload: int, size: int, packets: int) -> None:
-    """A message adds the frame header, the mask and the TLS record once, and TCP and IP headers for each packet."""
+    """The load of a client's WebSocket message is its payload plus the headers.
+
+    The frame header, the mask and the TLS record are added once, the TCP and IP headers once per packet.
+    """
     assert Tcp(tls=True).message(payload, masked=True) == NetworkLoad(size, packets)
 
 
 @pytest.mark.parametrize(("payload", "plain"), [(0, 2), (125, 127), (126, 130), (65_535, 65_539), (65_536, 65_546)])
 def test_frame_headers(payload: int, plain: int) -> None:
-    """A frame header has 2 bytes, 4 for payloads from 126 bytes, and 10 from 64 KiB. A client's mask adds 4 bytes."""
+    """A WebSocket frame header has 2 bytes, 4 for payloads from 126 bytes, and 10 from 64 KiB.
+
+    A client's mask adds 4 bytes.
+    """
     assert websocket_frame(payload, masked=False) == plain
     assert websocket_frame(payload, masked=True) == plain + 4
 
@@ -85,7 +93,10 @@ def test_a_constant_codec() -> None:
 
 
 def test_ethernet_adds_to_every_packet() -> None:
-    """On Ethernet, every packet has a header, check sequence, preamble and gap in addition."""
+    """The bytes on Ethernet are the IP bytes plus `ETHERNET` bytes per packet, for header, checksum, preamble and gap.
+
+    Sums and multiples of loads add up bytes and packets.
+    """
     assert (NetworkLoad(1000, 10) + NetworkLoad(500, 5)).ethernet_bytes == 1500 + 15 * ETHERNET
     assert (NetworkLoad(10, 1) * 3) == NetworkLoad(30, 3)
 

@@ -33,8 +33,8 @@ every_format = pytest.mark.parametrize("wire", list(AudioFormat), ids=lambda wir
 def packet(at: float, source: str = CALLER, ip_bytes: int = 152, port: int = 5000) -> Packet:
     """Return a TCP packet between caller and server, captured at the time `at` in seconds.
 
-    `ip_bytes` is its size, of which 52 bytes are headers. A packet of 52 bytes is an acknowledgement. `port` is the
-    caller's port.
+    `source` is the address of its sender. `ip_bytes` is its size, of which 52 bytes are headers. A packet of 52 bytes
+    is an acknowledgement. `port` is the caller's port.
     """
     ends = (port, 8000) if source == CALLER else (8000, port)
     payload = ip_bytes - 52
@@ -72,7 +72,7 @@ def test_the_length_of_an_append_is_exact(wire: AudioFormat, milliseconds: int) 
     for audio in messages(path, room_noise(1, wire.rate)):
         text = APPEND % base64.b64encode(audio).decode()
         assert len(text) == append_length(wire, milliseconds)
-        event = client.parse(text, wire.sample_bytes)
+        event = client.parse(text)
         assert isinstance(event, client.AppendAudio)
         assert event.audio == audio
         assert json.loads(text)["type"] == "input_audio_buffer.append"
@@ -97,7 +97,7 @@ def test_acknowledgements_and_handshakes_are_kept_apart() -> None:
     ],
 )
 def test_three_percent_in_bytes_and_in_packets(measured: NetworkLoad, formula: NetworkLoad, ok: bool) -> None:
-    """A row fails if bytes or packets differ from the formula by more than 3%, above or below."""
+    """A row's `ok` is false if measured bytes or packets differ from the formula by more than 3%, above or below."""
     assert DirectionRow("up", state="talking", seconds=1, payload_bytes=0, measured=measured, formula=formula).ok is ok
 
 

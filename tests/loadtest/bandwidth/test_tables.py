@@ -30,10 +30,10 @@ ROW = PublishedServer(10, 2, 5)
 def session(
     name: str, up_kbps: float, down_kbps: float = 0.0, transport: str = "WebSocket", *, acks: float = 0
 ) -> SessionKind:
-    """Return a session measured over ten seconds, with 50 packets per second per direction.
+    """Return the kind of session `name`, measured over ten seconds, with 50 packets per second per direction.
 
     `up_kbps` and `down_kbps` are the rates from and to the caller; a `down_kbps` of 0 means the same as `up_kbps`.
-    `acks` is the number of acknowledgements per second per direction.
+    `transport` is the name of its transport. `acks` is the number of acknowledgements per second per direction.
     """
     rows = []
     for direction, rate in (("up", up_kbps), ("down", down_kbps or up_kbps)):
@@ -64,7 +64,7 @@ def session(
     ],
 )
 def test_a_row_is_judged_to_three_percent(mbps: float, verdict: RowVerdict) -> None:
-    """A measured rate up to the row's minimum plus 3% gets the verdict HOLDS.
+    """A measured rate up to the minimum of a row of the guide's server table, plus 3%, gets the verdict HOLDS.
 
     Up to the recommended rate plus 3% it gets WITHIN_RECOMMENDED, and above that EXCEEDED.
     """
@@ -87,15 +87,18 @@ def test_projection_is_per_session_bytes_times_agents() -> None:
 
 
 def test_only_the_row_that_was_run_is_called_measured() -> None:
-    """A row of the server table has `measured_mbps` only if its number of agents was run. Otherwise it is None."""
+    """A row of the server table has a `measured_mbps` only if that number of agents was measured at the same time.
+
+    Otherwise `measured_mbps` is None.
+    """
     rows = server_rows([session("s", 100)], {(10, "s"): 2.1})
     assert [row.measured_mbps for row in rows] == [2.1, None, None, None]
 
 
 def test_a_failed_row_names_a_session_that_fits() -> None:
-    """If a session exceeds a row's rate, `instead` names the session with the highest rate within the row.
+    """If a kind of session exceeds the rate of a row, `instead` names the kind with the highest rate that is within it.
 
-    A session of the same transport is preferred. `instead` says if there is no such session.
+    A kind with the same transport is preferred. If no kind is within the rate, `instead` says this.
     """
     fat, fits, thin = session("fat", 400), session("fits", 200), session("thin", 50)
     rtp = session("rtp", 240, transport="SRTP over UDP")

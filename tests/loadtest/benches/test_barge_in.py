@@ -1,6 +1,7 @@
 """Tests of the barge-in bench, which measures how long a reply continues after the caller interrupts.
 
-A run passes if 95% of the interruptions are within `LIMIT_MS` and each history keeps only text that was played.
+A run passes if 95% of the interruptions stop their reply within `LIMIT_MS` milliseconds, and if each conversation
+history contains only text that was played.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ def test_an_interruption_is_measured_from_its_first_frame() -> None:
 
 
 def test_it_passes_if_the_95th_percentile_is_at_the_limit() -> None:
-    """A run passes if 19 of 20 interruptions are at the limit and one is later, and every history is correct."""
+    """A run passes if 19 of 20 interruptions stop their reply within exactly `LIMIT_MS` and one takes longer.
+
+    Every history must be correct: it has no text that was not played.
+    """
     assert stops(*[replace(GOOD, stop_ms=LIMIT_MS)] * 19, replace(GOOD, stop_ms=400.0)).holds
 
 
@@ -76,8 +80,9 @@ def test_it_passes_if_the_95th_percentile_is_at_the_limit() -> None:
     ids=["late", "keeps text not played", "keeps text not sent", "one missing", "nothing"],
 )
 def test_it_fails(found: Stops) -> None:
-    """A run fails if 10% of the interruptions exceed `LIMIT_MS`, or if a history keeps text not played or not sent.
+    """A run fails if 10% of the interruptions stop their reply later than `LIMIT_MS`.
 
+    It fails if a conversation history contains text that was not played, or that the server did not send.
     It also fails if an interruption stopped no reply, or if there were no interruptions.
     """
     assert not found.holds

@@ -105,7 +105,7 @@ def test_no_audio_of_discarded_drafts_is_sent() -> None:
 
 
 def _opened_too_early(patch: pytest.MonkeyPatch) -> None:
-    """Send a draft's audio as soon as it is ready, instead of keeping it until the end of turn."""
+    """Break the waiting: let sessions send a draft's audio as soon as it is ready, before the end of turn."""
     draft = Replies.draft
 
     def open_at_once(self: Replies, revision: int, hearing: EndOfTurnRequest) -> None:

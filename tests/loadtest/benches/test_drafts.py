@@ -135,7 +135,7 @@ def test_wrong_words_are_a_leak_beside_right_sound() -> None:
 
 
 def test_sound_before_the_first_end_of_turn_is_a_leak() -> None:
-    """An answer in the pause, before any utterance is committed, is a leak."""
+    """An answer that comes in the pause inside the turn, before any utterance is committed, is a leak."""
     call = ScriptedCall(TWO_PHRASES)
     call.answers(2.3, "r1", (13, 0.5))
     found = call.hang_up()
@@ -161,7 +161,10 @@ def test_an_answer_that_names_another_utterance_is_a_leak() -> None:
 
 
 def test_sound_without_a_mark_is_a_leak_unless_it_is_a_seam() -> None:
-    """If an answer contains 40 ms of noise without a mark, a leak of 40 ms is reported."""
+    """If an answer contains 40 ms of noise without a mark, a leak of 40 ms is reported.
+
+    This is longer than the single window of 10 ms that may lack a mark where two segments join (a seam).
+    """
     call = whole_turn()
     call.answers(4.3, "r1", (WHOLE_MARK, 1.0))
     call.sounds(4.4, "r1", np.random.default_rng(1).normal(0, 2000, 960).astype("<i2").tobytes())
@@ -172,7 +175,10 @@ def test_sound_without_a_mark_is_a_leak_unless_it_is_a_seam() -> None:
 
 
 def test_a_stale_transcript_is_detected() -> None:
-    """If the transcript covers only the first phrase and the answer matches it, the turn is misheard, but no leak."""
+    """If transcript and answer cover only the first of two phrases, the utterance is misheard, but there is no leak.
+
+    The evidence states how many seconds were spoken and how many were transcribed.
+    """
     call = ScriptedCall(TWO_PHRASES)
     call.takes(4.3, "i1", 0.75, 13)
     call.answers(4.3, "r1", (13, 1.0))
@@ -334,8 +340,8 @@ def test_it_passes_if_all_was_answered_and_drafts_were_discarded() -> None:
 def test_it_fails(run: DraftFindings) -> None:
     """A run fails if too few drafts were discarded, or if begun drafts were neither kept nor discarded.
 
-    It also fails after a restarted replica, an unanswered turn, a wrong transcript, a lost call, or without any audio
-    or counts.
+    It also fails if no discarded draft was ready to be sent, after a restarted replica, an unanswered turn, a wrong
+    transcript or a lost call, if no audio was checked, or if the server reported no counts of drafts.
     """
     assert not run.holds
 

@@ -18,7 +18,7 @@ _EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
 
 def tone(seconds: float, level: float = 0.3) -> bytes:
-    """Return 24 kHz PCM that is audible from its first sample to its last."""
+    """Return a tone as 24 kHz PCM, audible from its first sample to its last. `level` is its amplitude, 0 to 1."""
     return float_to_pcm16(level * np.sin(np.arange(round(seconds * WIRE_RATE)) * 0.1))
 
 
@@ -47,7 +47,7 @@ class Scene:
             self.dialogue.next_frame()
 
     def event(self, at: float, kind: str, **fields: Any) -> Truncate | None:
-        """Deliver a server event of the type `kind` at `at`.
+        """Deliver a server event of the type `kind`, with these `fields`, at the time `at`.
 
         Return the command with which the caller truncates the reply that plays, or None if it sends none.
         """
@@ -65,7 +65,10 @@ class Scene:
         return self.event(at, "input_audio_buffer.speech_started", **fields)
 
     def commits(self, at: float, item: str, text: str, audio_end_ms: int | None = None) -> None:
-        """Deliver `speech_stopped`, by default for speech that ended at `at`, and the transcript of `item`."""
+        """Deliver `speech_stopped` of the utterance `item`, and its transcript `text`.
+
+        `audio_end_ms` is the end of the speech in milliseconds of the caller's audio, by default `at`.
+        """
         end = round(at * 1000) if audio_end_ms is None else audio_end_ms
         self.event(at, "input_audio_buffer.speech_stopped", item_id=item, audio_end_ms=end)
         self.event(
@@ -94,7 +97,10 @@ class Scene:
         *,
         used: dict[str, Any] | None = None,
     ) -> None:
-        """Deliver `response.done` with the `rejoinder` field `report` and the token usage `used`, unless None."""
+        """Deliver `response.done` of the response with the id `response`.
+
+        `report` is its `rejoinder` field, and `used` its token usage. Either is left out if it is None.
+        """
         extra = {} if report is None else {"rejoinder": report}
         body = {"id": response, "object": "realtime.response", "status": status, "usage": used}
         self.event(at, "response.done", response=body, **extra)

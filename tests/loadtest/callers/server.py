@@ -31,7 +31,10 @@ class Served:
 
 @asynccontextmanager
 async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIterator[tuple[str, Host]]:
-    """Run the HTTP application with the fake stages of `play`. Yield its ws:// base URL and its host."""
+    """Run the HTTP application with the fake stages of `play`. Yield (ws:// base URL, host).
+
+    `keys` are the API keys that the application accepts. If there are none, a client needs no key.
+    """
     with free_socket() as listener:
         async with play.open() as host:
             config = uvicorn.Config(

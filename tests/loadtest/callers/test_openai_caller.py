@@ -94,7 +94,7 @@ async def test_an_unanswered_turn_gives_exit_status_one(tmp_path: Path) -> None:
 
 
 async def test_an_unreachable_server_gives_one_line_and_exit_status_two(tmp_path: Path) -> None:
-    """If the port is closed, the output is one line with a remedy and no traceback."""
+    """If the server's port is closed, the status is 2, and the output is one line with address and remedy."""
     first = _wav(tmp_path / "first.wav", tone(0.5))
     listener = free_socket()
     port = listener.getsockname()[1]

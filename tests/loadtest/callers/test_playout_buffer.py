@@ -78,7 +78,10 @@ def test_leading_silence_is_not_an_answer(wire: AudioFormat) -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 0.5), st.integers(1, 20)), min_size=1, max_size=30))
 def test_playback_never_runs_ahead_of_the_received_audio(chunks: list[tuple[float, int]]) -> None:
-    """At any time the played audio is at most the received audio. The rest of the playback time is stalls."""
+    """At any time the played audio is at most the received audio.
+
+    The time from the start to the end of playback is the length of the received audio plus that of the stalls.
+    """
     reply, player = BufferedReply("r"), PlayoutBuffer(AudioFormat.PCM, 0.06)
     now = 1.0
     for gap, hundredths in chunks:

@@ -1,4 +1,4 @@
-"""The scripted caller, driven by lists of events with their times."""
+"""Tests of the scripted caller, which gets server events at given times on a simulated clock."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def test_the_microphone_never_stops() -> None:
 
 
 def test_a_turn_is_measured_from_the_scheduled_last_sample_to_the_first_audible_one() -> None:
-    """The latency includes the reply's leading silence and playback time, but not the clip's trailing silence."""
+    """The latency starts at the deadline of the clip's last frame with speech, not at the end of its trailing silence.
+
+    It ends when the reply's first audible sample is played, after the reply's leading silence.
+    """
     scene = Scene(ScriptedLine(clip(seconds=1.0, after=0.4)))
     scene.hears(0.7, "i1")
     scene.commits(LINE_ENDS + 0.2, "i1", " hello ")
@@ -207,7 +210,10 @@ def test_a_turn_is_not_closed_before_its_outcome_is_final() -> None:
 
 
 def test_the_wait_for_an_outcome_has_the_timeout_of_an_answer() -> None:
-    """If the server never reports the end of the interrupted reply, both turns are closed after the timeout."""
+    """The server never reports the end of an interrupted reply.
+
+    The interrupted turn and the interrupting turn are then closed after the timeout.
+    """
     scene = Scene(
         ScriptedLine(clip("a.wav")), ScriptedLine(clip("b.wav"), barge_in_s=1.0), behavior=ScriptedBehavior(timeout_s=5)
     )
@@ -268,7 +274,10 @@ def test_a_reply_to_half_a_line_is_counted_but_not_measured() -> None:
 
 
 def test_a_line_is_not_over_while_the_server_detects_speech() -> None:
-    """The next line waits for the reply to the second half, even if the reply to the first half is complete."""
+    """A line stays open while the server detects its second half, even if the reply to its first half is complete.
+
+    The line is closed after the reply to its second half.
+    """
     scene = Scene(ScriptedLine(clip("a.wav", seconds=3.0)), ScriptedLine(clip("b.wav")))
     scene.hears(0.7, "i1")
     scene.commits(1.5, "i1", "what time")

@@ -83,17 +83,20 @@ class Harness:
         return self.until(self.speech_at[first] + len(SPEECH.utterances[0].messages) * FRAME_S + FRAME_S)
 
     def hear(self, **event: Any) -> Harness:
-        """Deliver a server event now."""
+        """Deliver the server event with these fields at the current time of the harness."""
         self.caller.take(json.dumps(event).encode(), self.now)
         return self
 
     def stopped(self, end_s: float | None = None) -> Harness:
-        """Deliver `speech_stopped` for speech that ended at `end_s` of the stream, by default now."""
+        """Deliver `speech_stopped` for speech that ended at `end_s` seconds of the caller's audio, by default now."""
         end_ms = (self.frames * FRAME_S if end_s is None else end_s) * 1000
         return self.hear(type="input_audio_buffer.speech_stopped", item_id="i", audio_end_ms=end_ms)
 
     def reply(self, key: str = "r", tenths: int = 5, done: str | None = "completed", **extra: Any) -> Harness:
-        """Deliver a reply with `tenths` x 100 ms of audio and the status `done`. None leaves the reply open."""
+        """Deliver the reply with the id `key`: `tenths` x 100 ms of audio, then `response.done` with the status `done`.
+
+        If `done` is None, `response.done` is left out. `extra` are further fields of `response.done`.
+        """
         self.hear(type="response.created", response={"id": key})
         for _ in range(tenths):
             self.hear(type="response.output_audio.delta", response_id=key, item_id=f"item-{key}", delta=TENTH)

@@ -57,9 +57,10 @@ def measured(*p95: tuple[float, float]) -> Measured:
 
 
 def test_errors_and_noise_of_a_row() -> None:
-    """A row's errors are relative to the mean of its repeats. Its noise is half of their range, relative to the mean.
+    """The errors of a row (one configuration) are relative to the mean of its repeated measurements.
 
-    A predicted knee of 20 counts as 20.5, because the prediction is the largest whole number within the limit.
+    Its noise is half of the range of these measurements, relative to their mean. A predicted knee of 20 counts as 20.5,
+    because the prediction is the largest whole number within the limit.
     """
     found = measured((1700, 2300), (1900, 2100))
     assert found.knee == pytest.approx(20)
@@ -72,9 +73,9 @@ def test_errors_and_noise_of_a_row() -> None:
 
 
 def test_a_repeats_knee_is_the_common_line_shifted() -> None:
-    """If p95 latency grows by 100 ms per session, a repeat 100 ms above the mean has a knee of one session less.
+    """If a measurement's p95 latencies are above the mean of all repeats by 100 ms, its knee is one session less.
 
-    A repeat 100 ms below the mean has a knee of one session more.
+    Below the mean by 100 ms, it is one session more. The p95 latency grows by 100 ms per session.
     """
     found = measured((1900, 2300), (1700, 2100))
     assert found.knee == pytest.approx(20)
@@ -84,13 +85,16 @@ def test_a_repeats_knee_is_the_common_line_shifted() -> None:
 
 @pytest.mark.parametrize("p95", [(2000.0, 2400.0), (1300.0, 1700.0)])
 def test_a_wrong_prediction_does_not_hold(p95: tuple[float, float]) -> None:
-    """A prediction of 1800 and 2200 ms p95 does not hold if the measured p95 is 200 ms higher or 500 ms lower."""
+    """A prediction of 1800 and 2200 ms p95 at two loads does not hold if both measured p95 differ too much.
+
+    They are 200 ms higher or 500 ms lower.
+    """
     assert not measured(p95).holds
 
 
 @pytest.mark.parametrize("name", [row.name for row in ROWS])
 def test_every_row_is_a_configuration(name: str) -> None:
-    """Each row has valid settings that differ from the base configuration.
+    """Each row to validate has valid settings that differ from the calibrated configuration `BASE`.
 
     The simulated stages have the replicas and slots of these settings.
     """

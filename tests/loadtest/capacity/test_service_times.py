@@ -110,7 +110,7 @@ def test_invalid_quantiles_are_refused(points: tuple[tuple[float, float], ...]) 
 
 
 def test_missing_values_are_refused() -> None:
-    """No samples, an empty histogram and invalid factors raise ValueError."""
+    """ValueError is raised for a distribution of no samples, an empty histogram, and invalid slow-down factors."""
     with pytest.raises(ValueError, match="at least one value"):
         sampled([])
     with pytest.raises(ValueError, match="empty"):

@@ -39,7 +39,7 @@ class Exponential:
 
 
 def repairman_throughput(sessions: int, slots: int, think_s: float, service_s: float) -> float:
-    """Return the completed services per second of the machine repair model (M/M/c//N).
+    """Return the number of requests served per second by the machine repair model (M/M/c//N).
 
     `sessions` callers think for `think_s` seconds on average, then queue for one of `slots` for `service_s` seconds.
     """

@@ -1,4 +1,7 @@
-"""The generator measures injected latencies and stalls correctly, and reports its own starvation as INVALID."""
+"""Tests of the load generator against a server with known latencies and stalls, which it must measure correctly.
+
+A run in which the generator itself gets too little CPU time must be INVALID.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ QUICK = CallerBehavior(think_s=0.3, answer_timeout_s=5)
 
 @contextmanager
 def known_server(**answers: Any) -> Iterator[str]:
-    """Run a `KnownServer` in a separate process and yield its URL."""
+    """Run a `KnownServer` in a separate process and yield its URL. `answers` are the fields of its `Answers`."""
     command = [sys.executable, "-m", "tests.loadtest.generator.known_server", json.dumps(answers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout
@@ -90,7 +93,8 @@ def test_an_injected_distribution_is_recovered(results: Callable[[ServerRun], Ru
     for measured, z, density, q in ((whole.p50_ms, 0.0, 0.3989, 0.5), (whole.p95_ms, 1.645, 0.1031, 0.95)):
         true_ms = 620 * math.exp(0.15 * z)
         error = 2.576 * 0.15 * math.sqrt(q * (1 - q) / whole.count) / density
-        # In addition to the sampling error: 20 ms for the network, the pacing and the audible edge within a frame.
+        # In addition to the sampling error, the latency may be longer by 20 ms, for the network, the pacing and the
+        # position of the first audible sample within a frame of 20 ms.
         assert true_ms * math.exp(-error) - 5 < measured < true_ms * math.exp(error) + 20
     assert result.emulated == {"all": "emulated known times"}
     assert result.counts.sessions_opened == 20
@@ -109,7 +113,7 @@ def test_a_stalled_server_shows_in_the_tail(results: Callable[[ServerRun], RunRe
 
 
 def test_unanswered_turns_count_with_the_timeout(results: Callable[[ServerRun], RunResult]) -> None:
-    """A server that leaves a fifth of its turns unanswered fails, and its maximum latency is the timeout."""
+    """If a server leaves a fifth of the turns unanswered, the run fails and its maximum latency is the timeout."""
     result = results(SWALLOWING)
     assert result.counts.unanswered > 5
     assert result.latencies[VOICE_TO_VOICE].max_ms == pytest.approx(5000, rel=0.01)

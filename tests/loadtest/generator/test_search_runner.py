@@ -87,7 +87,10 @@ def test_an_undecided_step_is_repeated_once_for_longer() -> None:
 
 
 def test_an_invalid_run_is_repeated_only_while_confirming() -> None:
-    """An INVALID first run with a number of calls ends the search. An INVALID run that confirms is repeated once."""
+    """If the first run with a number of calls is INVALID, the search ends.
+
+    A confirming run follows runs with this number of calls that were valid. If it is INVALID, it is repeated once.
+    """
     found = System(invalid={100: 1}).search(start=100, most=100)
     assert (found.ending, found.steps[-1].step.kind) == (SearchEnd.GENERATOR_LIMITED, StepKind.SEARCH)
 

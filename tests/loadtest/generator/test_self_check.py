@@ -13,7 +13,7 @@ from loadtest.results.histograms import encoded
 
 
 def recorded(*values_ms: float) -> HdrHistogram:
-    """Return a histogram of values in milliseconds."""
+    """Return a histogram, in microseconds, of values that are given in milliseconds."""
     return HdrHistogram.decode(encoded([value / 1000 for value in values_ms]))
 
 

@@ -63,7 +63,7 @@ def test_a_server_reports_its_engines_and_memory() -> None:
 
 
 def test_another_server_reports_neither_engines_nor_memory() -> None:
-    """A server that answers like OpenAI's has no engines and no memory, without an error."""
+    """For a server that answers like OpenAI's, `engines` is empty and `memory_mb` is None. No error is raised."""
     with answering({"/v1/models": {"data": [{"id": "a-model"}]}}) as view:
         assert view.engines() == {}
         assert view.memory_mb() is None

@@ -16,7 +16,7 @@ from rejoinder.core.capacity.budgets import Tier
 
 
 def recorded(values_ms: list[float]) -> HdrHistogram:
-    """Return a histogram of values in milliseconds."""
+    """Return a histogram, in microseconds, of values that are given in milliseconds."""
     return HdrHistogram.decode(encoded([value / 1000 for value in values_ms]))
 
 
@@ -31,7 +31,10 @@ def test_a_p99_needs_the_published_number_of_turns(violations: int, turns: int) 
 
 
 def test_an_undecided_verdict_states_how_many_turns_it_needs() -> None:
-    """The stated number of additional turns decides the verdict."""
+    """100 turns without a violation leave a p99 limit UNDECIDED, and 199 more are stated as needed.
+
+    With these additional turns, also without a violation, the limit passes.
+    """
     outcome, needed = verdicts.judge(0, 100, 0.99)
     assert (outcome, needed) == (RunOutcome.UNDECIDED, 199)
     assert verdicts.judge(0, 100 + needed, 0.99)[0] is RunOutcome.PASS

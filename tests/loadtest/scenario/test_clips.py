@@ -74,18 +74,6 @@ def test_a_faint_last_sound_of_a_quiet_recording_is_speech() -> None:
     assert clip.speech_end / WIRE_RATE == pytest.approx(1.6, abs=0.021)
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"), [(b"RIFF", "not a readable PCM WAV file"), (b"hello" * 20, "not a readable PCM WAV file")]
-)
-def test_a_file_that_is_not_a_wav_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
-    """The error for a file that is not a WAV file states the file and the problem."""
-    path = tmp_path / "broken.wav"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=complaint) as caught:
-        read_clip(path)
-    assert caught.value.field == str(path)
-
-
 def test_missing_and_silent_files_are_refused(tmp_path: Path) -> None:
     """A missing file raises ConfigError, and so does a clip without an audible sample, which has no end of speech."""
     with pytest.raises(ConfigError, match="no such file"):

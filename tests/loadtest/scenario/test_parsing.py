@@ -16,7 +16,7 @@ FIXED = {"url": "ws://127.0.0.1:8000/v1", "sessions": 5, "for_s": 30.0}
 
 
 def test_keys_units_and_lists() -> None:
-    """Dotted keys, durations with units, comma-separated lists and short codec names are accepted."""
+    """Dotted keys, durations with units, comma-separated lists and short codec names set the scenario's fields."""
     found = scenario(
         FIXED, ["arrivals=spike", "ramp_s=2m", "behavior.barge_in=0.2", "regions=local,us-asia+relay=2", "codec=pcmu"]
     )
@@ -57,7 +57,7 @@ def test_a_setting_cannot_override_an_option() -> None:
 
 
 def test_a_value_cannot_have_fields() -> None:
-    """`behavior=1` followed by one of its fields is an error."""
+    """ConfigError is raised if `behavior` is set to a plain value and then one of its fields is set."""
     with pytest.raises(ConfigError, match=r"behavior\.FIELD"):
         scenario(FIXED, ["behavior=1", "behavior.think_s=1"])
 

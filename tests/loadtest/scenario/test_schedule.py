@@ -67,7 +67,7 @@ def test_a_spike_is_five_times_the_rate() -> None:
 
 
 def test_a_diurnal_run_peaks_in_the_middle() -> None:
-    """The middle fifth of a diurnal run has more than four times the calls of both ends together."""
+    """In the middle fifth of a diurnal run, over four times as many calls arrive as in its first and last tenth."""
     at = times(replace(OPEN, arrivals=Arrivals.DIURNAL)) / 2000
     noon = ((at > 0.4) & (at < 0.6)).sum()
     night = ((at < 0.1) | (at > 0.9)).sum()

@@ -317,3 +317,18 @@ async def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     """A folder without a GGUF file raises ModelError."""
     with pytest.raises(ModelError, match="does not hold a GGUF file"):
         LlamaCpp(tmp_path)
+
+
+async def test_an_answer_waits_for_the_prefill_of_its_instructions(llm: LlamaCpp) -> None:
+    """A turn that comes while its long instructions are prefilled uses them, and does not compute them again."""
+    system = (ChatMessage("system", "The clinic opens at nine. Appointments take half an hour. " * 30),)
+    prefill = LlmRequest(system, max_tokens=0, session="long", prefill=True)
+    prefilling = asyncio.create_task(answer(llm, prefill))
+    await asyncio.sleep(0.05)
+    usage = (await answer(llm, LlmRequest((*system, ChatMessage("user", "Hi")), max_tokens=2, session="long")))[
+        -1
+    ].usage
+    await prefilling
+    assert usage is not None
+    assert usage.prompt_tokens > 300
+    assert usage.cached_tokens > 0.9 * usage.prompt_tokens

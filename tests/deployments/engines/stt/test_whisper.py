@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import ctranslate2
 import numpy as np
 import pytest
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from benchmarks.studies.wer_study import HEADER, describe, row, study, summarize
 from deployments.engines.stt.transcript_guards import Hypothesis, holds_speech, is_trustworthy, repeats_itself
@@ -157,3 +160,29 @@ def test_a_missing_model_is_a_model_error(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ModelError):
             Whisper(folder)
+
+
+@pytest.mark.models
+def test_a_model_with_128_bands_is_loaded(store: ModelStore, tmp_path: Path) -> None:
+    """A model with 128 mel bands, as large-v3 and turbo have, is loaded and decodes; its random weights say nothing."""
+    base = store.path("whisper-base")
+    layers = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes = {"d_model": 64, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_mel_bins": 128, "vocab_size": 51865}
+    model = WhisperForConditionalGeneration(WhisperConfig(**layers, **sizes))
+    model.save_pretrained(tmp_path / "random")
+    for name in ("tokenizer.json", "vocabulary.txt"):
+        shutil.copy(base / name, tmp_path / "random" / name)
+    converter = ctranslate2.converters.TransformersConverter(str(tmp_path / "random"), copy_files=["tokenizer.json"])
+    converter.convert(str(tmp_path / "converted"), quantization="int8")
+    engine = Whisper(tmp_path / "converted")
+    assert len(engine.transcribe_batch([np.zeros(16_000, np.int16)])) == 1
+
+
+@pytest.mark.models
+def test_an_english_model_is_refused_for_another_language(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that knows English only is refused if `stt.language` is another one, instead of writing nonsense."""
+    monkeypatch.setattr(ctranslate2.models.Whisper, "is_multilingual", property(lambda model: False))
+    with pytest.raises(ConfigError, match="knows English only") as caught:
+        Whisper(store.path("whisper-base"), WhisperOptions(language="de"))
+    assert caught.value.field == "stt.language"
+    Whisper(store.path("whisper-base"), WhisperOptions(language="en"))

@@ -1,0 +1,141 @@
+"""The deltas of one answer, from the lines of a server's response. It does no I/O and reads no clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from actors.stages.ports import Finish, LlmRequest, TokenDelta
+from deployments.engines.llm.chat_events import ChatEvents
+from rejoinder.core.errors import BackendError, BadResponse, StageTimeout
+from rejoinder.core.reply.continuation import Continuation, ends_sentence
+
+# A low estimate for English text. An answer that starts again generates its prefix again, which needs extra tokens.
+CHARACTERS_PER_TOKEN = 3
+# No tokenizer has longer tokens on average. A server that sends more characters ignores `max_tokens`.
+MOST_CHARACTERS_PER_TOKEN = 32
+# Seconds for which a server may show that it is alive without sending text, as a model does that thinks.
+THINK_S = 30.0
+# Minimum time in seconds between two deltas without text; before the first one, if the model is not thinking.
+ALIVE_EVERY_S = 0.25
+GREETING_S = 2.0
+
+
+class AnswerReader:
+    """State of one answer. Call `read` with each line until it returns True, and `take` in between; then `last`.
+
+    Attributes:
+        text: New text that `take` has not returned yet.
+    """
+
+    def __init__(self, name: str, request: LlmRequest, continuation: Continuation) -> None:
+        """Create a reader without text.
+
+        Args:
+            name: The engine's name, for error messages.
+            request: The request that the response answers.
+            continuation: Filter of the text, for a request with a prefix.
+        """
+        self.text = ""
+        self._name = name
+        self._events = ChatEvents(name)
+        self._continuation = continuation
+        self._limit = request.max_tokens + len(request.prefix) // CHARACTERS_PER_TOKEN
+        self._finish: Finish | None = None
+        self._done = False
+        self._received = ""
+        self._total_tokens = self._tokens = 0
+        self._began = False
+        self._heard_at: float | None = None
+        self._thinking = False
+        self._due_at = 0.0
+        self._alive_at: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """True if the server has said that the answer ended. Only token counts may follow."""
+        return self._done or self._finish is not None or self._events.finish is not None
+
+    def read(self, line: str, now: float) -> bool:
+        """Read a line. Return True if the response has ended, or nothing more of it is wanted.
+
+        Args:
+            line: The line, without its line break.
+            now: Monotonic time in seconds.
+
+        Raises:
+            RejoinderError: The server reports an error (see `api_faults.fault_of`).
+            StageTimeout: Within an answer, the server sent no text for THINK_S.
+        """
+        if (piece := self._events.line(line)) is None:
+            return False
+        self._thinking = piece.thinking
+        new = self._continuation.push(piece.text)
+        self.text += new
+        self._received += piece.text
+        self._tokens += bool(new)
+        self._total_tokens += bool(piece.text)
+        if piece.text or self._heard_at is None:
+            self._heard_at = now
+        elif now - self._heard_at > THINK_S:
+            if self._received:
+                raise StageTimeout(f"{self._name}: no text for {THINK_S:g} s.", stage="llm")
+            self._finish = "length"
+        if self._total_tokens > self._limit or len(self._received) > self._limit * MOST_CHARACTERS_PER_TOKEN:
+            self._finish = "length"
+        self._done = piece.done
+        return self._done or self._finish is not None
+
+    def due(self, now: float, coalesce_s: float) -> TokenDelta | None:
+        """Return the delta to send after a line, or None.
+
+        Text is sent every `coalesce_s` seconds. A sign of life is sent every ALIVE_EVERY_S. Before the first text it
+        ends the race of hedged requests, as a first token does, so one that shows no work of the model comes late: some
+        servers greet a request long before they can answer it.
+        """
+        if self.text:
+            if now < self._due_at:
+                return None
+            self._due_at = now + coalesce_s
+            return self.take()
+        quiet_s = ALIVE_EVERY_S if self._thinking or self._received else GREETING_S
+        since = self._alive_at if self._alive_at is not None else self._heard_at
+        thought_first = self._thinking and self._alive_at is None
+        if since is None or (now - since < quiet_s and not thought_first):
+            return None
+        self._alive_at = now
+        return TokenDelta("", 0)
+
+    def take(self) -> TokenDelta:
+        """Return the new text as a delta; without text if there is none."""
+        continues = self._continuation.kept if self._continuation.restarted and not self._began else None
+        delta = TokenDelta(self.text, self._tokens, continues=continues if self.text else None)
+        self._began = self._began or bool(self.text)
+        self.text, self._tokens = "", 0
+        return delta
+
+    def last(self) -> TokenDelta:
+        """Return the last delta of the answer.
+
+        A server that says nothing at the end has ended if nothing is missing: the text ends with a sentence, ends where
+        an earlier answer ended, or there is no text.
+
+        Raises:
+            BadResponse: No line followed the protocol.
+            BackendError: The response broke off.
+        """
+        if not self.ended:
+            self._check_end()
+        rest = self._continuation.end()
+        self.text += rest
+        self._tokens += bool(rest)
+        delta = self.take()
+        finish = self._finish or self._events.end()
+        return replace(delta, finish=finish, usage=self._events.usage)
+
+    def _check_end(self) -> None:
+        if not self._events.understood:
+            remedy = "Check llm.base_url and llm.model: the server may be of another kind."
+            raise BadResponse(f"{self._name}: the response is not a stream of chat completions.", remedy, stage="llm")
+        complete = not self._received or ends_sentence(self._received) or self._continuation.ends_alike
+        if not complete and self._events.end() != "tool_calls":
+            raise BackendError(f"{self._name}: the stream ended before the answer did.", stage="llm")

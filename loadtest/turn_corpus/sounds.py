@@ -1,0 +1,179 @@
+"""Sounds that no package has: room noise, coughs, clicks, and the far and band-limited sound of other speech.
+
+Every function takes a seed or a name and always returns the same samples. Audio is float32 at 16 kHz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rejoinder.core.audio.pcm import STT_RATE, Samples
+
+# Frames of the active level, and how far below the loudest frame a frame still counts as active.
+_FRAME = STT_RATE // 50
+_ACTIVE_DB = 25.0
+_FADE = STT_RATE // 125
+
+
+def room(seconds: float, level_dbfs: float, seed: int) -> Samples:
+    """Return room noise: Gaussian noise that falls by about 6 dB an octave above 300 Hz, at `level_dbfs`."""
+    size = round(seconds * STT_RATE)
+    if not size:
+        return np.zeros(0, np.float32)
+    return at_level(_filtered(_white(size, seed), 40, 7000, slope_hz=300), level_dbfs)
+
+
+def own_room(audio: Samples, seconds: float, seed: int) -> Samples:
+    """Return noise of the room of a recording: its quietest 120 ms, repeated with overlaps from varying offsets."""
+    size = round(seconds * STT_RATE)
+    piece = round(0.12 * STT_RATE)
+    if audio.size < 2 * piece:
+        return np.zeros(size, np.float32)
+    starts = np.arange(0, audio.size - piece, piece // 4)
+    power = [float(np.square(audio[start : start + piece]).mean()) for start in starts]
+    quiet = audio[starts[int(np.argmin(power))] :][:piece]
+    window = np.sin(np.pi * (np.arange(piece) + 0.5) / piece).astype(np.float32)
+    noise = np.zeros(size + 2 * piece, np.float32)
+    for number, at in enumerate(range(0, size + piece, piece // 2)):
+        shifted = np.roll(quiet, (number * 7919 + seed) % piece) * (1 if number % 2 else -1)
+        noise[at : at + piece] += (shifted * window)[: noise.size - at]
+    return noise[piece // 2 :][:size]
+
+
+def noise(name: str) -> Samples:
+    """Return the noise KIND-SEED, such as "cough-2". Kinds: cough, throat, clicks, slam, breath, hum."""
+    kind, _, number = name.partition("-")
+    return _NOISES[kind](int(number))
+
+
+def babble(readers: Sequence[Samples], seconds: float) -> Samples:
+    """Return the sum of speech signals, each from another offset. A signal that is too short is repeated."""
+    size = round(seconds * STT_RATE)
+    mixed = np.zeros(size, np.float32)
+    for number, reader in enumerate(readers):
+        mixed += at_level(np.resize(np.roll(reader, number * 5 * STT_RATE // 4), size), -30.0)
+    return mixed
+
+
+def far(audio: Samples, seed: int) -> Samples:
+    """Return speech as from across a room: 0.3 s of reverberation, and less treble."""
+    decay = np.exp(-6.9 * np.arange(round(0.3 * STT_RATE)) / (0.3 * STT_RATE)).astype(np.float32)
+    reflections = _white(decay.size, seed) * decay * 0.08
+    reflections[0] = 1.0
+    size = audio.size + decay.size
+    spread = np.fft.irfft(np.fft.rfft(audio, 2 * size) * np.fft.rfft(reflections, 2 * size))[: audio.size]
+    return _filtered(spread.astype(np.float32), 100, 4000, slope_hz=1500)
+
+
+def loudspeaker(audio: Samples) -> Samples:
+    """Return speech as from a television: 180 to 6000 Hz."""
+    return _filtered(audio, 180, 6000)
+
+
+def active_dbfs(audio: Samples) -> float:
+    """Return the level in dBFS of the frames that are at most 25 dB below the loudest one."""
+    frames = audio[: audio.size - audio.size % _FRAME].reshape(-1, _FRAME)
+    power = np.square(frames, dtype=np.float64).mean(axis=1) if frames.size else np.zeros(1)
+    active = power[power >= power.max() * 10 ** (-_ACTIVE_DB / 10)]
+    return float(10 * np.log10(max(float(active.mean()), 1e-12)))
+
+
+def at_level(audio: Samples, level_dbfs: float) -> Samples:
+    """Return the audio with the active level `level_dbfs`."""
+    scaled: Samples = (audio * np.float32(10 ** ((level_dbfs - active_dbfs(audio)) / 20))).astype(np.float32)
+    return scaled
+
+
+def faded(audio: Samples) -> Samples:
+    """Return the audio with 8 ms of fade at both ends, so that a cut does not click."""
+    if audio.size < 2 * _FADE:
+        return audio
+    ramp = np.linspace(0, 1, _FADE, dtype=np.float32)
+    smoothed = audio.copy()
+    smoothed[:_FADE] *= ramp
+    smoothed[-_FADE:] *= ramp[::-1]
+    return smoothed
+
+
+def _cough(seed: int) -> Samples:
+    """Return one to three bursts: a sharp onset, and noise through the resonances of an open mouth."""
+    bursts = []
+    for number in range(1 + seed % 3):
+        size = round((0.22 + 0.04 * (seed % 4)) * STT_RATE)
+        envelope = np.exp(-np.arange(size) / (0.06 * STT_RATE)) + 0.25 * np.exp(-np.arange(size) / (0.15 * STT_RATE))
+        source = _white(size, 100 * seed + number) + 0.4 * _buzz(size, 130 + 20 * (seed % 5))
+        voiced = sum(
+            gain * _filtered(source, centre * 0.8, centre * 1.25)
+            for gain, centre in ((1.0, 600 + 40 * seed), (0.8, 1400 + 60 * seed), (0.5, 2700))
+        )
+        bursts += [(voiced * envelope).astype(np.float32), np.zeros(round(0.14 * STT_RATE), np.float32)]
+    return np.concatenate(bursts)
+
+
+def _throat(seed: int) -> Samples:
+    size = round((0.35 + 0.05 * (seed % 3)) * STT_RATE)
+    wave = _buzz(size, 85 + 10 * (seed % 4)) + 0.5 * _white(size, seed)
+    envelope = np.sin(np.pi * np.arange(size) / size) ** 0.5
+    return (_filtered(wave, 150, 1200, slope_hz=400) * envelope).astype(np.float32)
+
+
+def _clicks(seed: int) -> Samples:
+    audio = np.zeros(round(1.2 * STT_RATE), np.float32)
+    for number in range(8):
+        at = round((0.05 + 0.14 * number + 0.013 * ((seed + number) % 5)) * STT_RATE)
+        size = round(0.012 * STT_RATE)
+        audio[at : at + size] += _white(size, seed * 31 + number) * np.exp(-np.arange(size) / (0.003 * STT_RATE))
+    return audio
+
+
+def _slam(seed: int) -> Samples:
+    size = round(0.5 * STT_RATE)
+    envelope = np.exp(-np.arange(size) / (0.05 * STT_RATE))
+    return (_filtered(_white(size, seed), 40, 900, slope_hz=120) * envelope).astype(np.float32)
+
+
+def _breath(seed: int) -> Samples:
+    size = round(0.7 * STT_RATE)
+    envelope: Samples = np.sin(np.pi * np.arange(size) / size).astype(np.float32) ** 2
+    return (_filtered(_white(size, seed), 500, 5000, slope_hz=1500) * envelope).astype(np.float32)
+
+
+def _hum(seed: int) -> Samples:
+    size = round(2.0 * STT_RATE)
+    return (_buzz(size, 50 + 10 * (seed % 2)) + 0.2 * _filtered(_white(size, seed), 60, 500)).astype(np.float32)
+
+
+_NOISES: dict[str, Callable[[int], Samples]] = {
+    "cough": _cough,
+    "throat": _throat,
+    "clicks": _clicks,
+    "slam": _slam,
+    "breath": _breath,
+    "hum": _hum,
+}
+
+
+def _white(size: int, seed: int) -> Samples:
+    # PCG64 is specified, so a seed gives the same numbers with every version of numpy.
+    return np.random.Generator(np.random.PCG64(seed)).standard_normal(size, dtype=np.float64).astype(np.float32)
+
+
+def _buzz(size: int, hz: float) -> Samples:
+    """Return the harmonics of a pitch up to 4 kHz, with amplitudes that fall as 1/n."""
+    time = np.arange(size) / STT_RATE
+    wave = np.zeros(size)
+    for n in range(1, int(4000 / hz)):
+        wave += np.sin(2 * np.pi * hz * n * time) / n
+    return wave.astype(np.float32)
+
+
+def _filtered(audio: Samples, low_hz: float, high_hz: float, *, slope_hz: float = 0.0) -> Samples:
+    """Return the audio between two frequencies. Above `slope_hz`, if given, it falls by 6 dB an octave."""
+    spectrum = np.fft.rfft(audio)
+    hz = np.fft.rfftfreq(audio.size, 1 / STT_RATE)
+    gain = ((hz >= low_hz) & (hz <= high_hz)).astype(np.float64)
+    if slope_hz:
+        gain *= np.minimum(1.0, slope_hz / np.maximum(hz, 1.0))
+    return np.fft.irfft(spectrum * gain, audio.size).astype(np.float32)

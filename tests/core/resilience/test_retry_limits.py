@@ -1,0 +1,47 @@
+"""Tests of the budget of retries and of the pauses that a backend asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from rejoinder.core.resilience.retry_limits import LONGEST_PAUSE_S, BackendPauses, RetryBudget
+
+
+def test_a_caller_has_a_burst_and_then_a_rate() -> None:
+    """Of 6 retries a burst may have, each further one waits 2 s longer than the one before."""
+    budget = RetryBudget()
+    assert [budget.reserve_s("a", 0.0) for _ in range(9)] == [0, 0, 0, 0, 0, 0, 2, 4, 6]
+
+
+def test_a_retry_that_cannot_wait_is_refused() -> None:
+    """`try_spend` takes a retry or leaves the bucket as it is. One comes back every 2 s, up to 6."""
+    budget = RetryBudget()
+    assert [budget.try_spend("a", 0.0) for _ in range(7)] == [True] * 6 + [False]
+    assert not budget.try_spend("a", 1.9)
+    assert budget.try_spend("a", 2.0)
+    assert [budget.try_spend("a", 100.0) for _ in range(7)] == [True] * 6 + [False]
+
+
+def test_callers_have_their_own_budgets() -> None:
+    """A caller whose bucket is empty costs no other caller a retry. Buckets that are full again are forgotten."""
+    budget = RetryBudget()
+    for _ in range(6):
+        budget.try_spend("a", 0.0)
+    assert budget.try_spend("b", 0.0)
+    assert not budget.try_spend("a", 0.0)
+    assert len(budget) == 2
+    budget.try_spend("c", 1000.0)
+    assert len(budget) == 1
+
+
+def test_a_pause_belongs_to_a_backend_and_ends() -> None:
+    """A pause counts from the refusal. A shorter one does not shorten it, and a very long one is checked after 30 s."""
+    pauses = BackendPauses()
+    assert pauses.wait_s(0, 5.0) == 0
+    pauses.refused(0, 20.0, 5.0)
+    pauses.refused(0, 1.0, 6.0)
+    assert pauses.wait_s(0, 10.0) == pytest.approx(15)
+    assert pauses.wait_s(1, 10.0) == 0
+    assert pauses.wait_s(0, 25.0) == 0
+    pauses.refused(1, 3600.0, 0.0)
+    assert pauses.wait_s(1, 0.0) == LONGEST_PAUSE_S
