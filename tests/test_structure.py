@@ -68,7 +68,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "loadtest.benches": (
         *("rejoinder.core", "rejoinder.store", "loadtest.scenario", "loadtest.results"),
-        *("loadtest.callers", "loadtest.generator"),
+        *("loadtest.callers", "loadtest.generator", "loadtest.turn_corpus"),
     ),
     "loadtest": ("rejoinder.core", "rejoinder.store"),
     "benchmarks": PRODUCT,

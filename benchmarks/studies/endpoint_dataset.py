@@ -1,9 +1,11 @@
 """Features of every silence in the turn-taking corpus: `python -m benchmarks.studies.endpoint_dataset FOLDER`.
 
 The real models run once over each event in which the caller speaks to a listening agent. FOLDER then has a file for
-each split, `silences-development.jsonl` and `silences-held-out.jsonl`. Each line is the JSON object of one silence
-(`SilenceFeatures`). A decision rule can be fitted and tested on them in seconds. Nothing may be fitted on the held-out
-file.
+each split, `silences-development.jsonl` and `silences-held-out.jsonl`, with one JSON object per silence
+(`SilenceFeatures`).
+A decision rule can be fitted and tested on them in seconds. Nothing may be fitted on the held-out file.
+
+A run that was stopped continues with the events that the file does not have yet.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ WINDOWS_BEFORE, WINDOWS_AFTER = 31, 62
 """Voice activity windows before the end of speech, and at most after it, that are written (1 s and 2 s)."""
 
 # Speech that resumes this much after the true end of the turn is not the caller's: it is the background.
-_END_TOLERANCE_S = 0.15
+_END_TOLERANCE_S = 0.3
 # The detector may end speech a little before the true end of a part, at a soft last sound.
 INSERTED_TOLERANCE_S = 0.3
 # The turn model reads the last 8 s.

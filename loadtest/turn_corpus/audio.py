@@ -27,7 +27,7 @@ from rejoinder.store.human_clips import HumanClip
 from rejoinder.store.human_corpus import human_clips
 from rejoinder.store.model_store import default_directory
 
-VERSION = 1
+VERSION = 3
 """Raise it when the audio of an unchanged event changes, so that the cache is made again."""
 
 LEAD_S, TAIL_S = 0.4, 2.5
@@ -35,8 +35,11 @@ BACKGROUND_S = 6.0
 """Length of television or babble that is an event of its own."""
 
 ROOM_DBFS = -62.0
-# A frame counts as speech if it is at most this much below the active level; synthetic voices fade out at their ends.
-_GATE_DB = 30.0
+# Margin below the active level of a frame that still belongs to a part: synthetic voices fade out at their ends.
+_PART_DB = 30.0
+# Margin below the active level of a frame that counts as speech (ITU-T P.56), and the loudest gate in dBFS. Both are
+# those of `loadtest/scenario/clips.py`, so that latencies can be compared.
+_SPEECH_DB, _HIGHEST_GATE_DBFS = 15.9, -40.0
 _READER = "two_cities.wav"
 
 
@@ -46,8 +49,8 @@ class EventAudio:
 
     Attributes:
         pcm: 16 kHz mono samples.
-        speech_start_s: Where the first part becomes audible.
-        speech_end_s: Where the last part ends.
+        speech_start_s: First frame of speech, by ITU-T P.56.
+        speech_end_s: End of the last frame of speech, by ITU-T P.56. Latency is measured from here.
         pauses: (start, end) of each inserted pause: no part is audible between them.
         file: The WAV file in the cache.
     """
@@ -73,6 +76,12 @@ def missing(events: Iterable[CorpusEvent]) -> dict[str, list[CorpusEvent]]:
         if event.voice in voices or (human and any(part.clip not in _human() for part in event.parts)):
             found.setdefault(event.voice, []).append(event)
     return found
+
+
+def clip_text(clip: str) -> str:
+    """Return the words of a human clip; "" if it is not installed."""
+    found = _human().get(clip)
+    return found.text if found else ""
 
 
 def audio(event: CorpusEvent, folder: Path | None = None) -> EventAudio:
@@ -126,7 +135,7 @@ def _made(event: CorpusEvent) -> tuple[bytes, _Marks]:
     edges: list[tuple[int, int]] = []
     at = pieces[0].size
     for number, part in enumerate(scaled):
-        first, last = _bounds(part, event.level_dbfs)
+        first, last = _bounds(part, event.level_dbfs - _PART_DB)
         edges.append((at + first, at + last))
         pieces.append(sounds.faded(part) if number < len(event.pauses_ms) and event.pauses_ms[number] else part)
         at += part.size
@@ -135,9 +144,10 @@ def _made(event: CorpusEvent) -> tuple[bytes, _Marks]:
             pieces.append(silence(pause_s, number + 1))
             at += pieces[-1].size
     mixed = np.concatenate(pieces)
-    mixed = mixed + _below(event, mixed.size, seed)
+    speech = [end / STT_RATE for end in _bounds(mixed, min(event.level_dbfs - _SPEECH_DB, _HIGHEST_GATE_DBFS))]
     pauses = [(edges[n][1] / STT_RATE, edges[n + 1][0] / STT_RATE) for n, pause in enumerate(event.pauses_ms) if pause]
-    return float_to_pcm16(mixed), _Marks(edges[0][0] / STT_RATE, edges[-1][1] / STT_RATE, tuple(pauses))
+    mixed = mixed + _below(event, mixed.size, seed)
+    return float_to_pcm16(mixed), _Marks(speech[0], speech[1], tuple(pauses))
 
 
 def _below(event: CorpusEvent, size: int, seed: int) -> Samples:
@@ -154,7 +164,7 @@ def _part(event: CorpusEvent, part: Part) -> Samples:
     """Return the samples of one part, at any level."""
     if event.voice in BY_NAME:
         spoken = _float(speak(event.voice, _read_aloud(part.text)))
-        first, last = _bounds(spoken, sounds.active_dbfs(spoken))
+        first, last = _bounds(spoken, sounds.active_dbfs(spoken) - _PART_DB)
         spoken = spoken[first:last]
         return sounds.far(spoken, len(part.text)) if event.kind == "side-speech" else spoken
     if event.voice:
@@ -194,10 +204,10 @@ def _human() -> dict[str, HumanClip]:
     return {clip.name: clip for clip in human_clips(open_store(ModelStoreSettings()).path("human-clips"))}
 
 
-def _bounds(samples: Samples, level_dbfs: float) -> tuple[int, int]:
+def _bounds(samples: Samples, gate_dbfs: float) -> tuple[int, int]:
     """Return the indexes of the first audible sample and of the sample after the last one."""
-    first = first_audible(samples, STT_RATE, level_dbfs - _GATE_DB, 20.0)
-    last = last_audible(samples, STT_RATE, level_dbfs - _GATE_DB, 20.0)
+    first = first_audible(samples, STT_RATE, gate_dbfs, 20.0)
+    last = last_audible(samples, STT_RATE, gate_dbfs, 20.0)
     return first or 0, samples.size if last is None else min(last, samples.size)
 
 

@@ -122,5 +122,10 @@ def chosen(key: str, options: tuple[Any, ...]) -> Any:
     return options[_number(key) % len(options)]
 
 
+def order_of(key: str) -> int:
+    """Return a number by which keys can be put into an order that is fixed and has no pattern."""
+    return _number(f"order:{key}")
+
+
 def _number(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")

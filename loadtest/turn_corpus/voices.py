@@ -6,6 +6,7 @@ Each makes the same samples from the same text every time. Piper does so because
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +27,9 @@ from rejoinder.core.settings.settings import ModelStoreSettings, TtsSettings
 from rejoinder.store import open_store
 
 Pcm = npt.NDArray[np.int16]
+
+# Sounds that the synthesizers would spell letter by letter ("em em aitch em"), as words that they can say.
+_SAID_AS = {"mm-hmm": "umhum", "hmm": "hum"}
 
 _FESTIVAL = Path("/usr/share/festival/voices")
 _TIMEOUT_S = 60.0
@@ -81,7 +85,12 @@ def speak(name: str, text: str) -> Pcm:
     voice = BY_NAME[name]
     if not _installed(voice):
         raise ConfigError(f"the voice {name} is not installed.", f"Install {voice.package}.", field="voice")
-    return _SPEAKERS[voice.program](voice, text)
+    return _SPEAKERS[voice.program](voice, pronounceable(text))
+
+
+def pronounceable(text: str) -> str:
+    """Return the text with sounds that are not words ("mm-hmm") spelled so that every synthesizer says them."""
+    return re.sub(r"[\w'-]+", lambda found: _SAID_AS.get(found[0].lower(), found[0]), text)
 
 
 def _installed(voice: Voice) -> bool:

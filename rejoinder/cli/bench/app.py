@@ -278,6 +278,45 @@ def drafts(
     _exit_unless(found.holds)
 
 
+@app.command("turn-taking")
+def turn_taking(
+    split: Annotated[str, typer.Option(help="development, held-out, or all.")] = "held-out",
+    eagerness: Annotated[str, typer.Option(help="Eagerness of semantic_vad: low, medium, high or auto.")] = "auto",
+    only: Annotated[str, typer.Option(help="Play only events whose id or kind starts with one of these words.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="About 60 events, in real time.")] = False,
+    *,
+    clock: Annotated[
+        str,
+        typer.Option(help="What the clock follows while an engine computes: real time, or cpu time on a busy machine."),
+    ] = "real",
+    outcomes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File that keeps the outcome of each event. A later run continues it."),
+    ] = None,
+    most: Annotated[int, typer.Option(min=0, help="Play at most this many new events. 0: all.")] = 0,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="File for the figures, and for the outcome of each event."),
+    ] = None,
+) -> None:
+    """Measure turn-taking: interruptions, yield latency, selectivity and response latency, with the real engines.
+
+    The corpus is made on demand from Debian packages and the model store (docs/results/turn-taking.md). Events whose
+    voice is not installed are left out. While nothing computes, the clock jumps instead of waiting.
+
+    Exit status: 0 if interruptions are at most 5%, the yield latency at most 0.3 s (p95) and selectivity at least 90%,
+    1 if not, 2 after an error.
+    """
+    from rejoinder.cli.bench import turn_taking as bench_turn_taking
+
+    options = bench_turn_taking.BenchOptions(
+        split, eagerness=eagerness, only=only, quick=quick, pace=clock, outcomes=outcomes, most=most
+    )
+    holds, document = bench_turn_taking.run(options, Console(width=140))
+    _write_json(json_file, document)
+    _exit_unless(holds)
+
+
 def _write_json(path: Path | None, document: Any) -> None:
     if path:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

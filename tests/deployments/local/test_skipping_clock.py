@@ -1,0 +1,82 @@
+"""The event loop that skips idle time, and runs at the speed of jobs in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from deployments.local.skipping_clock import Pace, run_skipping
+
+
+@pytest.mark.parametrize("pace", list(Pace))
+def test_a_wait_is_skipped(pace: Pace) -> None:
+    """An hour of sleep takes less than a second of real time, and the loop's clock shows the hour."""
+    before = time.monotonic()
+
+    async def sleeps() -> float:
+        began = asyncio.get_running_loop().time()
+        await asyncio.sleep(3600)
+        return asyncio.get_running_loop().time() - began
+
+    assert run_skipping(sleeps(), pace) == pytest.approx(3600, abs=1)
+    assert time.monotonic() - before < 5
+
+
+def test_the_clock_does_not_jump_while_a_job_runs_in_a_thread() -> None:
+    """A job of 0.2 s takes 0.2 s of the loop's time, although a timer of 10 s is set."""
+
+    async def works() -> tuple[float, bool]:
+        loop = asyncio.get_running_loop()
+        timer = asyncio.create_task(asyncio.sleep(10))
+        began = loop.time()
+        with ThreadPoolExecutor(1) as pool:
+            await loop.run_in_executor(pool, time.sleep, 0.2)
+        took = loop.time() - began
+        early = not timer.done()
+        timer.cancel()
+        return took, early
+
+    took, early = run_skipping(works())
+    assert 0.2 <= took < 2
+    assert early
+
+
+def test_a_cancelled_job_is_waited_for_and_then_the_clock_jumps_again() -> None:
+    """While a cancelled job still runs, the clock does not jump; after its end it does."""
+    release = threading.Event()
+
+    async def cancels() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        pool = ThreadPoolExecutor(1)
+        job = loop.run_in_executor(pool, release.wait)
+        await asyncio.sleep(0)
+        job.cancel()
+        threading.Timer(0.3, release.set).start()
+        began = time.monotonic()
+        await asyncio.sleep(0.2)
+        held_s = time.monotonic() - began
+        await asyncio.sleep(0.5)  # the job ends meanwhile
+        began = time.monotonic()
+        await asyncio.sleep(1000)
+        return held_s, time.monotonic() - began
+
+    held_s, jumped_s = run_skipping(cancels())
+    assert held_s >= 0.19
+    assert jumped_s < 5
+
+
+def test_the_pace_of_cpu_time_ignores_that_a_job_waits() -> None:
+    """With Pace.CPU a job that sleeps for 0.3 s without computing takes almost no time of the loop."""
+
+    async def works() -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with ThreadPoolExecutor(1) as pool:
+            await loop.run_in_executor(pool, time.sleep, 0.3)
+        return loop.time() - began
+
+    assert run_skipping(works(), Pace.CPU) < 0.25
