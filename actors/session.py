@@ -66,11 +66,14 @@ class Session:
         self._wake_ticker = wake_ticker
         suppressor = services.stages.suppressor() if services.stages.suppressor else None
         speech = speech_settings(services.settings.speech, context.config.detection)
-        self.audio_input = AudioInput(speech, services.settings.host.audio_ring_s, suppressor)
+        host = services.settings.host
+        self.audio_input = AudioInput(speech, host.audio_ring_s, suppressor, max_ring_s=host.max_buffered_audio_s)
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._client_events = ClientEventHandler(self, context)
         self._vad_failures = StageFailures(services.metrics)
         self._pending_greeting = services.settings.conversation.greeting
+        # True if the newest audio message displaced audio that was still needed. The client is told once.
+        self._losing = False
         self._barge_in = BargeInDetector(
             context, self.audio_input, self.replies, state=lambda: self.state, post=self._mailbox.post
         )
@@ -152,8 +155,12 @@ class Session:
     def append_audio(self, pcm: bytes) -> None:
         """Append 16-bit PCM at 16 kHz, of any length, to the caller's audio."""
         self._greet()
-        self.audio_input.append(pcm, self._services.clock())
-        if self.config.detection.mode is DetectionMode.NONE:
+        manual = self.config.detection.mode is DetectionMode.NONE
+        lost = self.audio_input.append(pcm, self._services.clock(), keep_all=manual)
+        if lost and not self._losing:
+            self.reject(_audio_lost(self._services.settings.host.max_buffered_audio_s), None)
+        self._losing = lost > 0
+        if manual:
             self.audio_input.skip()
             self._executor.caught_up()
         self._wake_ticker()
@@ -186,6 +193,7 @@ class Session:
         if self.audio_input.dip == self.audio_input.processed and not events:
             self._interims.dip_started()
         if self.audio_input.in_speech:
+            self._utterance.grew(self.audio_input.processed)
             self._mailbox.post(turn_events.AudioProcessed(self.audio_input.processed))
         self._barge_in.tune()
         self._executor.caught_up()
@@ -273,6 +281,14 @@ class Session:
         """
         if reply is self.replies.current and self.state.agent is not AgentState.IDLE:
             self._mailbox.post(turn_events.ReplyEnded())
+
+
+def _audio_lost(kept_s: float) -> CallerError:
+    return CallerError(
+        f"More than {kept_s:g} s of audio wait to be transcribed. The oldest audio is dropped.",
+        "Commit or clear the input audio buffer sooner.",
+        code="input_audio_buffer_full",
+    )
 
 
 class _SessionClosed(Exception):

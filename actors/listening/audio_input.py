@@ -12,7 +12,7 @@ from array import array
 import numpy as np
 
 from actors.stages.ports import NoiseSuppressor
-from rejoinder.core.audio.pcm import STT_RATE, VAD_WINDOW, AudioRing, rms_dbfs
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, VAD_WINDOW, AudioRing, rms_dbfs
 from rejoinder.core.settings.settings import SpeechSettings
 from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection
 from rejoinder.core.turns.speech_detector import SpeechEvent, SpeechPhase, SpeechState, committed, step
@@ -89,17 +89,28 @@ class AudioInput:
         settings: Thresholds and durations of speech detection. They may be replaced between any two windows.
     """
 
-    def __init__(self, settings: SpeechSettings, ring_s: float, suppressor: NoiseSuppressor | None = None) -> None:
+    def __init__(
+        self,
+        settings: SpeechSettings,
+        ring_s: float,
+        suppressor: NoiseSuppressor | None = None,
+        *,
+        max_ring_s: float = 0.0,
+    ) -> None:
         """Create an empty input.
 
         Args:
             settings: Thresholds and durations of speech detection.
             ring_s: Seconds of audio to keep.
             suppressor: Removes noise from all audio before it is stored; None for no noise suppression.
+            max_ring_s: Seconds of audio to keep at most while it is still needed; at least `ring_s`.
         """
         self.settings = settings
         self._suppressor = suppressor
         self._ring = AudioRing(ring_s, STT_RATE)
+        self._usual_samples = self._ring.capacity
+        self._most_samples = max(self._usual_samples, round(max_ring_s * STT_RATE))
+        self._held: int | None = None
         self._decided = 0
         self._taken = 0
         self._vad_state = _FRESH
@@ -121,16 +132,46 @@ class AudioInput:
         """True while at least one complete window waits for its decision."""
         return self._ring.end - self._decided >= VAD_WINDOW
 
-    def append(self, pcm: bytes, now: float) -> None:
+    def append(self, pcm: bytes, now: float, *, keep_all: bool = False) -> int:
         """Append 16-bit PCM at 16 kHz that arrived at monotonic time `now`.
 
-        Audio that leaves the ring buffer (of `ring_s` seconds) before its windows are decided is never decided.
+        The ring buffer grows, up to `max_ring_s`, for audio that is still needed: windows without a decision, and the
+        utterance from the sample on that `hold` named.
+
+        Args:
+            pcm: The audio.
+            now: Monotonic time of its arrival, in seconds.
+            keep_all: True if all audio since the last turn is needed, because the client ends the turn.
+
+        Returns:
+            Number of samples that were dropped although they are needed, because `max_ring_s` is full. The oldest are
+            dropped.
         """
+        needed_from = self._needed_from(keep_all=keep_all)
+        self._fit(self._ring.end + len(pcm) // SAMPLE_BYTES - needed_from)
         self._ring.append(self._suppressor.clean(pcm) if self._suppressor else pcm)
         self._arrivals.note(self._ring.end, now)
+        lost = max(0, self._ring.start - needed_from)
         if self._decided < self._ring.start:
             self._decided = self._ring.start
             self._vad_state = _FRESH
+        return lost
+
+    def _needed_from(self, *, keep_all: bool) -> int:
+        """Return the oldest sample in the ring buffer that is still needed; `keep_all` as in `append`."""
+        needed = self._decided if self._held is None else min(self._decided, self._held)
+        return max(self._ring.start, min(needed, self._taken) if keep_all else needed)
+
+    def _fit(self, needed: int) -> None:
+        """Make the ring buffer fit for `needed` samples, at most `max_ring_s`. Shrink it if it is far too large."""
+        if needed > self._ring.capacity < self._most_samples:
+            self._ring.resize(min(self._most_samples, max(needed, 2 * self._ring.capacity)))
+        elif self._ring.capacity > self._usual_samples and needed <= self._usual_samples // 2:
+            self._ring.resize(self._usual_samples)
+
+    def hold(self, start: int | None) -> None:
+        """Keep the audio from sample `start` on, because it will be transcribed; None if nothing will be."""
+        self._held = start
 
     def arrival(self, sample: int) -> float | None:
         """Return the monotonic time when all audio before `sample` had arrived; None if it is no longer known."""

@@ -10,18 +10,21 @@ cancelled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from actors.listening.interim_transcripts import InterimTranscript
+from actors.listening.long_speech import SpeechWindow
 from actors.stages.ports import Priority, SttJob, Transcript
 from actors.stages.retry import FIRST_PAUSE_S, Backoff, StageFailures, StageFault, attempts, contained, retry_unary
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
-from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.audio.windows import OVERLAP_S
+from rejoinder.core.errors import BackendError, CallerError, Overloaded
 from rejoinder.core.turns.end_of_turn import end_of_turn_probability
 from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
+from rejoinder.core.turns.transcript_windows import merge
 
 # Maximum audio for the turn detector, in samples. The model (Smart Turn) uses at most the last 8 s.
 VERDICT_SAMPLES = 8 * STT_RATE
@@ -113,6 +116,7 @@ class EndOfTurn:
     def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
         self._services = services
         self._group = group
+        self._window_order = asyncio.Lock()
 
     def start(
         self,
@@ -122,16 +126,18 @@ class EndOfTurn:
         prefix_tokens: tuple[int, ...] = (),
         *,
         interim: InterimTranscript | None = None,
+        windows: tuple[SpeechWindow, ...] = (),
     ) -> EndOfTurnRequest:
         """Start a request and return it at once.
 
         Args:
-            pcm: The utterance to transcribe, as 16-bit PCM at 16 kHz.
+            pcm: The utterance to transcribe, or the part after `windows`, as 16-bit PCM at 16 kHz.
             on_verdict: Called once with the probability that the turn is complete, or with None if it is unknown. If
                 this argument is None, no verdict is requested.
             audio_until_now: Returns the utterance and the silence after it, for the turn detector; by default `pcm`.
             prefix_tokens: Tokens of the newest interim transcript, as a guess of the final transcript's beginning.
             interim: An interim transcript of all the speech in `pcm`; None if there is none.
+            windows: The windows of the utterance before `pcm`, which are transcribed already or at the moment.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         failures = StageFailures(self._services.metrics)
@@ -142,38 +148,72 @@ class EndOfTurn:
             transcript=transcript,
             interim=interim,
         )
-        request.tasks.append(
-            self._group.create_task(
-                self._transcribe(
-                    SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, prefix_tokens), request
-                )
-            )
-        )
+        job = SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, prefix_tokens)
+        request.tasks.append(self._group.create_task(self._transcribe(job, request, windows)))
         if on_verdict is not None:
             request.verdict = VerdictRequest(on_verdict)
             judge = self._judge(audio_until_now or (lambda: pcm), request.verdict, transcript)
             request.tasks.append(self._group.create_task(judge))
         return request
 
-    async def _transcribe(self, job: SttJob, request: EndOfTurnRequest) -> None:
+    def transcribe_window(self, pcm: bytes) -> asyncio.Future[Transcript]:
+        """Start to transcribe a window of long speech, and return the future of its transcript.
+
+        The future raises BackendError if all attempts failed. Cancelling it cancels the job. The session's windows are
+        transcribed one after another, so that minutes of audio sent at once do not fill the stage's queue.
+        """
+        transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
+        task = self._group.create_task(self._transcribe_in_order(pcm, transcript))
+        transcript.add_done_callback(lambda future: task.cancel() if future.cancelled() else None)
+        return transcript
+
+    async def _transcribe_in_order(self, pcm: bytes, transcript: asyncio.Future[Transcript]) -> None:
+        job = SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s)
+        async with self._window_order:
+            await self._settled(transcript, self._result(job, StageFailures(self._services.metrics)))
+
+    async def _transcribe(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> None:
+        """Transcribe the rest of the utterance, join it to the transcripts of its windows, and settle the request."""
+        await self._settled(request.transcript, self._whole(job, request, windows))
+        if request.transcribed:
+            self._read_ending(request.transcript.result().text, request)
+
+    async def _whole(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> Transcript:
+        transcript = await self._result(job, request.failures)
+        for window in reversed(windows):
+            earlier = await asyncio.shield(window.transcript)
+            transcript = _joined(earlier, transcript, overlaps=window.overlaps)
+        request.seconds = transcript.audio_ms / 1000 if windows else request.seconds
+        request.transcribed_at = self._services.clock()
+        return transcript
+
+    async def _result(self, job: SttJob, failures: StageFailures) -> Transcript:
+        """Return the transcript of one job. Failed attempts are repeated.
+
+        Raises:
+            BackendError: All attempts failed, or the engine refuses the audio.
+        """
         settings = self._services.settings
+        try:
+            return await retry_unary(
+                "stt",
+                lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
+                failures,
+                attempt_s=settings.stt.call_timeout_s,
+                give_up_s=settings.conversation.give_up_after_s,
+            )
+        except CallerError as fault:
+            raise BackendError(f"speech-to-text refuses the audio: {fault}", stage="stt") from fault
+
+    async def _settled(self, future: asyncio.Future[Transcript], work: Coroutine[Any, Any, Transcript]) -> None:
+        """Run `work`, and settle `future` with its transcript or its BackendError."""
         with contained("stt", self._services.metrics) as port:
             try:
-                transcript = await retry_unary(
-                    "stt",
-                    lambda avoid: self._services.stages.stt.transcribe(job, avoid=avoid),
-                    request.failures,
-                    attempt_s=settings.stt.call_timeout_s,
-                    give_up_s=settings.conversation.give_up_after_s,
-                )
+                _settle(future, await work)
             except BackendError as fault:
-                _settle(request.transcript, fault)
-            else:
-                request.transcribed_at = self._services.clock()
-                _settle(request.transcript, transcript)
-                self._read_ending(transcript.text, request)
+                _settle(future, fault)
         if port.broke:
-            _settle(request.transcript, BackendError("unexpected exception.", stage="stt"))
+            _settle(future, BackendError("unexpected exception.", stage="stt"))
 
     def _read_ending(self, text: str, request: EndOfTurnRequest) -> None:
         """If the transcript looks complete and no verdict is known, answer the verdict and cancel the turn detector."""
@@ -232,6 +272,19 @@ class EndOfTurn:
     def _count(self, fault: StageFault) -> None:
         kind: Literal["overload", "backend"] = "overload" if isinstance(fault, Overloaded) else "backend"
         self._services.metrics.error(kind, "turn_detector")
+
+
+def _joined(left: Transcript, right: Transcript, *, overlaps: bool) -> Transcript:
+    """Return the transcript of two windows in a row. Its times are sums, its other values those of the worse window."""
+    worse = min(left, right, key=lambda transcript: transcript.avg_logprob)
+    return replace(
+        worse,
+        text=merge(left.text, right.text, overlaps=overlaps),
+        audio_ms=left.audio_ms + right.audio_ms - (OVERLAP_S * 1000 if overlaps else 0.0),
+        queue_ms=left.queue_ms + right.queue_ms,
+        decode_ms=left.decode_ms + right.decode_ms,
+        tokens=(),
+    )
 
 
 def _settle(future: asyncio.Future[Transcript], outcome: Transcript | BackendError) -> None:

@@ -23,6 +23,7 @@ from actors.stages.degradation import SessionDegradation
 from actors.stages.ports import Priority, SttJob, Transcript
 from actors.stages.retry import contained
 from actors.stages.services import Services
+from rejoinder.core.audio.windows import SPLIT_SAMPLES
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.turns.local_agreement import Agreement, agree
 
@@ -109,6 +110,11 @@ class InterimTranscripts:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def _too_long(self) -> bool:
+        """True if the utterance is too long for one transcript. Its windows are then transcribed (`LongSpeech`)."""
+        return self._audio_input.received - self._start > SPLIT_SAMPLES
+
+    @property
     def tokens(self) -> tuple[int, ...]:
         """Token ids of the newest interim transcript, for `SttJob.guess`; empty if there is none.
 
@@ -192,7 +198,7 @@ class InterimTranscripts:
         interval_ms = barge_in_settings.interim_every_ms if self._reply_waits else self._settings.every_ms
         interval_s = interval_ms / 1000
         least_s, pause_s = 0.0, interval_s
-        while not self._final_pending:
+        while not self._final_pending and (self._reply_waits or not self._too_long):
             skipped_s = await self._pause(least_s, pause_s)
             self._dip_seen.clear()
             in_dip = self._settings.at_dips and self._audio_input.dip is not None
@@ -207,7 +213,10 @@ class InterimTranscripts:
             least_s = skipped_s + took_s * (1 / self._settings.share - 1)
             pause_s = max(interval_s - took_s, least_s)
             self._services.metrics.interim_transcript("heard")
-            self._use(transcript, whole=in_dip and not transcript.low_confidence)
+            if self._too_long:  # the transcript does not begin with the utterance
+                self._barge_in.interim_transcribed(transcript.text, self._agreement.text)
+            else:
+                self._use(transcript, whole=in_dip and not transcript.low_confidence)
 
     async def _pause(self, least_s: float, pause_s: float) -> float:
         """Sleep for `pause_s` seconds. A dip of the voice may end the sleep earlier.
@@ -229,14 +238,17 @@ class InterimTranscripts:
         return max(0.0, due - self._services.clock())
 
     async def _transcribe(self, deadline_s: float) -> Transcript:
-        """Return a transcript of the utterance so far. It becomes the newest interim transcript.
+        """Return a transcript of the utterance so far, or of its newest part if the utterance is too long.
+
+        It becomes the newest interim transcript.
 
         `deadline_s` is the longest wait in the speech-to-text queue, in seconds.
         """
         self._newest = interim = InterimTranscript(
             self._audio_input.received, asyncio.get_running_loop().create_future()
         )
-        job = SttJob(self._audio_input.pcm(self._start, interim.until), Priority.INTERIM, deadline_s, self._tokens)
+        pcm = self._audio_input.pcm(max(self._start, interim.until - SPLIT_SAMPLES), interim.until)
+        job = SttJob(pcm, Priority.INTERIM, deadline_s, self._tokens)
         transcript: Transcript | None = None
         try:
             async with asyncio.timeout(self._services.settings.stt.call_timeout_s):

@@ -36,9 +36,9 @@ logger = logging.getLogger(__name__)
 SPACING_S_PER_SESSION = 0.002
 STATE_BYTES = STATE_FLOATS * 4
 
-SPLIT_AFTER = 2
-"""Number of failures of a batch after which its windows are decided one by one. The first failure is usually that of a
-replica, and the second attempt goes to another one."""
+SPLIT_AFTER = 4
+"""Number of failures of a batch after which its windows are decided one by one: 0.3 s if they fail at once. The first
+failures are usually those of a replica, and no window must be skipped because of them."""
 
 
 class VadListener(Protocol):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 from actors.listening.audio_input import AudioInput
-from actors.listening.end_of_turn import EndOfTurn, EndOfTurnRequest
+from actors.listening.end_of_turn import VERDICT_SAMPLES, EndOfTurn, EndOfTurnRequest
 from actors.listening.interim_transcripts import InterimTranscripts
+from actors.listening.long_speech import LongSpeech
 from actors.replying.requests import CommittedTurn
 from actors.replying.response import claim_item_id
 from actors.stages.session_context import SessionContext
@@ -31,6 +32,7 @@ class CallerUtterance:
         self._audio_input = audio_input
         self._end_of_turn = end_of_turn
         self._interims = interims
+        self._long = LongSpeech(audio_input, end_of_turn.transcribe_window)
         self._item_id: str | None = None
         self._request: EndOfTurnRequest | None = None
         # The sample up to which `transcribe` requested the transcript.
@@ -40,21 +42,38 @@ class CallerUtterance:
         """Tell the client that the caller has been speaking since sample `start` (16 kHz)."""
         self._item_id = self._context.stamp("item")
         padded_start = self._audio_input.padded(start)
+        self._long.begin(padded_start)
         self._interims.begin(padded_start)
         self._context.emit(server.speech_started(self._item_id, _ms(padded_start)))
 
     def transcribe(self, start: int, end: int, on_verdict: Callable[[float | None], None] | None) -> None:
         """Start the end-of-turn request for samples [start, end). With `on_verdict` it also gets the turn verdict."""
-        padded_start = self._audio_input.padded(start)
+        if not self._long.active:
+            self._long.begin(self._audio_input.padded(start))
+        self._long.advance(end)
         self._heard = end
-        pcm = self._audio_input.pcm(padded_start, end)
+        first, windows = self._long.rest, self._long.windows
         interim = self._interims.settle(self._audio_input.dip)
-        audio_from = partial(self._audio_input.pcm, padded_start)
         request = self._end_of_turn.start(
-            pcm, on_verdict, lambda: audio_from(self._audio_input.processed), self._interims.tokens, interim=interim
+            self._audio_input.pcm(first, end),
+            on_verdict,
+            partial(self._newest_audio, self._audio_input.padded(start)),
+            () if windows else self._interims.tokens,
+            interim=None if windows else interim,
+            windows=windows,
         )
         self._request = request
         request.transcript.add_done_callback(lambda _: self._transcribed(request))
+
+    def _newest_audio(self, start: int) -> bytes:
+        """Return the audio from sample `start` to the newest decided one, but no more than the turn detector uses."""
+        end = self._audio_input.processed
+        return self._audio_input.pcm(max(start, end - VERDICT_SAMPLES), end)
+
+    def grew(self, processed: int) -> None:
+        """Transcribe the finished windows of an utterance that continues. `processed` samples of audio are decided."""
+        if self._item_id is not None and self._request is None:
+            self._long.advance(processed)
 
     def _transcribed(self, request: EndOfTurnRequest) -> None:
         """Stop interim transcripts, because the final transcript is available or was cancelled."""
@@ -78,6 +97,7 @@ class CallerUtterance:
     def clear(self, end: int) -> None:
         """Drop the audio before sample `end`, because the client cleared it."""
         self._item_id = None
+        self._long.cancel()
         self._interims.end()
         self._audio_input.end_turn(end, end)
 
@@ -93,6 +113,7 @@ class CallerUtterance:
             end: The sample before which all audio is dropped.
         """
         item_id, self._item_id = self._item_id, None
+        self._long.cancel()
         self._interims.end()
         self._audio_input.end_turn(speech_end, end, heard=speech_end)
         if item_id is not None:
@@ -108,6 +129,7 @@ class CallerUtterance:
             self.cancel_request()
             self.transcribe(turn.start, turn.end, None)
         request, self._request = self.request, None
+        self._long.end()
         self._interims.end()
         item = Item(self._item_id or self._context.stamp("item"), spoken=True, text=None)
         claim_item_id(self._context, item.id)

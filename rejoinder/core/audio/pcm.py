@@ -64,23 +64,38 @@ class AudioRing:
     """Ring buffer of the last `seconds` of a stream of `rate` samples per second, addressed by absolute sample index.
 
     Each call receives fifty messages a second, so `append` is cheap: it only copies bytes. All memory is allocated when
-    the ring is created, so a call's memory does not grow after the call is admitted.
+    the ring is created, so a call's memory does not grow after the call is admitted, unless `resize` is called.
     """
 
-    __slots__ = ("_capacity", "_memory", "end")
+    __slots__ = ("_capacity", "_memory", "_oldest", "end")
 
     def __init__(self, seconds: float, rate: int) -> None:
         self._capacity = math.ceil(seconds * rate)
         # A bytearray writes its zeros, so the operating system allocates the memory now. With numpy.zeros it would
         # allocate it on first use, during the call.
         self._memory = memoryview(bytearray(self._capacity * SAMPLE_BYTES))
+        # A larger buffer does not bring back the samples that a smaller one has dropped.
+        self._oldest = 0
         self.end = 0
         """Index after the newest sample, which is the number of samples appended so far."""
 
     @property
     def start(self) -> int:
         """Index of the oldest sample in the buffer."""
-        return max(0, self.end - self._capacity)
+        return max(self._oldest, self.end - self._capacity)
+
+    @property
+    def capacity(self) -> int:
+        """Number of samples that fit into the buffer."""
+        return self._capacity
+
+    def resize(self, capacity: int) -> None:
+        """Change the number of samples that fit into the buffer. The newest samples are kept, as many as fit."""
+        kept = self.slice(max(self.start, self.end - capacity), self.end)
+        self._oldest = self.end - len(kept) // SAMPLE_BYTES
+        self._capacity = capacity
+        self._memory = memoryview(bytearray(capacity * SAMPLE_BYTES))
+        self._wrap(kept)
 
     def append(self, pcm: bytes) -> None:
         """Add 16-bit PCM of any length.

@@ -102,8 +102,10 @@ class SpeechSettings(Section):
     """
     prefix_padding_ms: float = Field(300, ge=0, le=2000)
     """Milliseconds of audio before the detected start that belong to the utterance, so that no first sound is lost."""
-    max_utterance_s: float = Field(30, ge=1, le=30)
-    """Seconds after which an utterance is ended and answered. Whisper transcribes at most 30 s."""
+    max_utterance_s: float = Field(120, ge=1, le=3600)
+    """Seconds after which an utterance without a pause is ended and answered. What follows is the next turn. Speech of
+    more than 18 s is transcribed in windows while it continues.
+    """
 
     @model_validator(mode="after")
     def _hysteresis(self) -> SpeechSettings:
@@ -343,7 +345,11 @@ class HostSettings(Section):
     max_windows_per_tick: int = Field(4, ge=1, le=32)
     """Maximum number of windows of one session in one batch, so that its backlog does not delay the other sessions."""
     audio_ring_s: float = Field(40, ge=5, le=300)
-    """Seconds of each caller's audio that are kept. It must be at least the longest utterance with its padding."""
+    """Seconds of each caller's audio that are always kept. The memory is allocated when the call begins."""
+    max_buffered_audio_s: float = Field(600, ge=30, le=3600)
+    """Seconds of a caller's audio that are kept at most while it waits for a commit or for voice activity detection:
+    32 kB a second. The client gets an error (`input_audio_buffer_full`) if older audio is dropped.
+    """
     send_queue_events: int = Field(512, ge=16, le=10_000)
     """Maximum number of events that wait to be sent to one client. A client that reads too slowly is disconnected."""
     session_max_s: Positive = 3600.0

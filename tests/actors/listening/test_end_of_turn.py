@@ -150,17 +150,6 @@ async def test_semantic_vad_answers_several_seconds_in_one_message() -> None:
 
 
 @virtual
-async def test_an_endless_utterance_becomes_turns() -> None:
-    """An utterance of 40 s becomes two turns: the first 30 s (max_utterance_s) and the rest."""
-    play = Play()
-    async with play.call() as caller:
-        await caller.speak(40)
-        await caller.listen("response.done")
-    assert len(caller.of("input_audio_buffer.committed")) == 2
-    assert [round(len(job.pcm) / 32_000) for job in play.stt.jobs] == [30, 10]
-
-
-@virtual
 async def test_words_that_read_finished_do_not_wait_for_a_late_verdict() -> None:
     """A transcript that looks complete ends the turn if it arrives before the turn detector's verdict.
 
