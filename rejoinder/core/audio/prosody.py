@@ -13,18 +13,18 @@ import numpy.typing as npt
 
 from rejoinder.core.audio.pcm import STT_RATE, Samples
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 
-TAIL_S = 1.5
+TAIL_S = 1.2
 """Seconds of speech before its end that are used."""
-_FRAME, _HOP, _FFT = 640, 160, 2048  # 40 ms frames every 10 ms; the FFT is longer, so that it does not wrap around.
+_FRAME, _HOP, _FFT = 640, 320, 1024  # 40 ms frames every 20 ms. The FFT is as long as a frame and the longest period.
 _LOWEST_HZ, _HIGHEST_HZ = 65.0, 400.0
 _VOICED = 0.45
 """Normalized autocorrelation from which a frame counts as voiced."""
 _QUIET_DB = 30.0
 """Frames this much quieter than the loudest one are not voiced."""
-_LAST_FRAMES = 15
-_MIN_FRAMES = 8
+_LAST_FRAMES = 8
+_MIN_FRAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def prosody_of(speech: Samples) -> Prosody | None:
     Args:
         speech: Samples at 16 kHz in [-1, 1], which end where the speech ends. The last TAIL_S seconds are used.
     """
-    tail = speech[-round(TAIL_S * STT_RATE) :].astype(np.float64)
+    tail = speech[-round(TAIL_S * STT_RATE) :]
     if tail.size < _FRAME:
         return None
     frames = np.lib.stride_tricks.sliding_window_view(tail, _FRAME)[::_HOP]
@@ -75,8 +75,8 @@ def _pitches(frames: Floats) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
     """Return each frame's pitch in Hz, whether it is voiced, and its level in dB."""
     centred = (frames - frames.mean(axis=1, keepdims=True)) * np.hanning(_FRAME)
     spectrum = np.fft.rfft(centred, _FFT)
-    correlation = np.fft.irfft(np.abs(spectrum) ** 2, _FFT)[:, : _FRAME // 1]
-    window = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(_FRAME), _FFT)) ** 2, _FFT)[:_FRAME]
+    correlation = np.fft.irfft(np.abs(spectrum) ** 2, _FFT)
+    window = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(_FRAME), _FFT)) ** 2, _FFT)
     energy = np.maximum(correlation[:, :1], 1e-12)
     shortest, longest = round(STT_RATE / _HIGHEST_HZ), round(STT_RATE / _LOWEST_HZ)
     # The window lowers the correlation of long periods; dividing by its own correlation restores it.
