@@ -17,6 +17,8 @@ from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
+from rejoinder.core.reply.segmenter import segment_of
+from rejoinder.core.reply.spoken.units import SpeechSegment
 from rejoinder.core.resilience.admission import Admission, AdmissionRefusal
 from rejoinder.core.settings.settings import ConversationSettings
 from rejoinder.core.wire.fields import Json
@@ -125,13 +127,16 @@ class Host:
             self._admission.note(max(0.0, self.services.clock() - due))
 
 
-async def synthesize_held_clips(stages: Stages, settings: ConversationSettings, max_attempts: int = 60) -> HeldClips:
+async def synthesize_held_clips(
+    stages: Stages, settings: ConversationSettings, max_attempts: int = 60, *, language: str = "en"
+) -> HeldClips:
     """Synthesize and return the prepared clips (held clips) of a host. Call it once, before the first conversation.
 
     Args:
         stages: Only the port `tts` is used.
         settings: Has the texts: apology, fillers, the sentences of failed replies, set phrases, openings and greeting.
         max_attempts: Maximum number of attempts per text, with a pause of one second between them.
+        language: Two-letter code of the language that the voice speaks.
 
     Raises:
         BackendError: A text could not be synthesized.
@@ -141,18 +146,18 @@ async def synthesize_held_clips(stages: Stages, settings: ConversationSettings, 
     endings = (settings.failure, settings.no_answer, settings.declined, settings.bridge)
     others = (*endings, *settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
-    held = {text: await _hold(stages, text, max_attempts) for text in texts}
+    held = {text: await _hold(stages, segment_of(text, language), text, max_attempts) for text in texts}
     return HeldClips(
         held[settings.apology], tuple(held[text] for text in fillers), tuple(held[text] for text in others)
     )
 
 
-async def _hold(stages: Stages, text: str, max_attempts: int) -> HeldClip:
+async def _hold(stages: Stages, said: SpeechSegment, text: str, max_attempts: int) -> HeldClip:
     pause = Backoff(ATTEMPT_PAUSE_S, longest_s=ATTEMPT_PAUSE_S)
     try:
         async for attempt in attempts("tts", lambda _: None, max_attempts=max_attempts, pause=pause):
             with attempt:
-                async with stages.tts.open(TtsRequest(text)) as chunks:
+                async with stages.tts.open(TtsRequest(said.spoken)) as chunks:
                     pcm = b"".join([chunk async for chunk in chunks])
     except BackendError as fault:
         raise BackendError(f"the phrase {text!r} could not be synthesized: {fault}", stage="tts") from fault

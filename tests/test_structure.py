@@ -76,12 +76,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 OURS = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks", "tests")
 CORE_THIRD_PARTY = frozenset({"numpy"})
+# num2words is a table of number words with pure functions; only the languages of spoken text use it.
+SPOKEN_THIRD_PARTY = CORE_THIRD_PARTY | {"num2words"}
 CONFIG_THIRD_PARTY = CORE_THIRD_PARTY | {"pydantic"}
 # The modules of the standard library that the core may import. None of them gives access to clocks, the environment,
 # files, concurrency, networks, randomness or logging.
 STDLIB_IN_CORE = frozenset(
     {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses"}
-    | {"decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math"}
+    | {"decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "html", "itertools", "json", "math"}
     | {"numbers", "operator", "re", "statistics", "string", "struct", "textwrap", "types", "typing", "unicodedata"}
 )
 
@@ -140,7 +142,8 @@ def purity(module: Module) -> Iterator[str]:
     if not _within(module.name, "rejoinder.core"):
         return
     configures = _layer(module.name) == "rejoinder.core.settings"
-    third_party = CONFIG_THIRD_PARTY if configures else CORE_THIRD_PARTY
+    speaks = _within(module.name, "rejoinder.core.reply.spoken.languages")
+    third_party = CONFIG_THIRD_PARTY if configures else SPOKEN_THIRD_PARTY if speaks else CORE_THIRD_PARTY
     for node, imported in _imports(module):
         top = imported.split(".")[0]
         if top not in STDLIB_IN_CORE | third_party and top != "rejoinder":

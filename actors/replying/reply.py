@@ -36,7 +36,9 @@ from rejoinder.core.reply.answer_cache import CacheScope
 from rejoinder.core.reply.degradation import DegradationMeasure
 from rejoinder.core.reply.held_clips import HeldClip
 from rejoinder.core.reply.prompt_window import ChatMessage
-from rejoinder.core.reply.segmenter import Segmenter
+from rejoinder.core.reply.segmenter import Segmenter, segment_of
+from rejoinder.core.reply.spoken.hidden import HiddenTextFilter
+from rejoinder.core.reply.spoken.units import SpeechSegment
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.wire.endings import INTERNAL, Sentence, ending_of, failure_of, stage_of
 from rejoinder.core.wire.fields import Json
@@ -110,7 +112,7 @@ class Reply:
         self._services = services
         self._failures = plan.failures
         self._text: list[str] = []
-        self._said: list[str] = []
+        self._said: list[SpeechSegment] = []
         self._segments = 0
         self._released = asyncio.Event()
         if not drafted:
@@ -241,7 +243,7 @@ class Reply:
 
     def speaking(self, text: str) -> None:
         """Send the words of a segment or clip to the client, before its audio (`SpeechListener`)."""
-        self.response.words(text if self._segments == 0 else f" {text}")
+        self.response.words(text.lstrip() if self._segments == 0 else text)
         self._segments += 1
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
@@ -286,7 +288,7 @@ class Reply:
             return False
         if text := self.plan.terms.request.text:
             self._text.append(text)
-            await self._output(text, [text])
+            await self._output(text, [self._segment_of(text)])
             return True
         settings = self._services.settings.conversation
         request = LlmRequest(
@@ -301,25 +303,33 @@ class Reply:
         self._mark(None, None if opening else Stage.LLM_FIRST_TOKEN)
         ask = partial(stream_after_opening, opening, self._services, request, self._failures, stats=self.generation)
         stream = self._services.answer_cache.stream(request, self.plan.cache_scope, self.generation, ask)
+        shown = HiddenTextFilter()
         async with aclosing(stream) as deltas:
             async for delta in deltas:
                 if not delta.text and not delta.finish:
                     continue  # a sign of life
                 if delta.continues is not None:
                     await self._restart(segmenter)
+                    shown = HiddenTextFilter()
                 if not self._text:
                     self._mark(Stage.LLM_FIRST_TOKEN, Stage.FIRST_SEGMENT)
                 held = not self._text and delta.text == opening
-                self._text.append(delta.text)
-                await self._output(delta.text, [opening] if held else segmenter.push(delta.text))
+                text = delta.text if held else shown.push(delta.text)
+                self._text.append(text)
+                await self._output(text, [self._segment_of(opening)] if held else segmenter.push(text))
                 if self._said and self._speech.starving():
                     await self._output("", segmenter.take(STARVING_WORDS))
-        await self._output("", segmenter.flush())
+        rest = shown.flush()
+        self._text.append(rest)
+        await self._output(rest, [*segmenter.push(rest), *segmenter.flush()])
         if self.generation.usage:  # set only if the whole answer was generated, or came from the cache
             self._services.first_segment_sizer.thought(self.marks, len(self.answer.split()), self._services.clock())
         return True
 
-    async def _output(self, text: str, segments: list[str]) -> None:
+    def _segment_of(self, text: str) -> SpeechSegment:
+        return segment_of(text, self._services.settings.tts.spoken_language)
+
+    async def _output(self, text: str, segments: list[SpeechSegment]) -> None:
         if not self.plan.events.spoken:
             self.response.words(text)
             if text:
@@ -341,8 +351,8 @@ class Reply:
             self._text.append(f" {bridge} ")
             await self._output(self._text[-1], [])
         elif self._said:
-            self._text = [" ".join(self._said), f" {bridge} "]
-            await self._output("", [bridge])
+            self._text = [" ".join(segment.written for segment in self._said), f" {bridge} "]
+            await self._output("", [self._segment_of(bridge)])
         else:
             self._text.clear()
 

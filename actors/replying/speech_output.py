@@ -26,6 +26,7 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.reply.playout import Playout
 from rejoinder.core.reply.replay_buffer import ReplayBuffer, ReplayPiece
+from rejoinder.core.reply.spoken.units import SpeechSegment
 
 Clock = Callable[[], float]
 
@@ -44,7 +45,10 @@ class SpeechListener(Protocol):
     """What the speech output needs from its reply: to send the audio and record progress. No method may block."""
 
     def speaking(self, text: str) -> None:
-        """Called right before the first audio of a segment or clip is sent; `text` has its words."""
+        """Called right before the first audio of a segment or clip is sent; `text` has its written words.
+
+        A space is its first character unless the segment continues a word of the segment before.
+        """
         ...
 
     def audio(self, pcm: bytes, *, answers: bool) -> None:
@@ -114,7 +118,7 @@ class SpeechOutput:
         self._settings = settings
         self._failures = failures
         self._clock = clock
-        self._segments: asyncio.Queue[str | None] = asyncio.Queue(SEGMENT_QUEUE)
+        self._segments: asyncio.Queue[SpeechSegment | None] = asyncio.Queue(SEGMENT_QUEUE)
         self._buffer = ReplayBuffer(round((settings.lead_s + LAG_S) * WIRE_RATE))
         self._playout = Playout(settings.lead_s)
         # At most half the lead, so that one delta plays while the next is on its way.
@@ -137,9 +141,9 @@ class SpeechOutput:
         """Seconds of audio that are still to be heard; infinite while more is being synthesized."""
         return self._playout.left_s(self._clock()) if self._synthesized else math.inf
 
-    async def say(self, text: str) -> None:
+    async def say(self, segment: SpeechSegment) -> None:
         """Queue a segment; wait while SEGMENT_QUEUE segments wait for synthesis."""
-        await self._segments.put(text)
+        await self._segments.put(segment)
 
     async def finish(self) -> None:
         """Tell the output that no segment follows. Waits like `say`."""
@@ -147,10 +151,10 @@ class SpeechOutput:
 
     def play(self, clip: HeldClip) -> None:
         """Play a prepared clip after the audio that was queued before. Its words are not part of the answer."""
-        self._playout.begin("")
+        self._playout.begin(SpeechSegment(()))
         self._playout.add(len(clip.pcm) // SAMPLE_BYTES)
         self._playout.end()
-        self._buffer.add(ReplayPiece(clip.text, clip.pcm, answers=False))
+        self._buffer.add(ReplayPiece(f" {clip.text}", clip.pcm, answers=False))
         self._changed.set()
 
     async def say_last(self, clip: HeldClip) -> None:
@@ -230,28 +234,28 @@ class SpeechOutput:
             group.create_task(self._deliver())
 
     async def _synthesize(self) -> None:
-        while (text := await self._segments.get()) is not None:
+        while (segment := await self._segments.get()) is not None:
             self._wants_text = False
-            await self._synthesize_segment(text)
+            await self._synthesize_segment(segment)
             await self._released.wait()
             self._wants_text = True
         self._synthesized = True
         self._changed.set()
 
-    async def _synthesize_segment(self, text: str) -> None:
+    async def _synthesize_segment(self, said: SpeechSegment) -> None:
         """Queue the audio of one segment, from a prepared clip or by synthesis.
 
         A failed synthesis is repeated on another replica. It starts at the beginning of the segment, so the samples
         that earlier attempts enqueued are skipped.
         """
-        clip = self._phrases.of(text) if self._settings.speed == 1 else None
+        clip = self._phrases.of(said.written) if self._settings.speed == 1 else None
         if clip:
             self._listener.synthesis_started()
-            await self._enqueue(text, clip.pcm)
+            await self._enqueue(said, clip.pcm)
             self._playout.end()
             return
         self._listener.synthesis_started()
-        segment = _Segment(text)
+        segment = _Segment(said)
         settings, failed = self._settings, partial(self._failures.failed, "tts")
         async for attempt in attempts("tts", failed, limit_s=settings.attempt_s, give_up_s=settings.give_up_s):
             with attempt:
@@ -261,7 +265,7 @@ class SpeechOutput:
 
     async def _synthesize_rest(self, segment: _Segment, attempt: Attempt) -> None:
         """Synthesize the segment, drop the samples that earlier attempts enqueued, and enqueue the others."""
-        request = TtsRequest(segment.text, self._settings.voice, self._settings.speed)
+        request = TtsRequest(segment.said.spoken, self._settings.voice, self._settings.speed)
         seen = 0
         async with idle_timeout(attempt.limit_s) as waiting, self._tts.open(request, avoid=attempt.avoid) as chunks:
             async for pcm in chunks:
@@ -270,17 +274,20 @@ class SpeechOutput:
                 seen += len(pcm) // SAMPLE_BYTES
                 if fresh:
                     self._failures.recovered("tts")
-                    await self._enqueue(segment.text if segment.enqueued == 0 else "", fresh)
+                    await self._enqueue(segment.said if segment.enqueued == 0 else None, fresh)
                     segment.enqueued = seen
                     attempt.progressed()
                 waiting.restart()
 
-    async def _enqueue(self, words: str, pcm: bytes) -> None:
+    async def _enqueue(self, begun: SpeechSegment | None, pcm: bytes) -> None:
+        """Queue audio; `begun` is the segment that begins with it, None for the rest of a segment's audio."""
         while self._buffer.waiting > AHEAD_S * WIRE_RATE:
             self._has_room.clear()
             await self._has_room.wait()
-        if words:
-            self._playout.begin(words)
+        words = ""
+        if begun:
+            words = begun.written if begun.glued else f" {begun.written}"
+            self._playout.begin(begun)
             self._listener.first_audio_ready()
         self._playout.add(len(pcm) // SAMPLE_BYTES)
         self._buffer.add(ReplayPiece(words, pcm))
@@ -317,5 +324,5 @@ class SpeechOutput:
 
 @dataclass(slots=True)
 class _Segment:
-    text: str
+    said: SpeechSegment
     enqueued: int = 0

@@ -15,6 +15,7 @@ from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import NOTHING, ChatMessage, ConversationSummary, PromptWindow, request_summary
+from rejoinder.core.reply.spoken.hidden import visible_text
 
 # Maximum number of tokens per word of a summary. English rarely needs more; a longer summary is cut off.
 TOKENS_A_WORD = 2
@@ -69,4 +70,4 @@ class Summaries:
             except RejoinderError:
                 return  # the turns are longer than the model's context
             else:
-                self.newest = ConversationSummary("".join(parts).strip(), leaving)
+                self.newest = ConversationSummary(visible_text("".join(parts)).strip(), leaving)

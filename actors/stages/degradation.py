@@ -41,11 +41,12 @@ class SessionDegradation:
         """
         settings = self._services.settings.conversation
         longest = settings.first_segment_words
+        language = self._services.settings.tts.spoken_language
         shortest = min(settings.first_segment_min_words, longest)
         if DegradationMeasure.SHORT_SEGMENT in measures:
-            return Segmenter(shortest, settings.segment_words, clauses=True)
+            return Segmenter(shortest, settings.segment_words, clauses=True, language=language)
         first_words = self._services.first_segment_sizer.first_words(shortest, longest, self._services.clock())
-        return Segmenter(first_words, settings.segment_words)
+        return Segmenter(first_words, settings.segment_words, language=language)
 
     def filler_after_ms(self, measures: Measures) -> float:
         """Return the maximum time from the caller's last speech to a filler, in ms; 0 means no filler.

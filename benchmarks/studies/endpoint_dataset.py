@@ -1,9 +1,9 @@
 """Features of every silence in the turn-taking corpus: `python -m benchmarks.studies.endpoint_dataset FOLDER`.
 
 The real models run once over each event in which the caller speaks to a listening agent. FOLDER then has a file for
-each split, `silences-development.jsonl` and `silences-held-out.jsonl`, with one JSON object per silence
-(`SilenceFeatures`).
-A decision rule can be fitted and tested on them in seconds. Nothing may be fitted on the held-out file.
+each split, `silences-development.jsonl` and `silences-held-out.jsonl`. Each line is the JSON object of one silence
+(`SilenceFeatures`). A decision rule can be fitted and tested on them in seconds. Nothing may be fitted on the held-out
+file.
 
 A run that was stopped continues with the events that the file does not have yet.
 """

@@ -64,15 +64,19 @@ def emulated_reply(settings: Settings, words: Sequence[str]) -> ReplyModel:
     tokens = min(settings.llm.emulation.tokens, settings.conversation.max_reply_tokens)
     pace_s = 1 / llm.tokens_per_s
     burst = max(1, round(settings.llm.coalesce_ms / 1000 / pace_s))
-    segmenter = Segmenter(settings.conversation.first_segment_words, settings.conversation.segment_words)
+    segmenter = Segmenter(
+        settings.conversation.first_segment_words,
+        settings.conversation.segment_words,
+        language=settings.tts.spoken_language,
+    )
     segments: list[tuple[float, float]] = []
     for number in range(tokens):
         last = number == tokens - 1
         # The engine sends the first token alone, and the others in bursts of `burst` tokens. A burst is sent when its
         # last token is ready. `sent` is the number, from 0, of the last token in the burst of this token.
         sent = min(-(-number // burst) * burst, tokens - 1)
-        texts = segmenter.push(words[number % len(words)] + ("" if last else " "))
-        segments += [(sent * pace_s, _audio_s(text)) for text in (texts + segmenter.flush() if last else texts)]
+        parts = segmenter.push(words[number % len(words)] + ("" if last else " "))
+        segments += [(sent * pace_s, _audio_s(part.spoken)) for part in (parts + segmenter.flush() if last else parts)]
     return ReplyModel(tuple(segments), (tokens - 1) * pace_s, tts.speed, settings.tts.chunk_ms / 1000)
 
 

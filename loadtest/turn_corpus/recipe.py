@@ -188,6 +188,8 @@ def _over_reply() -> Iterator[CorpusEvent]:
         yield _single(event_id, "interruption", Part(clip=clip), voice=source(clip))
     for content, voice, _, parts in _spoken(phrases.BACKCHANNELS, 3):
         yield _single(f"{content}/{voice}", "backchannel", parts[0], voice=voice)
+    for number in range(1, 7):
+        yield _single(f"mmhmm-{number}/over", "backchannel", Part("Mm-hmm.", clip=f"mmhmm-{number}"))
     for content, voice, _, parts in _spoken(phrases.SIDE_SPEECH, 2):
         level = chosen(f"side:{content}/{voice}", (-38.0, -42.0, -46.0))
         yield _single(f"{content}/{voice}-over", "side-speech", parts[0], voice=voice, level=level)

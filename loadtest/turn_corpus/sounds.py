@@ -43,7 +43,7 @@ def own_room(audio: Samples, seconds: float, seed: int) -> Samples:
 
 
 def noise(name: str) -> Samples:
-    """Return the noise KIND-SEED, such as "cough-2". Kinds: cough, throat, clicks, slam, breath, hum."""
+    """Return the noise KIND-SEED, such as "cough-2". Kinds: the keys of `_NOISES`."""
     kind, _, number = name.partition("-")
     return _NOISES[kind](int(number))
 
@@ -145,6 +145,21 @@ def _hum(seed: int) -> Samples:
     return (_buzz(size, 50 + 10 * (seed % 2)) + 0.2 * _filtered(_white(size, seed), 60, 500)).astype(np.float32)
 
 
+def _mmhmm(seed: int) -> Samples:
+    """Return a hummed "mm-hmm": two nasal sounds of rising pitch, and breath between them.
+
+    The energy of a nasal lies below 500 Hz. Synthetic voices cannot say it: they spell it, or open the mouth.
+    """
+    parts = []
+    for number, length_s in enumerate((0.16, 0.26)):
+        size = round(length_s * STT_RATE)
+        hz = (110 + 25 * (seed % 5)) * (1 + 0.25 * number)
+        source = _buzz(size, hz) + 0.02 * _white(size, seed + number)
+        nasal = _filtered(source, 80, 450) + 0.15 * _filtered(source, 900, 1300) + 0.05 * _filtered(source, 2000, 2600)
+        parts += [nasal * np.sin(np.pi * np.arange(size) / size) ** 0.4, 0.02 * _breath(seed)[: round(0.06 * STT_RATE)]]
+    return np.concatenate(parts[:-1]).astype(np.float32)
+
+
 _NOISES: dict[str, Callable[[int], Samples]] = {
     "cough": _cough,
     "throat": _throat,
@@ -152,6 +167,7 @@ _NOISES: dict[str, Callable[[int], Samples]] = {
     "slam": _slam,
     "breath": _breath,
     "hum": _hum,
+    "mmhmm": _mmhmm,
 }
 
 

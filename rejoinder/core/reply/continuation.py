@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import re
 
-from rejoinder.core.reply.segmenter import WordBoundary, edge_of
+from rejoinder.core.reply.spoken.languages.english import ABBREVIATIONS
+from rejoinder.core.reply.spoken.reader import edge_of
+from rejoinder.core.reply.spoken.rules.prose import INITIALS
+from rejoinder.core.reply.spoken.units import WordBoundary
 
 _WORD = re.compile(r"(\S+)(\s+)")
 # A second answer that begins like the first one is compared with it, even if the server was asked to continue.
 SAME_BEGINNING = 12
+# Abbreviations whose meaning depends on the words around them. The table of abbreviations lacks them.
+_TITLES = dict.fromkeys(("dr", "st", "no"), "")
 
 
 def ends_sentence(text: str) -> bool:
@@ -21,13 +26,16 @@ def ends_sentence(text: str) -> bool:
     return bool(re.search(r"[.!?…。！？][\"'”’)\]]*$", text.rstrip()))
 
 
+def _ends_sentence(word: str) -> bool:
+    """Return True if a word with its punctuation ends a sentence. English abbreviations and initials do not."""
+    stem = word.strip("\"'“”‘’([")
+    abbreviated = INITIALS.fullmatch(stem) or stem[:-1].lower() in ABBREVIATIONS | _TITLES
+    return edge_of(word, line_start=False) is WordBoundary.SENTENCE and not (stem.endswith(".") and abbreviated)
+
+
 def _last_sentence_start(text: str) -> int:
     """Return the position at which the last sentence of the text starts, which may be the text's end."""
-    starts = (
-        word.end()
-        for word in _WORD.finditer(text)
-        if "\n" in word[2] or edge_of(word[1], line_start=False) is WordBoundary.SENTENCE
-    )
+    starts = (word.end() for word in _WORD.finditer(text) if "\n" in word[2] or _ends_sentence(word[1]))
     return max(starts, default=0)
 
 

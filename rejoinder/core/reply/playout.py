@@ -9,11 +9,12 @@ number of samples played until this time. Every send renews the anchor, because 
 
     played(now) = min(sent, anchor_played + (now - anchor_time) * rate)
 
-The text that was heard follows from the position. A reply is a sequence of segments, each with its text and its audio.
-Synthesis gives no word times. The words of a segment therefore share its audio in proportion to their characters, and a
-word counts only if its whole share was played. The length of a segment is not known while it is being synthesized.
-Until the segment is complete, its length is estimated at CHARACTERS_PER_S, so that its first chunk does not count as
-the whole sentence. `end` marks a segment as complete, and so does `begin` of the next segment.
+The text that was heard follows from the position. A reply is a sequence of segments, each with its text and audio.
+Synthesis gives no word times. The words of a segment therefore share its audio in proportion to the characters that are
+spoken for them ("$5" has those of "five dollars"). A word counts only if its whole share was played. A word of which
+nothing is spoken, such as an emoji, counts with the next word that is. The length of a segment is not known while it is
+being synthesized. Until the segment is complete, its length is estimated at CHARACTERS_PER_S, so that its first chunk
+does not count as the whole sentence. `end` marks a segment as complete, and so does `begin` of the next segment.
 
 When a reply is paused, the client drops the audio that it has not played. `flush` moves the position back to what was
 heard, and the rest is queued again.
@@ -25,6 +26,7 @@ import math
 from dataclasses import dataclass
 
 from rejoinder.core.audio.pcm import WIRE_RATE
+from rejoinder.core.reply.spoken.units import SpeechSegment, SpokenUnit, join_written
 
 CHARACTERS_PER_S = 15.0
 """Speaking rate of English: 150 words per minute, of six characters with the space. Used for incomplete segments."""
@@ -34,7 +36,7 @@ CHARACTERS_PER_S = 15.0
 class _Segment:
     """Words of a segment and place of its audio: first sample since the start of the reply, and number of samples."""
 
-    words: tuple[str, ...]
+    units: tuple[SpokenUnit, ...]
     start: int
     samples: int = 0
 
@@ -57,10 +59,10 @@ class Playout:
         self._anchor_time = 0.0
         self._anchor_played = 0.0
 
-    def begin(self, text: str) -> None:
-        """Start a segment: the audio added after this call speaks `text`. The previous segment becomes complete."""
+    def begin(self, segment: SpeechSegment) -> None:
+        """Start a segment: the audio added after this call speaks it. The previous segment becomes complete."""
         self.end()
-        self._segments.append(_Segment(tuple(text.split()), self._added))
+        self._segments.append(_Segment(segment.units, self._added))
 
     def end(self) -> None:
         """Mark all segments so far as complete, so that their lengths are final."""
@@ -117,10 +119,9 @@ class Playout:
             start_s: First position, in seconds of audio since the start of the reply.
             end_s: Second position, in the same unit.
         """
-        first = len(self.heard_text(start_s).split())
-        last = len(self.heard_text(end_s).split())
-        words = [word for segment in self._segments for word in segment.words]
-        return " ".join(words[first : last + 1])
+        first, last = len(self._heard(start_s)), len(self._heard(end_s))
+        units = [unit for segment in self._segments for unit in segment.units]
+        return join_written(units[first : last + 1])
 
     def position_s(self, now: float) -> float:
         """Return how many seconds of the reply's audio the caller has heard. It never exceeds what was sent."""
@@ -140,24 +141,27 @@ class Playout:
         return now + (self._sent - self._played(now)) / self._rate
 
     def heard_text(self, position_s: float) -> str:
-        """Return the words that are played in full before a position, joined by single spaces.
+        """Return the written words whose speech is played in full before a position, joined by single spaces.
 
         A complete segment without audio is left out, because its synthesis has failed.
 
         Args:
             position_s: Seconds of audio since the start of the reply.
         """
+        return join_written(self._heard(position_s))
+
+    def _heard(self, position_s: float) -> list[SpokenUnit]:
         position = position_s * self._rate
-        heard: list[str] = []
+        heard: list[SpokenUnit] = []
         for index, segment in enumerate(self._segments):
             length = self._length(segment, complete=index < self._complete)
             if not length:
                 continue
             # Half a sample of tolerance, because the conversion from seconds is not exact.
-            heard += _words_within(segment.words, (position - segment.start + 0.5) / length)
+            heard += _units_within(segment.units, (position - segment.start + 0.5) / length)
             if position < segment.start + length:
                 break
-        return " ".join(heard)
+        return heard
 
     @property
     def _queued(self) -> int:
@@ -170,19 +174,26 @@ class Playout:
     def _length(self, segment: _Segment, *, complete: bool) -> float:
         if complete:
             return segment.samples
-        estimated = sum(len(word) + 1 for word in segment.words) / CHARACTERS_PER_S * self._rate
+        estimated = sum(map(_characters, segment.units)) / CHARACTERS_PER_S * self._rate
         return max(segment.samples, estimated)
 
 
-def _words_within(words: tuple[str, ...], share: float) -> tuple[str, ...]:
-    """Return the words at the beginning that end within `share` of all characters, 1 for all.
+def _units_within(units: tuple[SpokenUnit, ...], share: float) -> tuple[SpokenUnit, ...]:
+    """Return the units at the beginning whose speech ends within `share` of all spoken characters, 1 for all.
 
-    Each word counts with one space after it.
+    Units of which nothing is spoken count with the next unit, and at the end of the segment with the last one.
     """
-    limit = share * sum(len(word) + 1 for word in words)
-    spoken = 0
-    for index, word in enumerate(words):
-        spoken += len(word) + 1
+    limit = share * sum(map(_characters, units))
+    spoken, heard = 0, 0
+    for index, unit in enumerate(units):
+        spoken += _characters(unit)
         if spoken > limit:
-            return words[:index]
-    return words
+            return units[:heard]
+        if unit.spoken:
+            heard = index + 1
+    return units if limit > 0 else ()
+
+
+def _characters(unit: SpokenUnit) -> int:
+    """Return the number of spoken characters, with one space behind them; 0 if nothing is spoken."""
+    return len(unit.spoken) + 1 if unit.spoken else 0

@@ -3,8 +3,9 @@
 The first segment decides when the caller hears something, so it is short. Later segments are synthesized while earlier
 audio plays, so they are whole sentences, which sound better. Text arrives in pieces of any size. A word is complete
 when whitespace or the end of the text follows it, and decisions use complete words only. So the segments do not depend
-on how the text was split into tokens, and a number ("3.5", "1,000") is never split. A segment is complete as soon as
-the whitespace after its last word arrives.
+on how the text was split into tokens, and a number ("3.5", "1,000") is never split. The reader (`spoken/reader.py`)
+returns for each word what is spoken. It keeps a word back only while its reading depends on the next word. A segment is
+complete as soon as its last word is.
 
 Each complete word has a boundary after it:
 
@@ -13,144 +14,129 @@ Each complete word has a boundary after it:
     BOUND      Dr.  e.g.  J.  U.S.      the word belongs to the next word: a segment does not end here
     PLAIN      anything else            a segment ends here if it has its maximum of words and contains no CLAUSE
 
-A newline always ends a sentence (list items, headings). Words without anything to speak, such as a dash or a stray
-quotation mark, are joined to a neighbour and are never a separate segment. Markdown is removed: emphasis, code marks,
-headings and bullets. Text in scripts without spaces between words becomes one segment at its end.
+A newline always ends a sentence (list items, headings). Words of which nothing is spoken, such as an emoji or a stray
+quotation mark, are joined to a neighbour and are never a separate segment. Text in scripts without spaces between words
+is divided at its own punctuation.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from enum import Enum
+from rejoinder.core.reply.spoken.languages.choice import language_of
+from rejoinder.core.reply.spoken.reader import WordReader
+from rejoinder.core.reply.spoken.units import SpeechSegment, SpokenUnit, WordBoundary
 
 MIN_CLAUSE_WORDS = 2
 """Minimum words of a clause that becomes a segment. "Sure," plays for 0.3 s, too short to prepare the next segment."""
 
-ABBREVIATIONS = """
-    mr mrs ms mx dr prof rev gen col capt lt sgt hon gov sen rep pres st sr jr vs cf approx
-    fig vol dept inc ltd corp ave blvd mt ft jan feb apr aug sept oct nov dec
-"""
-"""Words whose full stop does not end a sentence. "no." is not among them, because it usually ends one."""
+MAX_SPOKEN_CHARACTERS = 400
+"""Spoken characters after which a segment ends like one with its maximum of words: about 27 s of speech."""
 
-_ABBREVIATIONS = frozenset(ABBREVIATIONS.split())
-_OPENERS = "\"'([{“‘«"
-_CLOSERS = "\"')]}”’»"
-_INITIALS = re.compile(r"(?:[^\W\d_]\.)+")
-_LIST_NUMBER = re.compile(r"\d{1,3}[.)]")
-_LINE_MARK = re.compile(r"[-+•–]|#+")
-_SPOKEN_SIGNS = frozenset("%&@+=$€£¥°")
-# An asterisk between two digits is a multiplication; any other is emphasis or a bullet.
-_EMPHASIS = re.compile(r"(?<!\d)\*+|\*+(?!\d)|`+|(?<!\w)_+|_+(?!\w)")
+MAX_WORD_CHARACTERS = 256
+"""Characters after which a word without whitespace is divided."""
 
+MAX_FOREIGN_CHARACTERS = 48
+"""The same for words with characters outside ASCII, because some scripts have no spaces."""
 
-class WordBoundary(Enum):
-    """Kind of boundary after a word: where a segment may end.
-
-    SENTENCE: a segment ends. CLAUSE: the first segment ends; a later one only at its maximum of words. BOUND: the word
-    must not be separated from the next word. PLAIN: a segment ends only at its maximum of words.
-    """
-
-    PLAIN = "plain"
-    BOUND = "bound"
-    CLAUSE = "clause"
-    SENTENCE = "sentence"
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    text: str
-    edge: WordBoundary
-
-    @property
-    def spoken(self) -> bool:
-        """True if the word contains a letter, a digit or a sign that is spoken, such as "%"."""
-        return any(char.isalnum() or char in _SPOKEN_SIGNS for char in self.text)
+WIDE_STOPS = frozenset("。！？，、；：")
+"""Punctuation that ends a word without whitespace behind it."""
 
 
 class Segmenter:
     """Splitter of the text of one reply into segments for speech synthesis. Not thread-safe.
 
-    A segment exceeds its maximum number of words only if its words must not be separated (BOUND). The segments joined
-    by spaces are the text with single spaces and without markdown. Signs that are not spoken may be missing at the end.
+    A segment exceeds its maximum number of words only if its words must not be separated (BOUND). The written words of
+    the segments, joined by spaces, are the text with single spaces and without Markdown emphasis, code marks, headings
+    and bullets. Words that are not spoken may be missing at the end.
     """
 
-    def __init__(self, first_words: int, words: int, *, clauses: bool = False) -> None:
+    def __init__(self, first_words: int, words: int, *, clauses: bool = False, language: str = "en") -> None:
         """Create a segmenter.
 
         Args:
             first_words: Maximum words of the first segment.
             words: Maximum words of later segments.
             clauses: Whether later segments also end at their first clause.
+            language: ISO 639-1 code of the voice's language.
         """
         self._first_words = first_words
         self._words = words
         self._clauses = clauses
         self._emitted = 0
         self._partial = ""
-        self._line_start = True
-        self._open: list[_Word] = []
+        self._limit = MAX_WORD_CHARACTERS
+        self._glued = False
+        self._reader = WordReader(language_of(language))
+        self._open: list[SpokenUnit] = []
 
-    def push(self, text: str) -> list[str]:
+    def push(self, text: str) -> list[SpeechSegment]:
         """Add the next piece of text, and return the segments that this piece completes."""
-        segments: list[str] = []
+        segments: list[SpeechSegment] = []
         for char in text:
-            if not char.isspace():
-                self._partial += char
+            if char.isspace():
+                segments += self._end_word(glued=False)
+                if char == "\n":
+                    segments += self._end_line()
                 continue
-            segments += self._end_word()
-            if char == "\n":
-                segments += self._end_line()
+            self._partial += char
+            if not char.isascii():
+                self._limit = MAX_FOREIGN_CHARACTERS
+            if char in WIDE_STOPS or len(self._partial) >= self._limit:
+                segments += self._end_word(glued=True)
         return segments
 
-    def take(self, least_words: int) -> list[str]:
+    def take(self, least_words: int) -> list[SpeechSegment]:
         """Return the complete words so far as a segment, although it could be longer; [] if they are too few.
 
         Use this if the listener has nothing to hear, because the text arrives more slowly than it is spoken.
         """
         size = next((n for n in range(len(self._open), 0, -1) if self._open[n - 1].edge is not WordBoundary.BOUND), 0)
-        return [self._cut(size)] if self._spoken(size) >= least_words else []
+        return [self._cut(size)] if self._audible(size) >= least_words else []
 
     def discard(self) -> None:
         """Drop the text that is not in a segment yet. More text may follow, as if at the beginning of a line."""
         self._partial = ""
-        self._line_start = True
+        self._glued = False
+        self._reader.discard()
         self._open.clear()
 
-    def flush(self) -> list[str]:
+    def flush(self) -> list[SpeechSegment]:
         """End the text, and return the remaining segments. More text of the same reply may follow."""
-        segments = self._end_word() + self._end_line()
+        segments = self._end_word(glued=False) + self._end_line()
         self._open.clear()
         return segments
 
-    def _end_word(self) -> list[str]:
-        word = _EMPHASIS.sub("", self._partial)
-        self._partial = ""
-        if not word or (self._line_start and _LINE_MARK.fullmatch(word)):
-            return []
-        self._open.append(_Word(word, edge_of(word, line_start=self._line_start)))
-        self._line_start = False
-        segments: list[str] = []
-        while size := self._size():
-            segments.append(self._cut(size))
-        return segments
+    def _end_word(self, *, glued: bool) -> list[SpeechSegment]:
+        """End the current word. `glued`: the next one follows without whitespace."""
+        word, self._partial, self._limit = self._partial, "", MAX_WORD_CHARACTERS
+        continues, self._glued = self._glued, glued
+        return self._collect(self._reader.push(word, glued=continues)) if word else []
 
-    def _end_line(self) -> list[str]:
-        self._line_start = True
-        return [self._cut(len(self._open))] if self._spoken(len(self._open)) else []
+    def _end_line(self) -> list[SpeechSegment]:
+        segments = self._collect(self._reader.end_line())
+        return [*segments, self._cut(len(self._open))] if self._audible(len(self._open)) else segments
+
+    def _collect(self, units: list[SpokenUnit]) -> list[SpeechSegment]:
+        segments: list[SpeechSegment] = []
+        for unit in units:
+            self._open.append(unit)
+            while size := self._size():
+                segments.append(self._cut(size))
+        return segments
 
     def _size(self) -> int:
         """Return how many of the words collected so far form a segment, or 0 if more words are needed."""
         whole = len(self._open)
-        spoken = self._spoken(whole)
-        if not spoken:
+        audible = self._audible(whole)
+        if not audible:
             return 0
         edge = self._open[-1].edge
         if edge is WordBoundary.SENTENCE:
             return whole
-        if (self._clauses or not self._emitted) and edge is WordBoundary.CLAUSE and spoken >= MIN_CLAUSE_WORDS:
+        if (self._clauses or not self._emitted) and edge is WordBoundary.CLAUSE and audible >= MIN_CLAUSE_WORDS:
             return whole
-        return self._forced_size() if spoken >= (self._words if self._emitted else self._first_words) else 0
+        long = sum(len(unit.spoken) + 1 for unit in self._open) > MAX_SPOKEN_CHARACTERS
+        limit = self._words if self._emitted else self._first_words
+        return self._forced_size() if long or audible >= limit else 0
 
     def _forced_size(self) -> int:
         """Return the number of words of a segment that has reached its maximum number of words.
@@ -160,35 +146,23 @@ class Segmenter:
         """
         sizes = range(len(self._open), 0, -1)
         clauses = (
-            n for n in sizes if self._open[n - 1].edge is WordBoundary.CLAUSE and self._spoken(n) >= MIN_CLAUSE_WORDS
+            n for n in sizes if self._open[n - 1].edge is WordBoundary.CLAUSE and self._audible(n) >= MIN_CLAUSE_WORDS
         )
-        words = (n for n in sizes if self._open[n - 1].edge is not WordBoundary.BOUND and self._spoken(n))
+        words = (n for n in sizes if self._open[n - 1].edge is not WordBoundary.BOUND and self._audible(n))
         return next(clauses, 0) or next(words, 0)
 
-    def _spoken(self, size: int) -> int:
-        return sum(word.spoken for word in self._open[:size])
+    def _audible(self, size: int) -> int:
+        return sum(unit.audible for unit in self._open[:size])
 
-    def _cut(self, size: int) -> str:
-        segment = " ".join(word.text for word in self._open[:size])
+    def _cut(self, size: int) -> SpeechSegment:
+        segment = SpeechSegment(tuple(self._open[:size]))
         del self._open[:size]
         self._emitted += 1
         return segment
 
 
-def edge_of(word: str, *, line_start: bool) -> WordBoundary:
-    """Return the kind of boundary after a complete word.
-
-    Args:
-        word: The word, with its punctuation.
-        line_start: Whether it is the first word of a line. If so, a number such as "1." or "1)" is a list number and
-            belongs to the next word.
-    """
-    core = word.strip(_OPENERS).rstrip(_CLOSERS)
-    if line_start and _LIST_NUMBER.fullmatch(word):
-        return WordBoundary.BOUND
-    stem = core.rstrip(",;:")
-    if _INITIALS.fullmatch(stem) or (stem.endswith(".") and stem[:-1].lower() in _ABBREVIATIONS):
-        return WordBoundary.BOUND
-    if core.endswith(("..", "…", ",", ";", ":", "—", "–", "--")) or core == "-":
-        return WordBoundary.CLAUSE
-    return WordBoundary.SENTENCE if core.endswith((".", "!", "?")) else WordBoundary.PLAIN
+def segment_of(text: str, language: str) -> SpeechSegment:
+    """Return a text as one segment: for texts that are known as a whole, such as a greeting."""
+    segmenter = Segmenter(len(text) + 1, len(text) + 1, language=language)
+    parts = [*segmenter.push(text), *segmenter.flush()]
+    return SpeechSegment(tuple(unit for part in parts for unit in part.units))

@@ -5,6 +5,7 @@ Import them from `rejoinder.core.settings.settings`.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -16,6 +17,9 @@ from rejoinder.core.settings.vllm import VllmSettings
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Label that Ray puts on a node for its kind of GPU."""
+
+VOICE_LANGUAGE = re.compile(r"(?:^|[/_-])([a-z]{2})[_-][a-zA-Z]{2}(?=-)")
+"""The language and region in the name of a Piper voice: "en-us" in "piper-en-us-joe-medium"."""
 
 GPU_ENGINES = frozenset({"vllm", "emulated"})
 """Engines whose replicas may reserve GPUs. `emulated` may, so that placement can be tested on declared GPUs."""
@@ -384,6 +388,9 @@ class TtsSettings(StageSettings):
     """
     speaker: int = Field(0, ge=0)
     """Number of the speaker, from 0, of a voice that has several."""
+    language: str = Field("auto", pattern=r"^(auto|[a-z]{2})$")
+    """Language in which numbers, dates and signs of a reply are spoken: its two-letter code. `auto`: the language in
+    the voice's name ("en-us" in `piper-en-us-joe-medium`, "de_DE" in `de_DE-thorsten-medium`), else English."""
     threads: Count = 2
     """Number of CPU threads of each replica's engine."""
     max_queue: Count = 16
@@ -399,3 +406,13 @@ class TtsSettings(StageSettings):
     @classmethod
     def _loadable(cls, model: str, info: ValidationInfo) -> str:
         return check_model_reference(model, "tts") if info.data.get("engine") == "piper" else model
+
+    @property
+    def spoken_language(self) -> str:
+        """Code of the language that the voice speaks: two letters, or "und" (undetermined) for the emulated engine."""
+        if self.language != "auto":
+            return self.language
+        if self.engine == "emulated":
+            return "und"  # a tone has no language, and its marks are the numbers of the text
+        named = VOICE_LANGUAGE.search(self.model)
+        return named[1].lower() if named else "en"

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.reply.playout import Playout
+from rejoinder.core.reply.spoken.units import SpeechSegment
 
 RATE = 24_000
 LEAD_S = 0.32
@@ -28,7 +29,7 @@ def filled(parts: list[tuple[str, int]]) -> Playout:
     """Return a playout of segments, each with its text and its number of synthesized samples."""
     playout = Playout(LEAD_S, RATE)
     for text, samples in parts:
-        playout.begin(text)
+        playout.begin(SpeechSegment.verbatim(text))
         playout.add(samples)
     playout.end()
     return playout
@@ -89,7 +90,7 @@ def test_words_count_when_fully_played() -> None:
 def test_the_first_chunk_is_not_the_whole_segment() -> None:
     """While a segment is being synthesized, its first 50 ms of audio do not count as all ten words of its text."""
     playout = Playout(LEAD_S, RATE)
-    playout.begin("one two three four five six seven eight nine ten")
+    playout.begin(SpeechSegment.verbatim("one two three four five six seven eight nine ten"))
     playout.add(RATE // 20)
     assert playout.heard_text(0.05) == ""
     playout.end()
@@ -154,7 +155,7 @@ def test_a_sender_that_waits_as_told_plays_without_a_gap(
     """If pieces of half the lead are sent, each after waiting `wait_s` once, the reply is played without a gap."""
     playout, now = Playout(lead_s, RATE), begin
     for text, samples in parts:
-        playout.begin(text)
+        playout.begin(SpeechSegment.verbatim(text))
         playout.add(samples)
     rest = total = sum(samples for _, samples in parts)
     while rest:

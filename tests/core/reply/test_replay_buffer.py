@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rejoinder.core.reply.playout import Playout
 from rejoinder.core.reply.replay_buffer import ReplayBuffer, ReplayPiece
+from rejoinder.core.reply.spoken.units import SpeechSegment
 
 RATE = 1000
 KEEP = 400
@@ -58,7 +59,7 @@ def test_a_reported_position_replaces_the_model() -> None:
     position no longer moves.
     """
     playout = Playout(1.0, RATE)
-    playout.begin("a few words")
+    playout.begin(SpeechSegment.verbatim("a few words"))
     playout.add(1000)
     playout.sent(800, 10.0)
     assert playout.flush(10.5) == 500
@@ -93,7 +94,7 @@ def test_a_client_plays_every_sample_once_and_in_order(story: list[tuple[str, fl
     for kind, value in [*story, ("wait", 9.0), ("wait", 9.0)]:
         if kind == "add":
             samples = int(value or 1)
-            playout.begin("word")
+            playout.begin(SpeechSegment.verbatim("word"))
             playout.add(samples)
             buffer.add(ReplayPiece("word", pcm(added, samples)))
             added += samples

@@ -9,9 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.reply.segmenter import Segmenter
+from rejoinder.core.reply.spoken.units import SpeechSegment
 
 FIRST, LATER = 6, 24
+
 LONG = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
+
+
+def written(segments: list[SpeechSegment]) -> list[str]:
+    """Return the text of each segment as the transcript has it."""
+    return [segment.written for segment in segments]
+
 
 plain_words = st.sampled_from(
     [
@@ -32,7 +40,7 @@ plain_words = st.sampled_from(
         "42.",
     ]
 )
-bound_words = st.sampled_from(["Dr.", "e.g.", "U.S.", "(i.e.,", "J."])
+bound_words = st.sampled_from(["Mr.", "e.g.", "U.S.", "(i.e.,", "J."])
 signs = st.sampled_from(["-", "—", "...", '"', "!", ")"])
 gaps = st.sampled_from([" ", "  ", "\t"])
 seeds = st.integers(1, 9)
@@ -46,13 +54,15 @@ def texts(draw: st.DrawFn, words: st.SearchStrategy[str]) -> str:
 
 
 def split(text: str, size: int = 1, first: int = FIRST, later: int = LATER) -> list[str]:
-    """Return the segments of `text`, which is pushed in pieces of `size` characters.
+    """Return the written segments of `text`, which is pushed in pieces of `size` characters.
 
     `first` and `later` are the maximum number of words of the first segment and of the others.
     """
     segmenter = Segmenter(first, later)
     pieces = (text[at : at + size] for at in range(0, len(text), size))
-    return [segment for piece in pieces for segment in segmenter.push(piece)] + segmenter.flush()
+    segments = [segment for piece in pieces for segment in segmenter.push(piece)] + segmenter.flush()
+    assert all(any(char.isalnum() for char in segment.spoken) for segment in segments)
+    return [segment.written for segment in segments]
 
 
 def spoken(text: str) -> list[str]:
@@ -105,7 +115,7 @@ def test_a_segment_is_returned_with_its_last_word() -> None:
     segmenter = Segmenter(2, LATER)
     assert segmenter.push("Hello the") == []
     assert segmenter.push("re") == []
-    assert segmenter.push(" ") == ["Hello there"]
+    assert [segment.written for segment in segmenter.push(" ")] == ["Hello there"]
 
 
 def test_a_full_stop_waits_for_its_word_to_end() -> None:
@@ -113,7 +123,7 @@ def test_a_full_stop_waits_for_its_word_to_end() -> None:
     segmenter = Segmenter(FIRST, LATER)
     assert segmenter.push("It is 3.") == []
     assert segmenter.push("5 now.") == []
-    assert segmenter.flush() == ["It is 3.5 now."]
+    assert [segment.written for segment in segmenter.flush()] == ["It is 3.5 now."]
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "...", '" — "', "**", "# \n- \n"])
@@ -154,6 +164,27 @@ def test_segments_keep_their_limits(text: str, first: int, later: int) -> None:
 
 @given(texts(plain_words | bound_words), seeds, seeds)
 def test_bound_words_stay_with_the_next(text: str, first: int, later: int) -> None:
-    """An abbreviation such as "Dr." stays in one segment with the next word; only the last segment may end with it."""
+    """An abbreviation such as "Mr." stays in one segment with the next word; only the last segment may end with it."""
     ends = [segment.split()[-1] for segment in split(text, 3, first, later)]
-    assert not {"Dr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])
+    assert not {"Mr.", "e.g.", "U.S.", "(i.e.,", "J."} & set(ends[:-1])
+
+
+def test_complete_words_can_be_taken_early() -> None:
+    """`take` returns the complete words so far, if there are enough, and never parts a word from its next one."""
+    segmenter = Segmenter(5, 24)
+    segmenter.push("Hello there, my dear friend. ")
+    assert segmenter.take(1) == []
+    segmenter.push("We saw Dr. ")
+    assert segmenter.take(3) == []
+    assert written(segmenter.take(2)) == ["We saw"]
+    segmenter.push("Smith yester")
+    assert written(segmenter.take(2)) == ["Dr. Smith"]
+    assert written(segmenter.push("day evening.") + segmenter.flush()) == ["yesterday evening."]
+
+
+def test_text_that_is_not_spoken_yet_can_be_dropped() -> None:
+    """`discard` drops complete and incomplete words that are in no segment. Later text begins a line."""
+    segmenter = Segmenter(5, 24)
+    segmenter.push("We open a")
+    segmenter.discard()
+    assert written(segmenter.push("# Nine. ")) == ["Nine."]

@@ -81,7 +81,9 @@ def test_the_cache_is_read_and_the_voice_not_asked_again(tmp_path: Path, monkeyp
     assert np.array_equal(audio(_event(), tmp_path).pcm, first.pcm)
 
 
-@pytest.mark.parametrize("name", ["cough-1", "cough-3", "throat-2", "clicks-1", "slam-2", "breath-1", "hum-2"])
+@pytest.mark.parametrize(
+    "name", ["cough-1", "cough-3", "throat-2", "clicks-1", "slam-2", "breath-1", "hum-2", "mmhmm-3"]
+)
 def test_noises_are_sound_of_the_asked_level(tmp_path: Path, name: str) -> None:
     """A computed noise is audible at the event's level, and the same every time."""
     event = _event(id=f"{name}/over", voice="", parts=(Part(clip=name),), pauses_ms=(), level_dbfs=-26.0)

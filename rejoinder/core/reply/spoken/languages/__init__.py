@@ -1,0 +1,1 @@
+"""Languages of spoken text: a table for each (`language.py` explains it), and the choice for a voice (`choice.py`)."""

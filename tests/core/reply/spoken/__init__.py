@@ -1,0 +1,1 @@
+"""Tests of spoken text: what a voice says for the written text of a reply."""
