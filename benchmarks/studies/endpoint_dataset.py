@@ -171,7 +171,7 @@ class DatasetModels:
                 start = happened.at
             if not isinstance(happened, SoftEnd):
                 continue
-            resumed_ms = _resumed_ms(happened, found[number + 1 :], made)
+            resumed_ms = resumed_ms_after(happened, found[number + 1 :], made)
             yield self._features(heard, happened, resumed_ms, start=start)
             if resumed_ms is None:
                 return
@@ -251,7 +251,7 @@ def _soft_ms(soft: SoftEnd) -> float:
     return (soft.at - soft.speech_end) * 1000 / STT_RATE
 
 
-def _resumed_ms(soft: SoftEnd, later: list[SpeechEvent], made: EventAudio) -> float | None:
+def resumed_ms_after(soft: SoftEnd, later: list[SpeechEvent], made: EventAudio) -> float | None:
     """Return when speech resumes after a tentative end, in ms of silence; None if the caller's turn is over."""
     resumed = next((happened for happened in later if isinstance(happened, SpeechResumed | SpeechStarted)), None)
     if resumed is None or resumed.at / STT_RATE > made.speech_end_s + _END_TOLERANCE_S:
