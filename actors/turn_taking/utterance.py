@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 from actors.listening.audio_input import AudioInput
-from actors.listening.end_of_turn import VERDICT_SAMPLES, EndOfTurn, EndOfTurnRequest
+from actors.listening.end_of_turn import EndOfTurn, EndOfTurnRequest
 from actors.listening.interim_transcripts import InterimTranscripts
 from actors.listening.long_speech import LongSpeech
+from actors.listening.turn_judge import VERDICT_SAMPLES, VerdictRequest
 from actors.replying.requests import CommittedTurn
 from actors.replying.response import claim_item_id
 from actors.stages.session_context import SessionContext
@@ -54,10 +55,14 @@ class CallerUtterance:
         self._heard = end
         first, windows = self._long.rest, self._long.windows
         interim = self._interims.settle(self._audio_input.dip)
+        speech = self._audio_input.pcm(first, end)
+        verdict = None
+        if on_verdict is not None:
+            until_now = partial(self._newest_audio, self._audio_input.padded(start))
+            verdict = VerdictRequest(speech, until_now, self._context.config.detection, on_verdict)
         request = self._end_of_turn.start(
-            self._audio_input.pcm(first, end),
-            on_verdict,
-            partial(self._newest_audio, self._audio_input.padded(start)),
+            speech,
+            verdict,
             () if windows else self._interims.tokens,
             interim=None if windows else interim,
             windows=windows,

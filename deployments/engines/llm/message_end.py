@@ -16,13 +16,6 @@ TOP_TOKENS = 64
 """Number of most likely tokens that are read. The others have together less than a few percent of the probability."""
 
 _MARKS = (".", "?", "!")
-_SPOKEN_MARKS = " \t\r\n\"').,;:!?\u2026\u2013\u2014-"
-"""Characters that are removed from the end of a transcript, because the recognizer invents them."""
-
-
-def bare_words(text: str) -> str:
-    """Return a transcript without the punctuation at its end, which the model would otherwise trust."""
-    return text.rstrip(_SPOKEN_MARKS)
 
 
 def end_probability(top: Sequence[Mapping[str, Any]]) -> float:

@@ -25,6 +25,8 @@ from rejoinder.core.turns.utterance_kind import UtteranceKind, utterance_kind
 _LEAST_TURN, _LEAST_MESSAGE = 0.01, 0.002
 """Probabilities are clamped to [least, 1 - least] before their log-odds are taken."""
 _LOG_ODDS_SCALE = 3.0
+UNFINISHED = -2.0
+"""Added to the log-odds of an unfinished number or address."""
 _MANY_WORDS = 8
 _LEAST_LOGPROB = -1.5
 _KINDS = tuple(kind for kind in UtteranceKind if kind is not UtteranceKind.PLAIN)
@@ -113,7 +115,6 @@ def _word_features(text: str, evidence: Evidence) -> dict[str, float]:
         "question": float(stripped.endswith("?") and _first_word(newest) in _QUESTION_WORDS),
         "trailing_mark": float(stripped.endswith((",", ";", ":", "...", "\u2026", "-"))),
         "clause": float(evidence.language == "en" and is_dependent_clause(newest)),
-        "no_words": float(count == 0),
         "one_word": float(count == 1),
         "two_words": float(count == 2),
         "length": math.log2(1 + min(count, _MANY_WORDS)) / 4,
@@ -133,6 +134,16 @@ def is_dependent_clause(sentence: str) -> bool:
 def _first_word(sentence: str) -> str:
     found = _WORD.search(sentence)
     return found.group().lower() if found else ""
+
+
+def log_odds(weights: Mapping[str, float], evidence: Evidence) -> float:
+    """Return the log-odds that the turn is over, with these weights of the inputs.
+
+    A number that lacks digits and an address without a domain are not over. There are too few of them in the corpus for
+    the regression to be as sure of it, so they have a fixed weight besides.
+    """
+    fixed = UNFINISHED if evidence.kind.unfinished else 0.0
+    return fixed + sum(weights.get(name, 0.0) * value for name, value in features(evidence).items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +166,7 @@ class EndOfTurnTable:
         weights = self.weights.get(evidence.pieces)
         if weights is None:
             return None
-        log_odds = sum(weights.get(name, 0.0) * value for name, value in features(evidence).items())
-        return 1 / (1 + math.exp(-log_odds))
+        return 1 / (1 + math.exp(-log_odds(weights, evidence)))
 
     def threshold(self, budget: float) -> float:
         """Return the probability from which a turn ends at once, for a share of pauses that may be cut off.

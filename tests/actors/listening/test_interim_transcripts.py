@@ -12,11 +12,11 @@ from actors.stages.ports import ANYWHERE, Priority, SttJob, Transcript
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import EndpointingSettings, InterimTranscriptSettings, Settings
 from tests.actors.fakes import ScriptedStt, ScriptedTurn
-from tests.actors.stage_play import Caller, Play
+from tests.actors.stage_play import SOUND_DECIDES, Caller, Play
 from tests.actors.virtual_time import virtual
 
 # The transcript does not decide the end of turn. A turn detector that returns 0.5 requires half a second of silence.
-PATIENT = EndpointingSettings(finished_probability=0, pause_ms=272)
+PATIENT = EndpointingSettings(table=SOUND_DECIDES, patience_ms=500)
 AT_DIPS = Settings(endpointing=PATIENT, interim_transcripts=InterimTranscriptSettings(every_ms=5000))
 BY_THE_CLOCK = AT_DIPS.model_copy(
     update={"interim_transcripts": InterimTranscriptSettings(every_ms=5000, at_dips=False)}

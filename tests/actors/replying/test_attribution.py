@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rejoinder.core.settings.settings import EndpointingSettings, Settings, SpeculationSettings
-from tests.actors.stage_play import Play
+from tests.actors.stage_play import SOUND_DECIDES, Play
 from tests.actors.virtual_time import run_virtual
 
 EXTRA_S = 0.2
@@ -23,10 +23,8 @@ async def _report(play: Play) -> dict[str, Any]:
 
 # The turn detector decides alone: the transcript has no influence on the end of turn.
 INDEPENDENT = Settings(
-    # Any verdict ends the turn at once. A required silence would hide a part of the time that the verdict takes.
-    endpointing=EndpointingSettings(
-        finished_probability=0.0, verdict_timeout_ms=2000, min_silence_ms=0, cut_off_budget=0.99
-    ),
+    # The verdict ends the turn at once. A required silence would hide a part of the time that the verdict takes.
+    endpointing=EndpointingSettings(table=SOUND_DECIDES, verdict_timeout_ms=2000, min_silence_ms=0),
     speculation=SpeculationSettings(enabled=False),
 )
 DRAFTING = INDEPENDENT.model_copy(update={"speculation": SpeculationSettings()})

@@ -17,11 +17,11 @@ from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import BargeInSettings, EndpointingSettings, Settings, SpeculationSettings
 from tests.actors.asking import server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
-from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
+from tests.actors.stage_play import APOLOGY_PCM, SOUND_DECIDES, Caller, Play
 from tests.actors.virtual_time import run_virtual, virtual
 
-# With this mean pause, a turn detector that returns 0.5 requires half a second of silence.
-EAGER = Settings(endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
+# A turn detector that returns 0.5 requires half a second of silence.
+EAGER = Settings(endpointing=EndpointingSettings(table=SOUND_DECIDES, patience_ms=500))
 NO_DRAFTS = EAGER.model_copy(update={"speculation": SpeculationSettings(enabled=False)})
 
 
