@@ -62,20 +62,20 @@ class VerdictRequest:
 
 
 class Verdict:
-    """The evidence for one verdict, and the probability that follows from it.
-
-    Attributes:
-        by_words_at: Monotonic time at which the words decided that the turn is over; None if they did not.
-    """
+    """The evidence for one verdict, and the probability that follows from it."""
 
     def __init__(self, services: Services, request: VerdictRequest, asked: str) -> None:
         prosody = prosody_of(pcm16_to_float(request.speech[-round(TAIL_S * STT_RATE) * SAMPLE_BYTES :]))
-        self.by_words_at: float | None = None
         self._services = services
         self._request = request
         self._evidence = Evidence(asked=asked, prosody=prosody, language=services.settings.stt.language)
         self._probability: float | None = None
         self._reported = False
+
+    @property
+    def has_words(self) -> bool:
+        """True if the words are part of the evidence."""
+        return self._evidence.text is not None
 
     @property
     def decided(self) -> bool:
@@ -87,13 +87,11 @@ class Verdict:
         text, logprob = transcript.text, transcript.avg_logprob
         self._evidence = replace(self._evidence, text=text, logprob=logprob, message_end=message_end)
         self.report()
-        if self.decided and self._evidence.turn_model is None:
-            self.by_words_at = self._services.clock()
 
     def sound(self, turn_model: float) -> None:
         """Add the turn detector's probability. It is not reported before the words: they may contradict it."""
         self._evidence = replace(self._evidence, turn_model=turn_model)
-        if self._evidence.text is not None:
+        if self.has_words:
             self.report()
 
     def overdue(self) -> None:

@@ -56,7 +56,7 @@ class Prefill:
         settings = self._services.settings
         if not settings.llm.supports_prefill or not messages:
             return
-        if self._services.draft_budget.thinking >= settings.speculation.max_concurrent:
+        if self._busy:
             return
         if whole and self._judges and messages[-1].role == "user":
             self._judged(_without_end_marks(messages))
@@ -66,14 +66,21 @@ class Prefill:
     async def message_end(self, messages: Prompt) -> float | None:
         """Return the probability that the last message of a prompt ends where it ends; None if it is not known.
 
+        It is not known if the engine cannot tell, or while the host is busy with replies.
+
         The prompt is prefilled unless it was before. Cancelling the wait leaves the prefill running.
 
         Args:
             messages: The prompt. Punctuation at its end is ignored.
         """
-        if not messages or not self._judges:
+        if not messages or not self._judges or self._busy:
             return None
         return await asyncio.shield(self._judged(_without_end_marks(messages)))
+
+    @property
+    def _busy(self) -> bool:
+        """True if the host prepares so many replies that nothing should be computed ahead."""
+        return self._services.draft_budget.thinking >= self._services.settings.speculation.max_concurrent
 
     @property
     def _judges(self) -> bool:
@@ -86,7 +93,9 @@ class Prefill:
             return known
         self._ends[messages] = future = asyncio.get_running_loop().create_future()
         while len(self._ends) > KEPT_ENDS:
-            self._ends.pop(next(iter(self._ends)))
+            forgotten = self._ends.pop(next(iter(self._ends)))
+            if not forgotten.done():
+                forgotten.set_result(None)
         self._enqueue(
             LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, judge_end=True), priority=True
         )

@@ -21,6 +21,8 @@ _FRAME, _HOP, _FFT = 640, 320, 1024  # 40 ms frames every 20 ms. The FFT is as l
 _LOWEST_HZ, _HIGHEST_HZ = 65.0, 400.0
 _VOICED = 0.45
 """Normalized autocorrelation from which a frame counts as voiced."""
+_PEAK = 0.9
+"""Share of the highest correlation that a peak must reach to be the period."""
 _QUIET_DB = 30.0
 """Frames this much quieter than the loudest one are not voiced."""
 _LAST_FRAMES = 8
@@ -81,7 +83,10 @@ def _pitches(frames: Floats) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
     shortest, longest = round(STT_RATE / _HIGHEST_HZ), round(STT_RATE / _LOWEST_HZ)
     # The window lowers the correlation of long periods; dividing by its own correlation restores it.
     normalized = correlation[:, shortest:longest] / energy / (window[shortest:longest] / window[0])
-    lags = normalized.argmax(axis=1)
+    # A multiple of the period correlates as well as the period itself, so the first of the high peaks is the period.
+    inner, highest = normalized[:, 1:-1], normalized.max(axis=1, keepdims=True)
+    peaks = (inner >= normalized[:, :-2]) & (inner >= normalized[:, 2:]) & (inner >= _PEAK * highest)
+    lags = np.where(peaks.any(axis=1), peaks.argmax(axis=1) + 1, normalized.argmax(axis=1))
     level_db = 10 * np.log10(np.maximum((frames**2).mean(axis=1), 1e-12))
     voiced = (normalized.max(axis=1) >= _VOICED) & (level_db > level_db.max() - _QUIET_DB)
     return STT_RATE / (lags + shortest).astype(np.float64), voiced, level_db

@@ -159,7 +159,8 @@ def _required_s(
     threshold = rule.threshold(eagerness)
     if probability >= threshold:
         return min(settings.min_silence_ms / 1000, longest_s)
-    patience_s = min(max(settings.patience_ms / 1000 * factor, PAUSE_MARGIN * pauses.longest_s), longest_s)
+    least_s = max(settings.patience_ms / 1000 * factor, settings.min_silence_ms / 1000)
+    patience_s = min(max(least_s, PAUSE_MARGIN * pauses.longest_s), longest_s)
     doubt = max(0.0, 1 - 2 * max(probability, 0.0) / threshold)
     hopeless_s = max(patience_s, min(longest_s, settings.max_silence_ms / 1000 * factor))
     return patience_s + doubt * (hopeless_s - patience_s)

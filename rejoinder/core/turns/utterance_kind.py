@@ -59,7 +59,9 @@ _NUMBERS = (
     _number(r"(?:phone|telephone|mobile|cell|callback|contact|call(?: me)? back)(?: phone)?(?: number)?", 10, 11),
     _number(r"(?:reach|call|text) (?:me|you) (?:at|on)", 10, 11),
     _number(r"pin(?: code| number)?", 4, 6),
-    _number(r"(?:account|order|reference|confirmation|tracking|booking|member(?:ship)?|customer|policy) (?:number|code)"),
+    _number(
+        r"(?:account|order|reference|confirmation|tracking|booking|member(?:ship)?|customer|policy) (?:number|code)"
+    ),
     _number(r"(?:serial|routing|case|ticket|invoice|extension) (?:number|code)|(?:security|access|verification) code"),
     _number(r"number is|code is"),
 )
@@ -81,7 +83,9 @@ _LONGEST_ITEM = 3
 _MIN_COMMAS = 2
 
 # "At 7 30" and "for 10 people" have digits, but are no numbers that people say digit by digit.
-_TIME = re.compile(r"\b(?:at|by|from|until|till|around|before|after) [\w: ]{1,16}$|\b\d{1,2}[: ]\d{2}\W*$|\d%$|\b[ap]\.?m\.?$")
+_TIME = re.compile(
+    r"\b(?:at|by|from|until|till|around|before|after) [\w: ]{1,16}$|\b\d{1,2}[: ]\d{2}\W*$|\d%$|\b[ap]\.?m\.?$"
+)
 _EMAIL = re.compile(r"\be[- ]?mail\b|@")
 _DOMAIN = re.compile(r"(?:\bdot|[a-z0-9]\.)\s*(?:com|org|net|edu|gov|info|io|co|uk|us|de|eu|ai|app|dev)[.!?\"']*$")
 _LETTER_AS_WORD = re.compile(r"\b([a-z]) (?:as in|for|like) [a-z]+$")

@@ -11,6 +11,7 @@ import pytest
 from actors.stages.ports import ANYWHERE, Priority, SttJob, Transcript
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import EndpointingSettings, InterimTranscriptSettings, Settings
+from rejoinder.core.turns.transcript_ending import bare_words
 from tests.actors.fakes import ScriptedStt, ScriptedTurn
 from tests.actors.stage_play import SOUND_DECIDES, Caller, Play
 from tests.actors.virtual_time import virtual
@@ -97,8 +98,9 @@ async def test_a_draft_begins_with_the_interim_transcript() -> None:
         assert play.llm.running == 0
         if settings is AT_DIPS:
             newest = play.llm.prefills[-1]
-            assert newest.whole
-            assert newest.messages == play.llm.requests[0][1].messages
+            assert newest.judge_end
+            assert newest.messages[:-1] == play.llm.requests[0][1].messages[:-1]
+            assert newest.messages[-1].content == bare_words(play.llm.requests[0][1].messages[-1].content)
     assert asked["with it"] == pytest.approx(asked["behind"] - 0.15, abs=0.02)
 
 

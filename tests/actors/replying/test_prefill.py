@@ -47,7 +47,7 @@ async def test_stable_words_are_prefilled() -> None:
         await caller.speak(2.0)
         await caller.listen("response.done")
     assert len(play.stt.partials) == 4
-    newest = play.llm.prefills[-1]
+    newest = next(prefill for prefill in reversed(play.llm.prefills) if not prefill.judge_end)
     assert newest.messages[-1].content == "What time is"
     assert newest.prefill
     assert newest.session == play.llm.requests[0][1].session != ""
@@ -114,12 +114,14 @@ async def test_without_prefill_support_nothing_is_prefilled(settings: Settings) 
 
 @virtual
 async def test_interim_transcripts_can_be_switched_off() -> None:
-    """Interim transcripts can be switched off; the instructions are still prefilled."""
+    """Interim transcripts can be switched off. The instructions are still prefilled, and the words of the final transcript
+    for the verdict whether the message ends.
+    """
     play = Play(settings=Settings(interim_transcripts=InterimTranscriptSettings(enabled=False)))
     async with play.call() as caller:
         await caller.say(2.0)
     assert play.stt.partials == []
-    assert len(play.llm.prefills) == 1
+    assert [prefill.judge_end for prefill in play.llm.prefills] == [False, True]
 
 
 @virtual
