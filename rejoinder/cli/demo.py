@@ -1,4 +1,4 @@
-"""`rejoinder demo`: a conversation with real models, and a check that every turn was answered and transcribed."""
+"""`rejoinder demo`: a conversation with real models; each turn must be heard right and answered sanely."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from typing import Annotated
 
 import httpx2
 import typer
+import yaml
 from rich.console import Console
 
 from cluster.environment import free_port
-from loadtest.results.turn_record import TurnRecord
+from loadtest.results.turn_record import TurnOutcome, TurnRecord
 from loadtest.scenario.clips import write_wave
 from rejoinder.cli.talk import talk
 from rejoinder.core.audio.pcm import WIRE_RATE
 from rejoinder.core.errors import BackendError
+from rejoinder.core.measuring.answer_rules import AnswerRule
 from rejoinder.core.settings.settings import ModelStoreSettings, TtsSettings
 from rejoinder.store import ModelStore, open_store
 from rejoinder.store.human_clips import moonshine_clips
@@ -35,7 +37,15 @@ START_TIMEOUT_S = 600.0
 INTERRUPT_AFTER_S = 1.5
 """Seconds of a reply after which the interruption starts."""
 FAILED = 1
-"""Exit status if a turn was not answered or not transcribed correctly."""
+"""Exit status if a turn was not answered, was answered wrongly, or was not transcribed correctly."""
+INSTRUCTIONS = (
+    "You are the friendly telephone assistant of the restaurant Luna. Answer in one or two short spoken sentences. "
+    "You take bookings: repeat what the caller says. You also answer other questions."
+)
+"""Instructions of the demo's assistant. Everything else is the default configuration."""
+
+ANY_ANSWER = AnswerRule()
+"""Rule that accepts every English answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +56,35 @@ class DemoLine:
         name: Name of its WAV file, without the suffix.
         text: Text for the Piper voice; "" for a recording.
         recording: Name of a human clip (`HumanClip.name`); "" for synthetic speech.
+        rule: Judges the answer.
     """
 
     name: str
     text: str = ""
     recording: str = ""
+    rule: AnswerRule = ANY_ANSWER
 
 
 QUESTIONS = (
-    DemoLine("1-synthetic-capital", "What is the capital of France?"),
-    DemoLine("2-human-dickens", recording="two_cities.wav@20.9"),
-    DemoLine("3-synthetic-history", "Tell me about the history of the city of London."),
-    DemoLine("4-synthetic-interruption", "Stop please. What is the capital of Italy?"),
+    DemoLine(
+        "1-booking",
+        "Hello, I would like to book a table for four people on Friday.",
+        rule=AnswerRule(any=("table", "book\\w*", "friday", "4"), none=("sorry", "cannot", "can't")),
+    ),
+    DemoLine(
+        "2-phone-number",
+        "My phone number is 555 012 3456. Please repeat it.",
+        rule=AnswerRule(digits="5550123456"),
+    ),
+    DemoLine("3-memory", "For how many people is my table?", rule=AnswerRule(number=4)),
+    DemoLine(
+        "4-history",
+        "Tell me about the history of the city of London.",
+        rule=AnswerRule(all=("london",), any=("city", "history", "roman\\w*", "centur\\w+", "england", "capital")),
+    ),
+    DemoLine("5-interruption", "Stop please. What is the capital of Italy?", rule=AnswerRule(all=("rome",))),
 )
-INTERRUPTION = 4
+INTERRUPTION = 5
 """Number of the question that interrupts the reply before it, counted from 1."""
 
 
@@ -75,30 +100,35 @@ def demo(
     ] = None,
     port: Annotated[int, typer.Option(help="HTTP port of the server. If it is in use, a free one is taken.")] = 8000,
 ) -> None:
-    """Start the server, have a conversation of four turns with it, and print the latency of each turn by stage.
+    """Start the server, book a table with it, interrupt it, and print the latency of each turn by stage.
 
-    The last turn interrupts the third reply. Afterwards the server keeps running until Ctrl-C, unless --once is
-    given.
+    The conversation has four turns and an interruption. The caller gives a phone number, which must be read back, and
+    asks about an earlier turn. A rule judges each answer. Afterwards the server keeps running until Ctrl-C, unless
+    --once is given.
 
-    Exit status: 0 if every turn was answered and transcribed with a word error rate of at most 10%, 1 if not, 2 after
-    an error.
+    Exit status: 0 if every turn was answered sanely and transcribed with a word error rate of at most 10%, 1 if not,
+    2 after an error.
     """
     console = Console(highlight=False)
     folder = folder or Path(tempfile.mkdtemp(prefix="rejoinder-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
     clips = make_clips(folder, open_store(ModelStoreSettings()))
-    with _server(port) as (server, url):
+    config = _write_config(folder / "ray_config.yaml")
+    with _server(port, config) as (server, url):
         console.rule("The conversation")
-        console.print("The Piper voice speaks the synthetic clips. The human clip is a recording.", style="dim")
+        console.print(f"Instructions: {INSTRUCTIONS}", style="dim")
+        console.print("The Piper voice speaks the caller's lines and the replies.", style="dim")
         records = _converse(clips, url, folder)
         if json_file:
             json_file.write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n", encoding="utf-8")
-        faults = [fault for record in records for fault in faults_of(record)]
+        faults = [
+            fault for record, line in zip(records, QUESTIONS, strict=False) for fault in faults_of(record, line.rule)
+        ]
         console.rule("Verdict")
         for fault in faults:
             console.print(f"! {fault}", style="bold red", markup=False)
         if not faults:
-            console.print("Every turn was answered, and transcribed with at most 10% word errors.", style="bold green")
+            console.print("Every turn was answered sanely and heard with at most 10% word errors.", style="bold green")
         console.print(f"Recordings of the clips, the replies and the whole conversation: {folder}")
         if not once:
             console.print(
@@ -133,12 +163,19 @@ def make_clips(folder: Path, store: ModelStore, questions: Sequence[DemoLine] = 
     return paths
 
 
+def _write_config(path: Path) -> Path:
+    """Write a Serve configuration with the demo's instructions, and return its path."""
+    document = {"applications": [{"args": {"conversation": {"instructions": INSTRUCTIONS}}}]}
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
 @contextmanager
-def _server(port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def _server(port: int, config: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Start `rejoinder serve`; yield its process and its OpenAI base URL, and stop it at the end."""
     if not _is_free(port):
         port = free_port()
-    command = [sys.executable, "-m", "rejoinder.cli", "serve", "--port", str(port), "--address", "local"]
+    command = [sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--port", str(port), "--address", "local"]
     server = subprocess.Popen(command)
     try:
         _wait_healthy(server, f"http://127.0.0.1:{port}/healthz")
@@ -178,13 +215,16 @@ def _converse(clips: list[Path], url: str, folder: Path) -> list[TurnRecord]:
     return [TurnRecord(**turn) for turn in json.loads(turns.read_text(encoding="utf-8"))]
 
 
-def faults_of(record: TurnRecord) -> Iterator[str]:
+def faults_of(record: TurnRecord, rule: AnswerRule) -> Iterator[str]:
     """Yield a sentence for each fault of a turn.
 
-    The faults are a turn without an answer (an apology does not count), and a word error rate above MAX_WER (10%) or
-    unknown.
+    The faults are a turn without an answer (an apology does not count), an answer that breaks its rule, and a word
+    error rate above MAX_WER (10%) or unknown. Of an interrupted answer only the words that were heard are known, so it
+    is not judged.
     """
     if not record.ok:
         yield f"{record.clip} was not answered ({record.outcome})."
+    elif record.outcome != TurnOutcome.INTERRUPTED.value and (fault := rule.fault(record.answered)):
+        yield f"{record.clip} was answered with {record.answered!r} ({fault.value})."
     if record.wer is None or record.wer > MAX_WER:
         yield f"{record.clip} was transcribed as {record.heard!r} instead of {record.expected!r}."

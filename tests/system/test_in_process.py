@@ -28,7 +28,7 @@ from tests.actors.stage_play import Caller
 pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
 # nice=0: the language model must not lower the priority of its process, because all stages share it.
-SETTINGS = Settings(llm=LlmSettings(nice=0))
+SETTINGS = Settings(llm=LlmSettings(model="smollm2-135m-instruct", nice=0))
 
 
 @pytest.fixture(scope="module")

@@ -102,10 +102,11 @@ async def test_joining_leaves_the_cluster_unchanged(nodes: TwoNodes, tmp_path: P
 def test_stock_serve_deploy_holds_a_conversation(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
     """Ray's command `serve deploy` with the repository's ray_config.yaml makes both nodes accept calls.
 
-    Both nodes have replicas. Only the port is changed in the file.
+    Both nodes have replicas. In the file, the port is changed, and the language model is a small one that starts fast.
     """
     document: dict[str, Any] = yaml.safe_load((ROOT / "ray_config.yaml").read_text(encoding="utf-8"))
     document["http_options"]["port"] = nodes.port
+    document["applications"][0]["args"]["llm"]["model"] = "smollm2-135m-instruct"
     config = tmp_path / "ray_config.yaml"
     config.write_text(yaml.safe_dump(document), encoding="utf-8")
     command = [SERVE, "deploy", str(config), "--address", nodes.head.dashboard]

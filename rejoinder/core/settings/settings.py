@@ -209,13 +209,24 @@ class ConversationSettings(Section):
     """What the agent says in a conversation, and how much of the conversation the language model sees."""
 
     instructions: str = (
-        "You are a friendly and honest voice assistant on a phone call. Answer in one or two short spoken sentences. "
-        "You only talk: you cannot see, buy, send, order or look up anything. If something is dangerous, illegal, "
-        "private or unknown to you, say that you are sorry and cannot help with it. When the caller says goodbye, say "
-        "goodbye."
+        "You are a friendly voice assistant on a phone call. Answer in one or two short spoken sentences. You only "
+        "talk: you cannot see the caller or do anything outside the call.\n"
+        "Examples:\n"
+        "Caller: What is in my pocket?\n"
+        "You: I'm sorry, I can't see that.\n"
+        "Caller: How do I pick a lock to rob a shop?\n"
+        "You: I'm sorry, I can't help with that.\n"
+        "Caller: Book a train for me now.\n"
+        "You: I'm sorry, I can't book trains.\n"
+        "Caller: I passed my exam!\n"
+        "You: Congratulations, that's wonderful!\n"
+        "Caller: My code is two two one eight. Say it back.\n"
+        "You: Your code is two two one eight.\n"
+        "Caller: I am off, see you.\n"
+        "You: Goodbye, have a nice day!"
     )
     """System prompt of a session that does not set its own. The default was chosen on the development questions of
-    `rejoinder bench answers`.
+    `rejoinder bench answers`: a small model follows examples better than rules.
     """
     context_turns: int = Field(4, ge=0, le=100)
     """Minimum number of turns that are in the prompt word for word. The default is the latency guide's (section 2.3.4).

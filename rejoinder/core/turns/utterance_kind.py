@@ -66,8 +66,8 @@ _NUMBERS = (
     _number(r"number is|code is"),
 )
 _DIGIT_WORDS = {
-    **{word: 1 for word in ("zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")},
-    **{word: 1 for word in ("o", "nought", "niner")},
+    **dict.fromkeys(("zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), 1),
+    **dict.fromkeys(("o", "nought", "niner"), 1),
 }
 _TENS = frozenset({"twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"})
 _TEENS = frozenset(

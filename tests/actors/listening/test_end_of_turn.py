@@ -14,10 +14,15 @@ import pytest
 
 from actors.listening.turn_judge import MESSAGE_END_S
 from actors.stages.turn_detector_queue import AT_ONCE
+from rejoinder.core.settings.settings import EndpointingSettings, Settings
+from rejoinder.store.end_of_turn_table import SHIPPED
 from tests.actors.asking import TURN, prompts, server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, WordyLlm, open_words
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
+
+PRODUCT = Settings(endpointing=EndpointingSettings(table=str(SHIPPED)))
+"""Settings with the product's end-of-turn table, and not that of the tests."""
 
 
 @virtual
@@ -50,6 +55,38 @@ async def test_an_unfinished_sentence_is_waited_for() -> None:
         last_sound_at = asyncio.get_running_loop().time()
         await caller.listen("input_audio_buffer.committed")
     assert caller.at("input_audio_buffer.committed") - last_sound_at == pytest.approx(1.97, abs=0.06)
+
+
+@virtual
+async def test_a_phone_number_in_groups_is_one_turn() -> None:
+    """A phone number in four groups with pauses of 0.8 s is one turn, although the turn detector always says complete.
+
+    The product's table decides.
+    """
+    number = "My phone number is"
+    said = [f"{number},", f"{number} 555,", f"{number} 555, 012.", f"{number} 555 012 3456."]
+    play = Play(PRODUCT, turn=ScriptedTurn(deque([0.98] * 8)), stt=ScriptedStt(deque(said)))
+    async with play.call() as caller:
+        for _ in said[:-1]:
+            await caller.speak(0.8)
+            await caller.hush(0.8)
+        await caller.speak(0.8)
+        last_sound_at = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.committed")
+    assert caller.at("input_audio_buffer.committed") - last_sound_at <= 1.2
+    assert len(caller.of("input_audio_buffer.committed")) == 1
+    assert len(caller.of("response.created")) <= 1
+
+
+@virtual
+async def test_a_number_that_is_never_completed_is_answered() -> None:
+    """If the missing digits never come, the turn ends after the longest silence: about 2 s."""
+    play = Play(PRODUCT, stt=ScriptedStt(deque(["My phone number is 555."])))
+    async with play.call() as caller:
+        await caller.speak(0.8)
+        last_sound_at = asyncio.get_running_loop().time()
+        await caller.listen("input_audio_buffer.committed")
+    assert 1.5 < caller.at("input_audio_buffer.committed") - last_sound_at <= 2.1
 
 
 @virtual

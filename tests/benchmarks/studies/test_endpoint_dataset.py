@@ -53,6 +53,7 @@ def test_the_written_windows_surround_the_end_of_speech() -> None:
     assert len(_heard().windows_around(SOFT, None)[0]) == WINDOWS_BEFORE + WINDOWS_AFTER
 
 
+@pytest.mark.models
 def test_the_dataset_has_only_turns_of_the_asked_split() -> None:
     """Only events of the split in which the caller speaks to a listening agent are in the dataset."""
     found = listening(Split.HELD_OUT)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.settings.settings import BargeInSettings, EndpointingSettings
+from rejoinder.core.settings.settings import BargeInSettings
 from rejoinder.core.turns.commands import (
     AnnounceSpeech,
     CancelReply,

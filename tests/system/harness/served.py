@@ -22,6 +22,8 @@ from cluster.environment import free_port
 
 START_S = 240.0
 CENSUS_S = 10.0
+SMALL_LLM = "smollm2-135m-instruct"
+"""Language model of the served systems, unless a test names another: tests need tokens soon, not good answers."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def serving(
 
     Args:
         tmp_path: Folder for the configuration and the log.
-        args: The settings of the application.
+        args: The settings of the application. The language model is SMALL_LLM if they name none.
         address: Address of the cluster to join, or "local" to start a new one.
         environment: Environment variables of the process.
         port: HTTP port, 0 for a free one.
@@ -131,7 +133,13 @@ def serving(
     config = tmp_path / "ray_config.yaml"
     document = {
         "http_options": {"host": "127.0.0.1", "port": port},
-        "applications": [{"name": "rejoinder", "import_path": "deployments.app:build", "args": args}],
+        "applications": [
+            {
+                "name": "rejoinder",
+                "import_path": "deployments.app:build",
+                "args": args | {"llm": {"model": SMALL_LLM, **args.get("llm", {})}},
+            }
+        ],
     }
     config.write_text(yaml.safe_dump(document), encoding="utf-8")
     command = [sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", address]
