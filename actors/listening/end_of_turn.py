@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.listening.interim_transcripts import InterimTranscript
 from actors.listening.long_speech import SpeechWindow
-from actors.listening.turn_judge import TurnJudge, Verdict, VerdictRequest
+from actors.listening.turn_judge import OpenVerdict, TurnJudge, VerdictRequest
 from actors.stages.ports import Priority, SttJob, Transcript
 from actors.stages.retry import StageFailures, contained, retry_unary
 from actors.stages.services import Services
@@ -42,7 +42,7 @@ class EndOfTurnRequest:
     failures: StageFailures
     transcript: asyncio.Future[Transcript]
     interim: InterimTranscript | None = None
-    verdict: Verdict | None = None
+    verdict: OpenVerdict | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
 

@@ -19,7 +19,7 @@ from actors.stages.services import Services
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, pcm16_to_float
 from rejoinder.core.audio.prosody import TAIL_S, prosody_of
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.turns.end_of_turn import Evidence
+from rejoinder.core.turns.end_of_turn import TurnEvidence
 from rejoinder.core.turns.endpointing import TurnDetection
 from rejoinder.core.turns.transcript_ending import bare_words
 
@@ -61,14 +61,14 @@ class VerdictRequest:
     on_verdict: Callable[[float | None], None]
 
 
-class Verdict:
+class OpenVerdict:
     """The evidence for one verdict, and the probability that follows from it."""
 
     def __init__(self, services: Services, request: VerdictRequest, asked: str) -> None:
         prosody = prosody_of(pcm16_to_float(request.speech[-round(TAIL_S * STT_RATE) * SAMPLE_BYTES :]))
         self._services = services
         self._request = request
-        self._evidence = Evidence(asked=asked, prosody=prosody, language=services.settings.stt.language)
+        self._evidence = TurnEvidence(asked=asked, prosody=prosody, language=services.settings.stt.language)
         self._probability: float | None = None
         self._reported = False
 
@@ -117,19 +117,19 @@ class TurnJudge:
 
     def start(
         self, request: VerdictRequest, transcript: asyncio.Future[Transcript]
-    ) -> tuple[Verdict, list[asyncio.Task[None]]]:
+    ) -> tuple[OpenVerdict, list[asyncio.Task[None]]]:
         """Start to gather evidence. Return the verdict, and the tasks that do it; cancelling them stops it.
 
         Args:
             request: What to judge.
             transcript: Future of the final transcript.
         """
-        verdict = Verdict(self._services, request, self._dialogue.asked)
+        verdict = OpenVerdict(self._services, request, self._dialogue.asked)
         words = self._group.create_task(self._judge_words(verdict, transcript))
         sound = self._group.create_task(self._judge_sound(verdict, request, words))
         return verdict, [words, sound]
 
-    async def _judge_words(self, verdict: Verdict, transcript: asyncio.Future[Transcript]) -> None:
+    async def _judge_words(self, verdict: OpenVerdict, transcript: asyncio.Future[Transcript]) -> None:
         with contained("llm", self._services.metrics):
             # `wait`, because the future may be cancelled, which must not cancel this task.
             await asyncio.wait({transcript})
@@ -150,7 +150,7 @@ class TurnJudge:
             self._services.metrics.error("backend", "message_end")
             return None
 
-    async def _judge_sound(self, verdict: Verdict, request: VerdictRequest, words: asyncio.Task[None]) -> None:
+    async def _judge_sound(self, verdict: OpenVerdict, request: VerdictRequest, words: asyncio.Task[None]) -> None:
         """Call the turn detector, unless the words decide before `ask_after_ms` of silence.
 
         If neither is known after `verdict_timeout_ms`, report that. Cancelling this task cancels the call.

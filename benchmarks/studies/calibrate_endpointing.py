@@ -6,15 +6,15 @@ FEATURES is the development file of `python -m benchmarks.studies.endpoint_datas
    beside FEATURES, because it takes minutes),
 2. fits the weights of the end-of-turn probability for each combination of evidence, by a regularized logistic
    regression over all silences of at least 250 ms,
-3. measures for each budget the probability from which a turn may end at once. Every probability used for this comes from
-   a fit without the event's content (cross-validation),
+3. measures for each budget the probability from which a turn may end at once. Every probability used for this comes
+   from a fit without the event's content (cross-validation),
 4. prints what each piece of evidence adds, and writes the table, by default the product's (`--out`).
 
 `--check HELD_OUT` sets nothing. It applies the table to other silences and prints the share of pauses that each budget
 cuts off, with its 95% interval. Every rule is fixed by then, so do this once.
 
-A pause counts if it was inserted inside a phrase or a number and lasts 0.3 to 1 s. It is cut off if the turn ends before
-speech is detected again.
+A pause counts if it was inserted inside a phrase or a number and lasts 0.3 to 1 s. It is cut off if the turn ends
+before speech is detected again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rejoinder.core.audio.pcm import STT_RATE, pcm16_to_float
 from rejoinder.core.audio.prosody import prosody_of
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import Settings
-from rejoinder.core.turns.end_of_turn import EndOfTurnTable, Evidence, features, log_odds
+from rejoinder.core.turns.end_of_turn import EndOfTurnTable, TurnEvidence, features, log_odds
 from rejoinder.core.turns.endpointing import EndpointRule, TurnDetection, endpoint_silence_s
 from rejoinder.core.turns.transcript_ending import bare_words
 from rejoinder.store.end_of_turn_table import SHIPPED, load_table, rendered
@@ -101,14 +101,14 @@ class LabelledSilence:
     ended: bool
     counted: bool
     resumed_ms: float
-    evidence: Evidence
+    evidence: TurnEvidence
 
     @property
     def human(self) -> bool:
         """True for human speech, False for a synthetic voice."""
         return self.kind.startswith("human")
 
-    def reduced(self, pieces: Sequence[str], prosody: bool = True) -> Evidence:
+    def reduced(self, pieces: Sequence[str], prosody: bool = True) -> TurnEvidence:
         """Return the evidence with these pieces only."""
         evidence = self.evidence
         return replace(
@@ -133,7 +133,7 @@ def labelled(row: Mapping[str, Any], ends: Mapping[str, float | None]) -> Labell
     """Return one silence of the file of features."""
     ended = row["label"] == "end"
     resumed_ms = float("inf") if ended else float(row["resumed_ms"])
-    evidence = Evidence(
+    evidence = TurnEvidence(
         text=row["text"],
         logprob=row["avg_logprob"],
         asked=row["asked"],
@@ -164,14 +164,24 @@ def end_key(row: Mapping[str, Any]) -> str:
     return f"{row['asked']}|{bare_words(row['text'])}"
 
 
-async def message_ends(file: Path, settings: Settings, kept: Path) -> dict[str, float | None]:
-    """Return the language model's end probability for each text in `file`. `kept` is a file that has those known."""
+def message_ends(file: Path, settings: Settings, kept: Path) -> dict[str, float | None]:
+    """Return the language model's end probability for each text in `file`. `kept` is a file that has those known.
+
+    The prompt has the default instructions, so delete `kept` when they or the model change.
+    """
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     known: dict[str, float | None] = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
     missing = {end_key(row): row for row in rows if end_key(row) not in known and bare_words(row["text"])}
-    if not missing:
-        return known
+    if missing:
+        known |= asyncio.run(_asked(missing, settings))
+        kept.write_text(json.dumps(known, indent=0), encoding="utf-8")
+    return known
+
+
+async def _asked(missing: Mapping[str, Mapping[str, Any]], settings: Settings) -> dict[str, float | None]:
+    """Return the language model's end probability for each row, by key."""
     engine = open_engine(settings)
+    known: dict[str, float | None] = {}
     for key, row in missing.items():
         said = (ChatMessage("assistant", row["asked"]),) if row["asked"] else ()
         caller = ChatMessage("user", bare_words(row["text"]))
@@ -180,11 +190,10 @@ async def message_ends(file: Path, settings: Settings, kept: Path) -> dict[str, 
         async with aclosing(engine.stream(request)) as deltas:
             async for delta in deltas:
                 known[key] = delta.usage.end_probability if delta.usage else None
-    kept.write_text(json.dumps(known, indent=0), encoding="utf-8")
     return known
 
 
-def fit(evidence: Sequence[Evidence], ended: Floats) -> dict[str, float]:
+def fit(evidence: Sequence[TurnEvidence], ended: Floats) -> dict[str, float]:
     """Return the weights of the logistic regression by input, fitted by Newton's method with a ridge penalty.
 
     An input whose weight gets the wrong sign (SIGNS) is left out, and the others are fitted again.
@@ -260,7 +269,9 @@ def calibrated(silences: Sequence[LabelledSilence], provenance: Mapping[str, obj
     return EndOfTurnTable(weights, thresholds, provenance)
 
 
-def delay_ms(silence: LabelledSilence, rule: EndpointRule, probability: Callable[[Evidence], float | None]) -> float:
+def delay_ms(
+    silence: LabelledSilence, rule: EndpointRule, probability: Callable[[TurnEvidence], float | None]
+) -> float:
     """Return the silence in ms after which the turn ends, if the evidence arrives as it usually does."""
     first = silence.reduced(("words", "message_end"))
     soonest = max(WORDS_MS, _silence_ms(rule, probability(first)))
@@ -340,7 +351,7 @@ def main() -> None:
     settings = Settings()
     file = options.check or options.features
     kept = file.with_name(f"{file.stem}-message-ends.json")
-    silences = read(file, asyncio.run(message_ends(file, settings, kept)))
+    silences = read(file, message_ends(file, settings, kept))
     counts = f"{len(silences)} silences, {sum(one.counted for one in silences)} pauses that count"
     print(f"{file.name}: {counts}, {sum(one.ended for one in silences)} ends")
     if options.check:

@@ -168,7 +168,7 @@ class _Script:
                 yield TokenDelta(word)
         finish: Literal["stop", "length"] = "length" if self.length else "stop"
         yield TokenDelta(
-            self.words[-1] if self.words else "", 1, finish, LlmUsage(20, len(self.words), 0, None, self.end)
+            self.words[-1] if self.words else "", 1, finish, LlmUsage(20, len(self.words), end_probability=self.end)
         )
 
     async def _think(self) -> None:

@@ -271,7 +271,9 @@ class _Answer:
             raise BackendError("llama.cpp ended the answer without a reason.", stage="llm")
         cached = (self._usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
         prompt = int(self._usage.get("prompt_tokens", 0))
-        return self._finish, LlmUsage(prompt, self._writer.tokens, int(cached), queue_s, self._end_probability)
+        return self._finish, LlmUsage(
+            prompt, self._writer.tokens, int(cached), queue_s, end_probability=self._end_probability
+        )
 
 
 def _end_probability(choice: dict[str, Any]) -> float | None:

@@ -7,7 +7,7 @@ to which it gives the probability 0.8, about 80% are ends.
 
 The pieces arrive one after another, and some may never arrive: a language model behind an API reports no probability,
 and the turn detector may be late. The table therefore has a set of weights for each combination of pieces
-(`Evidence.pieces`). All weights and thresholds come from `python -m benchmarks.studies.calibrate_endpointing`, which
+(`TurnEvidence.pieces`). All weights and thresholds come from `python -m benchmarks.studies.calibrate_endpointing`, which
 fits them on the development part of the turn-taking corpus and writes the table with its provenance.
 """
 
@@ -43,7 +43,7 @@ _SENTENCE_END = re.compile(r"[.!?]\s+")
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class TurnEvidence:
     """What is known at a silence. A piece that has not arrived, or is not available, is None.
 
     Attributes:
@@ -76,7 +76,7 @@ class Evidence:
         return utterance_kind(self.text or "", self.asked, self.language)
 
 
-def features(evidence: Evidence) -> dict[str, float]:
+def features(evidence: TurnEvidence) -> dict[str, float]:
     """Return the inputs of the regression by name. Each is about -2 to 2, so that one regularization fits all."""
     inputs = {"bias": 1.0, **_prosody_features(evidence.prosody)}
     if evidence.message_end is not None:
@@ -104,7 +104,7 @@ def _prosody_features(prosody: Prosody | None) -> dict[str, float]:
     }
 
 
-def _word_features(text: str, evidence: Evidence) -> dict[str, float]:
+def _word_features(text: str, evidence: TurnEvidence) -> dict[str, float]:
     ending = classify_ending(text, evidence.language)
     count = len(_WORD.findall(text))
     stripped = text.strip()
@@ -136,7 +136,7 @@ def _first_word(sentence: str) -> str:
     return found.group().lower() if found else ""
 
 
-def log_odds(weights: Mapping[str, float], evidence: Evidence) -> float:
+def log_odds(weights: Mapping[str, float], evidence: TurnEvidence) -> float:
     """Return the log-odds that the turn is over, with these weights of the inputs.
 
     A number that lacks digits and an address without a domain are not over. There are too few of them in the corpus for
@@ -151,7 +151,7 @@ class EndOfTurnTable:
     """Weights and thresholds of the end-of-turn decision.
 
     Attributes:
-        weights: For each combination of pieces (`Evidence.pieces`), the weight of each input.
+        weights: For each combination of pieces (`TurnEvidence.pieces`), the weight of each input.
         thresholds: Pairs of a budget (share of pauses that may be cut off) and the probability from which a turn ends
             at once with this budget, by rising budget.
         provenance: How the table was made: command, date, models and what was measured.
@@ -161,7 +161,7 @@ class EndOfTurnTable:
     thresholds: tuple[tuple[float, float], ...] = ((1.0, 0.5),)
     provenance: Mapping[str, object] = field(default_factory=dict)
 
-    def probability(self, evidence: Evidence) -> float | None:
+    def probability(self, evidence: TurnEvidence) -> float | None:
         """Return the probability that the turn is over; None if the table has no weights for these pieces."""
         weights = self.weights.get(evidence.pieces)
         if weights is None:

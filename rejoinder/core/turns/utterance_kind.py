@@ -86,6 +86,8 @@ _MIN_COMMAS = 2
 _TIME = re.compile(
     r"\b(?:at|by|from|until|till|around|before|after) [\w: ]{1,16}$|\b\d{1,2}[: ]\d{2}\W*$|\d%$|\b[ap]\.?m\.?$"
 )
+_ANNOUNCED = re.compile(r"\bis[\s,.:\u2026-]*$")
+"""End of an utterance that announces a number and has none of its digits yet."""
 _EMAIL = re.compile(r"\be[- ]?mail\b|@")
 _DOMAIN = re.compile(r"(?:\bdot|[a-z0-9]\.)\s*(?:com|org|net|edu|gov|info|io|co|uk|us|de|eu|ai|app|dev)[.!?\"']*$")
 _LETTER_AS_WORD = re.compile(r"\b([a-z]) (?:as in|for|like) [a-z]+$")
@@ -157,7 +159,8 @@ def _number_kind(said: str, tokens: list[str], question: str) -> UtteranceKind |
     answers = announced is None
     number = announced or next((kind for kind in _NUMBERS if kind.words.search(question)), None)
     if not digits:
-        return None
+        awaited = announced is not None and announced.lengths and _ANNOUNCED.search(said)
+        return UtteranceKind.DIGITS_OPEN if awaited else None
     if number is None:
         return UtteranceKind.DIGITS if digits >= _LOOSE_RUN and not _TIME.search(said) else None
     if answers and len(tokens) > digits + 4 and digits < _LOOSE_RUN:

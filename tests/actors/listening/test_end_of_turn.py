@@ -91,7 +91,7 @@ async def test_a_number_that_is_never_completed_is_answered() -> None:
 
 @virtual
 async def test_evidence_that_hangs_leaves_the_fallback_silence() -> None:
-    """If the turn detector takes more than 400 ms, its call is cancelled. Without words, 1 s of silence ends the turn."""
+    """If the turn detector takes over 400 ms, its call is cancelled. Without words, 1 s of silence ends the turn."""
     play = Play(turn=ScriptedTurn(deque([None])), stt=ScriptedStt(delay_s=1.5))
     async with play.call() as caller:
         await caller.speak(1.0)

@@ -114,8 +114,9 @@ async def test_without_prefill_support_nothing_is_prefilled(settings: Settings) 
 
 @virtual
 async def test_interim_transcripts_can_be_switched_off() -> None:
-    """Interim transcripts can be switched off. The instructions are still prefilled, and the words of the final transcript
-    for the verdict whether the message ends.
+    """Interim transcripts can be switched off.
+
+    The instructions are still prefilled, and the words of the final transcript, to know whether the message ends.
     """
     play = Play(settings=Settings(interim_transcripts=InterimTranscriptSettings(enabled=False)))
     async with play.call() as caller:

@@ -48,7 +48,7 @@ def test_the_last_voiced_sound_is_measured() -> None:
 def test_a_fading_voice_falls_in_level() -> None:
     """A voice that fades by 20 dB at its end has a level fall of several dB, and the scale of the signal is free."""
     fading = np.concatenate([tone([120.0], 0.8), tone([120.0], 0.2, [1.0, 0.1])])
-    loud, soft = prosody_of(fading), prosody_of(fading / np.float32(20))
+    loud, soft = prosody_of(fading), prosody_of((fading / 20).astype(np.float32))
     assert loud is not None
     assert soft is not None
     assert loud.level_fall_db > 4

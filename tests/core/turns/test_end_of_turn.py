@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rejoinder.core.audio.prosody import Prosody
 from rejoinder.core.settings.settings import EndpointingSettings
-from rejoinder.core.turns.end_of_turn import EndOfTurnTable, Evidence, features, is_dependent_clause
+from rejoinder.core.turns.end_of_turn import EndOfTurnTable, TurnEvidence, features, is_dependent_clause
 from rejoinder.core.turns.endpointing import EndpointRule
 from rejoinder.store.end_of_turn_table import load_table
 
@@ -24,7 +24,7 @@ texts = st.none() | st.sampled_from(
 )
 
 
-def probability(evidence: Evidence) -> float:
+def probability(evidence: TurnEvidence) -> float:
     found = TABLE.probability(evidence)
     assert found is not None
     return found
@@ -35,7 +35,7 @@ def test_every_set_of_evidence_gives_a_probability(
     text: str | None, message_end: float | None, turn_model: float | None
 ) -> None:
     """Whatever evidence is known, the result is a probability. It is None only if neither words nor sound are known."""
-    evidence = Evidence(text, message_end=message_end if text is not None else None, turn_model=turn_model)
+    evidence = TurnEvidence(text, message_end=message_end if text is not None else None, turn_model=turn_model)
     found = TABLE.probability(evidence)
     assert (found is None) == (text is None and turn_model is None)
     assert found is None or 0 < found < 1
@@ -45,14 +45,14 @@ def test_every_set_of_evidence_gives_a_probability(
 def test_each_model_is_believed(one: float, other: float) -> None:
     """The probability never falls if the language model or the turn detector is surer that the turn is over."""
     low, high = sorted((one, other))
-    base = Evidence("I would like a table", message_end=0.5, turn_model=0.5)
-    for name in ("message_end", "turn_model"):
-        assert probability(replace(base, **{name: low})) <= probability(replace(base, **{name: high}))
+    base = TurnEvidence("I would like a table", message_end=0.5, turn_model=0.5)
+    assert probability(replace(base, message_end=low)) <= probability(replace(base, message_end=high))
+    assert probability(replace(base, turn_model=low)) <= probability(replace(base, turn_model=high))
 
 
 def test_falling_prosody_raises_the_probability() -> None:
     """The same words are more probably complete if the pitch and the level have fallen."""
-    base = Evidence("I would like a table", message_end=0.3)
+    base = TurnEvidence("I would like a table", message_end=0.3)
     assert probability(replace(base, prosody=FALLING)) > probability(replace(base, prosody=NEUTRAL))
 
 
@@ -71,7 +71,7 @@ def test_falling_prosody_raises_the_probability() -> None:
 )
 def test_visibly_unfinished_words_end_no_turn(unfinished: str, asked: str) -> None:
     """Words that must be continued do not end a turn at any eagerness but high, whatever the voice sounds like."""
-    evidence = Evidence(unfinished, -0.3, asked, message_end=0.05, turn_model=0.95, prosody=FALLING)
+    evidence = TurnEvidence(unfinished, -0.3, asked, message_end=0.05, turn_model=0.95, prosody=FALLING)
     rule = EndpointRule(EndpointingSettings(), TABLE)
     for name in ("low", "medium", "auto"):
         assert probability(evidence) < rule.threshold(name)
@@ -83,14 +83,14 @@ def test_visibly_unfinished_words_end_no_turn(unfinished: str, asked: str) -> No
 )
 def test_complete_questions_end_a_turn(complete: str, message_end: float) -> None:
     """A complete question with the prosody of an end ends the turn at once, also before the turn detector is asked."""
-    evidence = Evidence(complete, -0.05, message_end=message_end, prosody=FALLING)
+    evidence = TurnEvidence(complete, -0.05, message_end=message_end, prosody=FALLING)
     assert probability(evidence) >= EndpointRule(EndpointingSettings(), TABLE).threshold("auto")
 
 
 def test_ten_digits_are_a_telephone_number() -> None:
     """The tenth digit of a telephone number makes the end of the turn much more probable."""
     nine, ten = (
-        probability(Evidence(f"My phone number is {digits}", -0.3, message_end=0.3, prosody=NEUTRAL))
+        probability(TurnEvidence(f"My phone number is {digits}", -0.3, message_end=0.3, prosody=NEUTRAL))
         for digits in ("555 012 345", "555 012 3456")
     )
     assert ten > nine + 0.3
@@ -114,7 +114,7 @@ def test_a_dependent_clause_needs_another(sentence: str, dependent: bool) -> Non
 
 def test_the_features_do_not_depend_on_what_is_unknown() -> None:
     """Evidence that has not arrived adds no input, so that a set of weights without it fits."""
-    assert set(features(Evidence(turn_model=0.5))) < set(features(Evidence("Hi", turn_model=0.5)))
+    assert set(features(TurnEvidence(turn_model=0.5))) < set(features(TurnEvidence("Hi", turn_model=0.5)))
 
 
 @given(st.floats(1e-4, 1), st.floats(1e-4, 1))

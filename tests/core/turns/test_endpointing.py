@@ -66,7 +66,9 @@ def test_the_default_rule(probability: float | None, expected_s: float) -> None:
 
 @pytest.mark.parametrize("eagerness", ["low", "medium", "auto"])
 def test_an_uncertain_end_outlasts_a_pause_of_a_second(eagerness: str) -> None:
-    """A pause of 1 s, detected 64 ms after its end, ends no turn that is not certainly over, unless eagerness is high."""
+    """A pause of 1 s, noticed 64 ms after its end, ends no turn that is not certainly over, except if eagerness is
+    high.
+    """
     assert endpoint_silence_s(TurnDetection(eagerness=eagerness), RULE, 0.65) > 1.064
 
 
@@ -93,12 +95,12 @@ def test_a_very_long_silence_is_no_usual_pause() -> None:
     assert PauseStats().with_pause(0.5).with_pause(5.0) == PauseStats(2, 5.5, 0.5)
 
 
-@given(rules(), detections, probabilities, probabilities, pauses)
+@given(rules(), detections, st.tuples(probabilities, probabilities), pauses)
 def test_a_higher_probability_never_waits_longer(
-    rule: EndpointRule, detection: TurnDetection, one: float, other: float, stats: PauseStats
+    rule: EndpointRule, detection: TurnDetection, between: tuple[float, float], stats: PauseStats
 ) -> None:
     """For every eagerness and history of pauses, a higher probability never requires a longer silence."""
-    low, high = sorted((one, other))
+    low, high = sorted(between)
     later, sooner = (endpoint_silence_s(detection, rule, probability, stats) for probability in (low, high))
     assert sooner <= later + 1e-12
 

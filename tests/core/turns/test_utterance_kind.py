@@ -12,7 +12,8 @@ K = UtteranceKind
 @pytest.mark.parametrize(
     ("text", "asked", "kind"),
     [
-        ("My phone number is", "", K.PLAIN),
+        ("My phone number is,", "", K.DIGITS_OPEN),
+        ("What is the phone number?", "", K.PLAIN),
         ("My phone number is 555", "", K.DIGITS_OPEN),
         ("My phone number is 555-012", "", K.DIGITS_OPEN),
         ("My phone number is 555-012-3456.", "", K.DIGITS_DONE),

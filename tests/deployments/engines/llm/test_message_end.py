@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from deployments.engines.llm.message_end import bare_words, end_probability
+from deployments.engines.llm.message_end import end_probability
 
 
 def entry(token: str, probability: float, raw: bytes | None = None) -> dict[str, object]:
@@ -34,18 +34,3 @@ def test_a_token_that_is_part_of_a_character_is_not_the_end() -> None:
 def test_the_ends_are_added() -> None:
     """The result is the sum over all tokens that end the message."""
     assert end_probability([entry("?", 0.5), entry("", 0.3), entry(" or", 0.2)]) == pytest.approx(0.8)
-
-
-@pytest.mark.parametrize(
-    ("heard", "bare"),
-    [
-        ("My phone number is,", "My phone number is"),
-        ("What is that?", "What is that"),
-        ("It is 5...", "It is 5"),
-        ('He said "no".', 'He said "no'),
-        ("", ""),
-    ],
-)
-def test_punctuation_at_the_end_is_removed(heard: str, bare: str) -> None:
-    """The recognizer's punctuation at the end of a transcript is removed, so that the model judges the words."""
-    assert bare_words(heard) == bare
