@@ -43,8 +43,8 @@ async def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
 async def test_the_speech_edges_are_in_input_buffer_time() -> None:
     """audio_start_ms is the start of speech less the prefix padding of 300 ms.
 
-    audio_end_ms is the end of speech plus the 100 ms of silence that a certain end requires. Both count from the start of
-    the input audio and are exact to a voice activity window (32 ms).
+    audio_end_ms is the end of speech plus the 100 ms of silence that a certain end requires. Both count from the start
+    of the input audio and are exact to a voice activity window (32 ms).
     """
     async with Play().call() as caller:
         await caller.hush(1.0)

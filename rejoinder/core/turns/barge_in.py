@@ -7,6 +7,7 @@ must be able to stop the agent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,6 +15,9 @@ from enum import Enum
 from rejoinder.core.measuring.wer import words
 from rejoinder.core.settings.barge_in import BargeInSettings, Phrases
 from rejoinder.core.turns.echo_guard import is_echo
+
+_HUM = re.compile(r"(?:m+|mm+[aeho]*m*|m+h+m*|h+m+)$")
+_ENGLISH_GROAN = re.compile(r"(?:n+h+n+|u+h+|u+m+|u*h+u+h+|a+h+|o+h+|e+h+|e+r+m*)$")
 
 
 class SpeechKind(Enum):
@@ -63,10 +67,21 @@ def classify_speech(text: str, agent: AgentSpeech, settings: BargeInSettings, la
         return SpeechKind.ADDRESSED
     if heard and agent.remaining_s * 1000 <= settings.answer_window_ms:
         return SpeechKind.ADDRESSED
-    counted = len(heard) - sum(_phrase_lengths(heard, settings.backchannels, language))
+    hums = [word for word in heard if is_hum(word, language)]
+    spoken = [word for word in heard if not is_hum(word, language)]
+    counted = len(spoken) - sum(_phrase_lengths(spoken, settings.backchannels, language))
     if counted >= settings.min_words:
         return SpeechKind.ADDRESSED
-    return SpeechKind.BACKCHANNEL if heard and not counted else SpeechKind.NO_WORDS
+    return SpeechKind.BACKCHANNEL if (spoken or hums) and not counted else SpeechKind.NO_WORDS
+
+
+def is_hum(word: str, language: str) -> bool:
+    """Return True if a recognized "word" is a sound with a closed mouth, such as "m", "mmm", "hmmm" or "mmo".
+
+    Recognizers have no word for "mm-hmm". They write letters ("M M M") or something that begins with "mm", as no word
+    does. In English, groans ("uhh", "ah") count too. Elsewhere they may be words, as "um" is in German.
+    """
+    return bool(_HUM.match(word) or (language == "en" and _ENGLISH_GROAN.match(word)))
 
 
 def has_stop_word(text: str, settings: BargeInSettings, language: str) -> bool:

@@ -7,8 +7,8 @@ to which it gives the probability 0.8, about 80% are ends.
 
 The pieces arrive one after another, and some may never arrive: a language model behind an API reports no probability,
 and the turn detector may be late. The table therefore has a set of weights for each combination of pieces
-(`TurnEvidence.pieces`). All weights and thresholds come from `python -m benchmarks.studies.calibrate_endpointing`, which
-fits them on the development part of the turn-taking corpus and writes the table with its provenance.
+(`TurnEvidence.pieces`). All weights and thresholds come from `python -m benchmarks.studies.calibrate_endpointing`,
+which fits them on the development part of the turn-taking corpus and writes the table with its provenance.
 """
 
 from __future__ import annotations

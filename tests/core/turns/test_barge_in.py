@@ -39,6 +39,19 @@ def test_backchannels_do_not_interrupt(text: str) -> None:
     assert reading(text) is SpeechKind.BACKCHANNEL
 
 
+@pytest.mark.parametrize("text", ["M M M", "MMO.", "Mmm.", "Hmmmm", "M-hmm.", "Mm-hmm, mm-hmm.", "Uhh", "M M M, yeah."])
+def test_a_hum_is_a_backchannel_however_it_is_written(text: str) -> None:
+    """A sound with a closed mouth is a backchannel, whatever letters the recognizer finds for it."""
+    assert reading(text) is SpeechKind.BACKCHANNEL
+
+
+@pytest.mark.parametrize(("text", "language"), [("M M M", "de"), ("Um sechs", "de"), ("Mom", "en"), ("Hum it", "en")])
+def test_a_hum_is_not_a_word(text: str, language: str) -> None:
+    """ "The sound "mmm" is no word in any language. Words that look like hums are words: "um" in German, "mom" in English."""
+    expected = SpeechKind.BACKCHANNEL if text == "M M M" else SpeechKind.ADDRESSED
+    assert reading(text, language=language) is expected
+
+
 def test_a_backchannel_at_the_end_of_a_reply_is_an_answer() -> None:
     """A backchannel in the last second of a reply, or after the reply, is addressed to the agent. Noise is not."""
     assert reading("Yeah.", AgentSpeech(REPLY, interrupted=True, remaining_s=0.9)) is SpeechKind.ADDRESSED
