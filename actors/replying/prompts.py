@@ -48,7 +48,8 @@ class Prompts:
         Args:
             turn: The turn to answer; None if the client requested a reply without a new turn.
             request: The request that the reply fulfils.
-            requested: Whether the client requested the reply. Then a turn with an empty transcript is answered too.
+            requested: Whether the client requested the reply. Then a turn without words is answered if the request has
+                instructions of its own, for example to greet the caller.
 
         Raises:
             BackendError: The turn could not be transcribed.
@@ -60,8 +61,9 @@ class Prompts:
         if turn:
             transcript = await asyncio.shield(turn.end_of_turn.transcript)
             turn.marks.end(Stage.STT, turn.end_of_turn.transcribed_at or self._services.clock())
-            if not (transcript.text or requested or self._ends_with_caller()):
-                return None
+            told = requested and request.instructions != self._instructions
+            if not (transcript.text or told or self._ends_with_caller()):
+                return None  # nobody spoke, so there is nobody to answer
         return self.current(request)
 
     async def for_draft(self, draft: Draft) -> Prompt | None:
@@ -86,6 +88,11 @@ class Prompts:
         newest = [ChatMessage("user", transcript)] if transcript else []
         turns = self._context.conversation.messages() + newest
         return self.summaries.window.prompt(request.instructions, turns, self.summaries.newest)
+
+    @property
+    def _instructions(self) -> str:
+        """The instructions of the session."""
+        return self._context.config.instructions or self._services.settings.conversation.instructions
 
     def _ends_with_caller(self) -> bool:
         """Return True if the last message of the conversation is from the caller.

@@ -24,6 +24,9 @@ from tests.actors.virtual_time import virtual
 PRODUCT = Settings(endpointing=EndpointingSettings(table=str(SHIPPED)))
 """Settings with the product's end-of-turn table, and not that of the tests."""
 
+MANUAL = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+"""Session whose turns only the client ends."""
+
 
 @virtual
 async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
@@ -112,6 +115,45 @@ async def test_an_empty_transcript_is_not_answered() -> None:
         done = await caller.say()
     assert done["response"]["status"] == "completed"
     assert prompts(play)[-1] == [("user", "What time is it?")]
+
+
+@virtual
+async def test_a_commit_of_silence_is_not_answered_although_the_client_asks() -> None:
+    """If a client commits silence and asks for a response, the response is empty, and the model is not called.
+
+    So is a second one. Words that are committed later are answered.
+    """
+    play = Play(stt=ScriptedStt(deque(["", "", "What time is it?"])))
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=MANUAL)
+        for number in (1, 2):
+            await caller.hush(1.0)
+            await caller.ask(type="input_audio_buffer.commit")
+            await caller.ask(type="response.create")
+            done = await caller.until("response.done", number)
+            assert done["response"]["status"] == "completed"
+            assert [item["content"] for item in done["response"]["output"]] == [[]]
+        assert play.llm.requests == []
+        assert caller.audio == b""
+        await caller.speak(1.0)
+        await caller.ask(type="input_audio_buffer.commit")
+        await caller.ask(type="response.create")
+        await caller.until("response.done", 3)
+    assert prompts(play) == [[("user", "What time is it?")]]
+
+
+@virtual
+async def test_a_commit_of_silence_is_answered_if_the_request_says_how() -> None:
+    """A response.create with its own instructions is carried out, although nobody has spoken."""
+    play = Play(stt=ScriptedStt(deque([""])))
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session=MANUAL)
+        await caller.hush(1.0)
+        await caller.ask(type="input_audio_buffer.commit")
+        await caller.ask(type="response.create", response={"instructions": "Greet the caller."})
+        await caller.until("response.done")
+    assert len(play.llm.requests) == 1
+    assert caller.audio
 
 
 @pytest.mark.parametrize("silence_ms", [200, 500, 700, 1500])
@@ -218,7 +260,7 @@ async def test_later_evidence_ends_a_turn_that_already_waits() -> None:
 
 
 @virtual
-@pytest.mark.parametrize(("end", "silence_s"), [(0.99, 0.2), (0.01, 1.8)])
+@pytest.mark.parametrize(("end", "silence_s"), [(0.99, 0.2), (0.01, 2.0)])
 async def test_the_language_model_is_asked_whether_the_message_ends(end: float, silence_s: float) -> None:
     """The language model's probability for the words without their full stop decides, if the others do not."""
     words = ScriptedStt(deque(["My phone number is."]), delay_s=0.1)
