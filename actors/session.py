@@ -68,7 +68,13 @@ class Session:
         suppressor = services.stages.suppressor() if services.stages.suppressor else None
         speech = speech_settings(services.settings.speech, context.config.detection)
         host = services.settings.host
-        self.audio_input = AudioInput(speech, host.audio_ring_s, suppressor, max_ring_s=host.max_buffered_audio_s)
+        self.audio_input = AudioInput(
+            speech,
+            host.audio_ring_s,
+            suppressor,
+            max_ring_s=host.max_buffered_audio_s,
+            background=services.settings.background,
+        )
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._client_events = ClientEventHandler(self, context)
         self._vad_failures = StageFailures(services.metrics)

@@ -136,6 +136,7 @@ class CallerUtterance:
         request, self._request = self.request, None
         self._long.end()
         self._interims.end()
+        self._learn_level(turn, request)
         item = Item(self._item_id or self._context.stamp("item"), spoken=True, text=None)
         claim_item_id(self._context, item.id)
         self._audio_input.end_turn(turn.speech_end, turn.end, heard=self._heard)
@@ -151,6 +152,16 @@ class CallerUtterance:
             marks=_marks(speech_ended_at, request),
             speech_ended_at=speech_ended_at,
         )
+
+    def _learn_level(self, turn: CommitTurn, request: EndOfTurnRequest) -> None:
+        """Learn the caller's level from the speech of a turn, once it is known that it has words."""
+        level = self._audio_input.level(turn.start, turn.speech_end)
+
+        def learn(_: object) -> None:
+            if request.transcribed and request.transcript.result().text:
+                self._audio_input.caller_heard(level)
+
+        request.transcript.add_done_callback(learn)
 
     def commit_silence(self, start: int, end: int) -> None:
         """Make samples [start, end), which are silence, a turn: the caller said nothing during the idle timeout."""

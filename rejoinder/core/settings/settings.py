@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
+from rejoinder.core.settings.background import BackgroundSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
 from rejoinder.core.settings.degradation import DegradationSettings
 from rejoinder.core.settings.endpointing import EndpointingSettings
@@ -37,6 +38,7 @@ from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 __all__ = [
     "AnswerCacheSettings",
     "Autoscaling",
+    "BackgroundSettings",
     "BargeInSettings",
     "BreakerSettings",
     "ConversationSettings",
@@ -401,6 +403,8 @@ class Settings(Section):
     """Second requests when a first token is late."""
     breaker: BreakerSettings = BreakerSettings()
     """When a language model replica is taken out of service."""
+    background: BackgroundSettings = BackgroundSettings()
+    """How the speech of others is told from the caller's."""
     barge_in: BargeInSettings = BargeInSettings()
     """How speech over a reply pauses or ends it."""
     noise: NoiseSettings = NoiseSettings()

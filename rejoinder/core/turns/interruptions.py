@@ -24,7 +24,8 @@ The setting `confirm_timeout_ms` limits how long a reply stays paused, in two ca
   open, so that a slow speech-to-text stage does not cost the caller a turn.
 
 Some utterances are checked without a reply to pause: speech just after a reply, and speech over a reply that cannot be
-interrupted. Such speech may be an echo of the reply, and an echo is not a turn.
+interrupted. Such speech may be an echo of the reply, and an echo is not a turn. Speech that is fainter than the
+caller's (`caller_level`) is checked too, because it may be that of a television or of other people.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ off. A reaction to a reply takes longer: the reply must begin first, and the cal
 
 def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
     """Open an utterance. If it interrupts a reply, pause the reply, or cancel it if it cannot be paused."""
-    check = BargeInCheck.PENDING if _needs_check(state, rules, now) else BargeInCheck.NOT_NEEDED
+    faint = isinstance(event, SpeechStarted) and event.faint
+    check = BargeInCheck.PENDING if faint or _needs_check(state, rules, now) else BargeInCheck.NOT_NEEDED
     state = replace(
         state,
         caller=CallerState.SPEAKING,

@@ -47,7 +47,7 @@ def test_a_hum_is_a_backchannel_however_it_is_written(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "language"), [("M M M", "de"), ("Um sechs", "de"), ("Mom", "en"), ("Hum it", "en")])
 def test_a_hum_is_not_a_word(text: str, language: str) -> None:
-    """ "The sound "mmm" is no word in any language. Words that look like hums are words: "um" in German, "mom" in English."""
+    """A hum is no word in any language. "Um" is a word in German, and "mom" is one in English."""
     expected = SpeechKind.BACKCHANNEL if text == "M M M" else SpeechKind.ADDRESSED
     assert reading(text, language=language) is expected
 
