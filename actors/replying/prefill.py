@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
 from actors.stages.ports import LlmRequest, LlmUsage
@@ -31,6 +32,8 @@ LONGEST_S = 60.0
 SLOW_S = 1.0
 # Number of prompts whose end probability is kept: those of the newest interim transcripts and the final one.
 KEPT_ENDS = 4
+# Longest wait of a speculative reply for the end probability of its own prompt, in seconds.
+END_FIRST_S = 0.15
 
 Prompt = tuple[ChatMessage, ...]
 
@@ -76,6 +79,16 @@ class Prefill:
         if not messages or not self._judges or self._busy:
             return None
         return await asyncio.shield(self._judged(_without_end_marks(messages)))
+
+    async def wait_for_end(self, messages: Prompt) -> None:
+        """Wait until the end probability of a prompt is known, but not longer than END_FIRST_S.
+
+        A speculative reply calls this before it sends the prompt. The verdict needs the probability, and the engine
+        cannot tell it any more while it generates the answer. Little time is lost: the answer needs the same state.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_FIRST_S):
+                await self.message_end(messages)
 
     @property
     def _busy(self) -> bool:

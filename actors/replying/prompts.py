@@ -78,6 +78,7 @@ class Prompts:
         if draft.turn:
             return await self.for_turn(draft.turn, draft.terms.request, requested=False)
         draft.sent_prompt = self.current(draft.terms.request, transcript)
+        await self.prefill.wait_for_end(draft.sent_prompt)
         return draft.sent_prompt
 
     def current(self, request: ReplyRequest, transcript: str = "") -> Prompt:
