@@ -18,7 +18,15 @@ from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, VAD_WINDOW, AudioRi
 from rejoinder.core.settings.settings import BackgroundSettings, SpeechSettings
 from rejoinder.core.turns.caller_level import CallerLevel, level_dbfs, power_dbfs
 from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection
-from rejoinder.core.turns.speech_detector import SpeechEvent, SpeechPhase, SpeechStarted, SpeechState, committed, step
+from rejoinder.core.turns.speech_detector import (
+    SoftEnd,
+    SpeechEvent,
+    SpeechPhase,
+    SpeechStarted,
+    SpeechState,
+    committed,
+    step,
+)
 
 STATE_FLOATS = 320
 _FRESH = np.zeros(STATE_FLOATS, np.float32).tobytes()
@@ -125,6 +133,7 @@ class AudioInput:
         self._speech = SpeechState()
         self._background = background or BackgroundSettings(enabled=False)
         self._level = CallerLevel()
+        self._started = 0
         self._arrivals = MessageArrivals()
 
     @property
@@ -223,10 +232,15 @@ class AudioInput:
         return tuple(self._marked(event) for event in events)
 
     def _marked(self, event: SpeechEvent) -> SpeechEvent:
-        """Return the event. A start of speech that may be background speech is marked as faint."""
-        if not isinstance(event, SpeechStarted):
-            return event
-        return replace(event, faint=self._level.doubtful(self.level(event.at, self._decided), self._background))
+        """Return the event. A start or end of speech that may be background speech is marked as faint."""
+        match event:
+            case SpeechStarted(at):
+                self._started = at
+                return replace(event, faint=self._level.doubtful(self.level(at, self._decided), self._background))
+            case SoftEnd(speech_end):
+                level = self.level(self._started, speech_end)
+                return replace(event, faint=self._level.doubtful(level, self._background))
+        return event
 
     def level(self, start: int, end: int) -> float:
         """Return the level of samples [start, end) in dBFS (`rejoinder.core.turns.caller_level`).

@@ -78,6 +78,8 @@ class Prompts:
         if draft.turn:
             return await self.for_turn(draft.turn, draft.terms.request, requested=False)
         draft.sent_prompt = self.current(draft.terms.request, transcript)
+        # The language model works on this prompt from here on, so the wait is a part of its time.
+        draft.reply.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
         await self.prefill.wait_for_end(draft.sent_prompt)
         return draft.sent_prompt
 

@@ -69,9 +69,16 @@ class CallerLevel:
         return max(lowest, min(self.background_dbfs + BACKGROUND_MARGIN_DB, reference - _NEAR_CALLER_DB))
 
     def doubtful(self, level_dbfs: float, settings: BackgroundSettings) -> bool:
-        """Return True if speech of this level may be background, so its words must be checked."""
+        """Return True if speech of this level may be background, so its words must be checked.
+
+        If background speech was dismissed before the first turn, louder parts of it are doubtful too.
+        """
         reference = self.reference_dbfs
-        limit = settings.unknown_caller_dbfs if reference is None else reference - settings.doubtful_gap_db
+        if reference is not None:
+            limit = reference - settings.doubtful_gap_db
+        else:
+            background = -math.inf if self.background_dbfs is None else self.background_dbfs
+            limit = max(settings.unknown_caller_dbfs, background + settings.doubtful_gap_db)
         return settings.enabled and level_dbfs < limit
 
     def is_background(self, level_dbfs: float, settings: BackgroundSettings, *, addressed: bool) -> bool:

@@ -154,7 +154,8 @@ def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) ->
     """Enter ENDPOINTING after a tentative end of speech, and request the work that a reply needs.
 
     This is the transcript, with semantic_vad the turn detector's verdict, and a speculative reply if one may start. An
-    utterance that is too short to be speech is rejected instead.
+    utterance that is too short to be speech is rejected instead. The words of a faint one are checked, because it may
+    be background speech.
     """
     if interruptions.too_short(state, event.speech_end, rules):
         return _schedule_commit(interruptions.reject_short(state, event.speech_end, rules), rules, event.at, now)
@@ -164,7 +165,7 @@ def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) ->
         caller=CallerState.ENDPOINTING,
         speech_end=event.speech_end,
         required_silence_s=None,
-        barge_in_check=_restarted(state.barge_in_check),
+        barge_in_check=BargeInCheck.PENDING if event.faint else _restarted(state.barge_in_check),
         transcript_requested_at=now,
     )
     transcribe = Transcribe(state.revision, state.start, event.at, detect_end_of_turn=judged)

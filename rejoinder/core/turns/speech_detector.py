@@ -134,10 +134,17 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SoftEnd:
-    """Tentative end of speech. Speech ended at sample `speech_end`. The detector decided so later, at sample `at`."""
+    """Tentative end of speech.
+
+    Attributes:
+        speech_end: Sample at which speech ended.
+        at: Sample at which the detector decided so.
+        faint: True if the utterance is so quiet that it may be background speech.
+    """
 
     speech_end: int
     at: int
+    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True)

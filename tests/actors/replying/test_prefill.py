@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from actors.stages.ports import ANYWHERE, Priority, SttJob, Transcript
+from actors.replying.prefill import END_FIRST_S
+from actors.stages.ports import ANYWHERE, LlmRequest, Priority, SttJob, Transcript
 from rejoinder.core.errors import Overloaded
 from rejoinder.core.settings.settings import (
     BargeInSettings,
@@ -51,6 +52,36 @@ async def test_stable_words_are_prefilled() -> None:
     assert newest.messages[-1].content == "What time is"
     assert newest.prefill
     assert newest.session == play.llm.requests[0][1].session != ""
+
+
+@virtual
+async def test_a_draft_lets_the_end_of_its_message_be_judged_first() -> None:
+    """A draft's request for an answer is sent only after the model has told whether the message ends.
+
+    The engine computes the prompt once for both. If it takes too long, the draft goes ahead.
+    """
+    for prefill_s, waited_s in ((0.05, 0.05), (5.0, END_FIRST_S)):
+        play = Play(stt=ScriptedStt(delay_s=0.05), llm=WordyLlm(prefill_s=prefill_s))
+        asked: list[float] = []
+        play.llm.requests = Noted(asked)
+        async with play.call() as caller:
+            await caller.hush(6.0)
+            await caller.speak(0.3)
+            ended = asyncio.get_running_loop().time()
+            await caller.listen("response.done")
+        assert asked[0] - ended == pytest.approx(0.032 + 0.05 + waited_s, abs=0.04)
+
+
+class Noted(list[tuple[str, LlmRequest]]):
+    """List of language model requests that notes when each one was added."""
+
+    def __init__(self, times: list[float]) -> None:
+        super().__init__()
+        self._times = times
+
+    def append(self, request: tuple[str, LlmRequest]) -> None:
+        self._times.append(asyncio.get_running_loop().time())
+        super().append(request)
 
 
 @virtual
