@@ -11,7 +11,15 @@ from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.replies import Replies
 from actors.stages.ports import Transcript
 from actors.stages.session_context import SessionContext
-from rejoinder.core.turns.barge_in import AgentSpeech, SpeechKind, classify_speech, has_stop_word, is_addressed
+from rejoinder.core.audio.pcm import STT_RATE
+from rejoinder.core.turns.barge_in import (
+    AgentSpeech,
+    SpeechKind,
+    classify_speech,
+    has_stop_word,
+    is_addressed,
+    is_unsure,
+)
 from rejoinder.core.turns.events import InterimReady, TranscriptReady, TurnEvent
 from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnState
 
@@ -136,8 +144,20 @@ class BargeInDetector:
     def _transcribed(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
             return  # the caller continued; the next end-of-turn request transcribes the whole utterance
-        addressed = transcript.exception() is not None or self._addresses_agent(transcript.result().text)
+        addressed = transcript.exception() is not None or self._words_address_agent(transcript.result())
         self._post(TranscriptReady(revision, addressed, self._audio_input.processed))
+
+    def _words_address_agent(self, transcript: Transcript) -> bool:
+        """Return True if the final transcript of the utterance addresses the agent."""
+        state, language = self._state(), self._services.settings.stt.language
+        speech_ms = (state.speech_end - state.start) * 1000 / STT_RATE
+        over_reply = self._agent_speech().interrupted and self._settings.min_words > 0
+        if over_reply and is_unsure(
+            transcript.text, transcript.avg_logprob, speech_ms, self._settings, language=language
+        ):
+            self.rejected_as = SpeechKind.NO_WORDS
+            return False
+        return self._addresses_agent(transcript.text)
 
     def _addresses_agent(self, text: str) -> bool:
         reading = classify_speech(text, self._agent_speech(), self._settings, self._services.settings.stt.language)

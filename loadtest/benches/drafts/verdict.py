@@ -38,8 +38,9 @@ SETTINGS: dict[str, Any] = {
 }
 """Settings of the measured server.
 
-Voice activity detection is real. Every turn ends after 0.8 s of silence, without a call of the turn detector. The limits on wasted work are lifted, so that every possible speculative reply
-starts. Fillers and degradation are off, so that the server speaks answers only.
+Voice activity detection is real. Every turn ends after 0.8 s of silence, without a call of the turn detector. The
+limits on wasted work are lifted, so that every possible speculative reply starts. Fillers and degradation are off, so
+that the server speaks answers only.
 """
 
 LEAST_TRIED = 0.5

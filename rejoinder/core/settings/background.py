@@ -16,15 +16,15 @@ class BackgroundSettings(Section):
 
     enabled: bool = True
     """Ignore speech that is much quieter than the caller's."""
-    gap_db: Positive = 14
+    gap_db: Positive = 12
     """Speech that is this much quieter than the caller's is ignored, in dB."""
     doubtful_gap_db: Positive = 8
     """Speech that is this much quieter than the caller's is ignored if its words do not address the agent, in dB."""
-    onset_gap_db: Positive = 18
+    onset_gap_db: Positive = 16
     """A window that is this much quieter than the caller's speech starts no utterance, in dB. It does not even pause a
     reply.
     """
-    unknown_caller_dbfs: float = Field(-26, ge=-90, le=0)
+    unknown_caller_dbfs: float = Field(-30, ge=-90, le=0)
     """Until the caller's level is known, quieter speech is ignored if its words do not address the agent, in dBFS."""
     least_dbfs: float = Field(-40, ge=-90, le=0)
     """Until the caller's level is known, quieter speech is ignored, in dBFS."""

@@ -31,6 +31,8 @@ _REQUEST_EN = re.compile(
     r"|write|explain|transfer|connect|check|order|remind|turn)\b"
 )
 _SHORT_ANSWER = 4
+_UNSURE_WORDS = 2
+_SHORT_ANSWERS = frozenset({"no", "yes", "what", "why", "who", "hello", "help", "nein", "ja"})
 _NUMBER = re.compile(r"\d|\b(?:zero|one|two|three|four|five|six|seven|eight|nine)\b")
 
 
@@ -117,6 +119,24 @@ def is_addressed(text: str, asked: str = "", language: str = "en") -> bool:
     if _ADDRESSED_EN.search(said) or _REQUEST_EN.search(said):
         return True
     return asked.rstrip().endswith("?") and (len(said.split()) <= _SHORT_ANSWER or bool(_NUMBER.search(said)))
+
+
+def is_unsure(text: str, logprob: float, speech_ms: float, settings: BargeInSettings, *, language: str) -> bool:
+    """Return True if short speech over a reply is more probably a sound than the words that were recognized.
+
+    Recognizers find a word in every "mm-hm" and throat that is cleared, but are not sure of it.
+
+    Args:
+        text: The transcript.
+        logprob: Mean log-probability of its tokens (natural logarithm).
+        speech_ms: Length of the speech in milliseconds.
+        settings: The limits.
+        language: Language code of the stop words.
+    """
+    heard = words(text)
+    if speech_ms > settings.unsure_ms or len(heard) > _UNSURE_WORDS or logprob >= settings.unsure_logprob:
+        return False
+    return not (has_stop_word(text, settings, language) or set(heard) & _SHORT_ANSWERS)
 
 
 def has_stop_word(text: str, settings: BargeInSettings, language: str) -> bool:
