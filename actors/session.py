@@ -15,6 +15,7 @@ from actors.client_events import ClientEventHandler
 from actors.listening.audio_input import AudioInput, speech_settings
 from actors.listening.end_of_turn import EndOfTurn
 from actors.listening.interim_transcripts import InterimTranscripts
+from actors.listening.turn_judge import TurnJudge
 from actors.mailbox import Mailbox
 from actors.replying.replies import Replies
 from actors.replying.reply import Reply
@@ -67,7 +68,13 @@ class Session:
         suppressor = services.stages.suppressor() if services.stages.suppressor else None
         speech = speech_settings(services.settings.speech, context.config.detection)
         host = services.settings.host
-        self.audio_input = AudioInput(speech, host.audio_ring_s, suppressor, max_ring_s=host.max_buffered_audio_s)
+        self.audio_input = AudioInput(
+            speech,
+            host.audio_ring_s,
+            suppressor,
+            max_ring_s=host.max_buffered_audio_s,
+            background=services.settings.background,
+        )
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._client_events = ClientEventHandler(self, context)
         self._vad_failures = StageFailures(services.metrics)
@@ -80,7 +87,8 @@ class Session:
         self._interims = InterimTranscripts(
             services, audio_input=self.audio_input, group=group, reader=self.replies, barge_in=self._barge_in
         )
-        self._utterance = CallerUtterance(context, self.audio_input, EndOfTurn(services, group), self._interims)
+        end_of_turn = EndOfTurn(services, group, TurnJudge(services, group, self.replies))
+        self._utterance = CallerUtterance(context, self.audio_input, end_of_turn, self._interims)
         self._executor = CommandExecutor(
             services,
             audio_input=self.audio_input,

@@ -7,15 +7,26 @@ to its next window only when the current one was decided, so a failed batch can 
 
 from __future__ import annotations
 
+import math
 from array import array
+from dataclasses import replace
 
 import numpy as np
 
 from actors.stages.ports import NoiseSuppressor
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, VAD_WINDOW, AudioRing, rms_dbfs
-from rejoinder.core.settings.settings import SpeechSettings
+from rejoinder.core.settings.settings import BackgroundSettings, SpeechSettings
+from rejoinder.core.turns.caller_level import CallerLevel, level_dbfs, power_dbfs
 from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection
-from rejoinder.core.turns.speech_detector import SpeechEvent, SpeechPhase, SpeechState, committed, step
+from rejoinder.core.turns.speech_detector import (
+    SoftEnd,
+    SpeechEvent,
+    SpeechPhase,
+    SpeechStarted,
+    SpeechState,
+    committed,
+    step,
+)
 
 STATE_FLOATS = 320
 _FRESH = np.zeros(STATE_FLOATS, np.float32).tobytes()
@@ -25,6 +36,9 @@ WINDOW_MS = VAD_WINDOW * 1000 // STT_RATE
 
 # Number of appended messages whose arrival times are kept: 20 s of 20 ms messages.
 ARRIVALS = 1000
+
+# Newest part of an utterance, in seconds, whose level is measured.
+LEVEL_S = 8.0
 
 # Level in dBFS above which audio may be speech: louder than a quiet room on a telephone. Used only while voice activity
 # detection fails.
@@ -96,6 +110,7 @@ class AudioInput:
         suppressor: NoiseSuppressor | None = None,
         *,
         max_ring_s: float = 0.0,
+        background: BackgroundSettings | None = None,
     ) -> None:
         """Create an empty input.
 
@@ -104,6 +119,7 @@ class AudioInput:
             ring_s: Seconds of audio to keep.
             suppressor: Removes noise from all audio before it is stored; None for no noise suppression.
             max_ring_s: Seconds of audio to keep at most while it is still needed; at least `ring_s`.
+            background: Levels of background speech; None if nothing counts as background.
         """
         self.settings = settings
         self._suppressor = suppressor
@@ -115,6 +131,9 @@ class AudioInput:
         self._taken = 0
         self._vad_state = _FRESH
         self._speech = SpeechState()
+        self._background = background or BackgroundSettings(enabled=False)
+        self._level = CallerLevel()
+        self._started = 0
         self._arrivals = MessageArrivals()
 
     @property
@@ -201,13 +220,58 @@ class AudioInput:
         self._vad_state = state
         self._decided += VAD_WINDOW
         power: float | None = None
-        if self._speech.listens:
+        begins = not self.in_speech and probability >= self.settings.threshold
+        if self._speech.listens or begins:
             samples = np.frombuffer(self._ring.slice(self._decided - VAD_WINDOW, self._decided), "<i2")
             power = float(np.square(samples, dtype=np.float32).mean())
+        if begins and power is not None and power_dbfs(power) < self._level.onset_dbfs(self._decided, self._background):
+            self._level, probability = self._level.refused(), 0.0
         self._speech, events = step(
             self._speech, settings=self.settings, probability=probability, window_end=self._decided, power=power
         )
-        return events
+        return tuple(self._marked(event) for event in events)
+
+    def _marked(self, event: SpeechEvent) -> SpeechEvent:
+        """Return the event. A start or end of speech that may be background speech is marked as faint."""
+        match event:
+            case SpeechStarted(at):
+                self._started = at
+                return replace(event, faint=self._level.doubtful(self.level(at, self._decided), self._background))
+            case SoftEnd(speech_end):
+                level = self.level(self._started, speech_end)
+                return replace(event, faint=self._level.doubtful(level, self._background))
+        return event
+
+    def level(self, start: int, end: int) -> float:
+        """Return the level of samples [start, end) in dBFS (`rejoinder.core.turns.caller_level`).
+
+        Only the last LEVEL_S seconds are used.
+        """
+        first = max(start, end - round(LEVEL_S * STT_RATE))
+        return level_dbfs(np.frombuffer(self._ring.slice(first, end), "<i2"))
+
+    def utterance_level(self, start: int) -> float:
+        """Return the level of the utterance since sample `start`, up to the end of its newest speech, in dBFS."""
+        return self.level(start, max(self._speech.speech_end, start + VAD_WINDOW))
+
+    def is_background(self, level: float, *, addressed: bool) -> bool:
+        """Return True if an utterance with this level in dBFS is background speech.
+
+        Args:
+            level: Its level.
+            addressed: True if its words address the agent.
+        """
+        return self._level.is_background(level, self._background, addressed=addressed)
+
+    def caller_heard(self, level: float) -> None:
+        """Learn the caller's level from that of a turn, in dBFS."""
+        if math.isfinite(level):
+            self._level = self._level.heard(level)
+
+    def background_dismissed(self, level: float, end: int) -> None:
+        """Learn the level of background speech, in dBFS, which ended at sample `end`."""
+        if math.isfinite(level):
+            self._level = self._level.dismissed(level, end)
 
     def skip_window(self) -> None:
         """Skip the window that `window` returned last, because it cannot be decided. The detector's state is reset."""

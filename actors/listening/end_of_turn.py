@@ -1,59 +1,25 @@
-"""Requests at a tentative end of speech: for the final transcript, and for the verdict whether the turn is complete.
+"""Requests at a tentative end of speech: for the final transcript, and for the verdict whether the turn is over.
 
-The turn detector is the most expensive call of a turn, so cheaper evidence is used first. The caller may resume after
-a short pause, and the transcript may already look complete. The turn detector is called if the transcript is available
-and does not look complete, or if the silence has lasted `ask_after_ms` without a transcript. The call waits in the
-host's queue (`TurnDetectorQueue`). If a transcript that looks complete arrives before the verdict, the call is
-cancelled.
+The verdict is made in `turn_judge`. A request for an utterance that the client ends asks for the transcript only.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from actors.listening.interim_transcripts import InterimTranscript
 from actors.listening.long_speech import SpeechWindow
+from actors.listening.turn_judge import OpenVerdict, TurnJudge, VerdictRequest
 from actors.stages.ports import Priority, SttJob, Transcript
-from actors.stages.retry import FIRST_PAUSE_S, Backoff, StageFailures, StageFault, attempts, contained, retry_unary
+from actors.stages.retry import StageFailures, contained, retry_unary
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
 from rejoinder.core.audio.windows import OVERLAP_S
-from rejoinder.core.errors import BackendError, CallerError, Overloaded
-from rejoinder.core.turns.end_of_turn import end_of_turn_probability
-from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
+from rejoinder.core.errors import BackendError, CallerError
 from rejoinder.core.turns.transcript_windows import merge
-from rejoinder.core.turns.utterance_kind import utterance_kind
-
-# Maximum audio for the turn detector, in samples. The model (Smart Turn) uses at most the last 8 s.
-VERDICT_SAMPLES = 8 * STT_RATE
-
-# Probability that the turn is complete while digits of a number or the domain of an e-mail address are missing. The
-# silence that ends the turn is then close to the longest one.
-UNFINISHED_PROBABILITY = 0.02
-
-# Index of the verdict's task in `EndOfTurnRequest.tasks`. The transcript's task has index 0.
-JUDGING = 1
-
-
-class VerdictRequest:
-    """Request for the turn verdict: the probability that the turn is complete. It is answered once."""
-
-    def __init__(self, on_verdict: Callable[[float | None], None]) -> None:
-        self._on_verdict: Callable[[float | None], None] | None = on_verdict
-
-    @property
-    def open(self) -> bool:
-        """True until `answer` was called."""
-        return self._on_verdict is not None
-
-    def answer(self, probability: float | None) -> None:
-        """Report the probability that the turn is complete; None if it is unknown. Later calls are ignored."""
-        on_verdict, self._on_verdict = self._on_verdict, None
-        if on_verdict is not None:
-            on_verdict(probability)
 
 
 @dataclass(slots=True)
@@ -66,9 +32,8 @@ class EndOfTurnRequest:
         failures: The stages that currently fail for this request.
         transcript: Future of the final transcript. It raises BackendError if all attempts at speech-to-text failed.
         interim: An interim transcript of all the speech in this audio; None if there is none.
-        verdict: The request for the turn verdict; None if there is none.
-        decided_by_transcript: True if the transcript looked complete and answered the verdict.
-        tasks: The task that gets the transcript, then the task that gets the verdict, if one was requested.
+        verdict: The verdict whether the turn is over; None if none was requested.
+        tasks: The task that gets the transcript, then the tasks that make the verdict, if one was requested.
         transcribed_at: When the transcript became available; None before.
         correction: Future of a second opinion that came too late for the answer, or is not there yet; None if there is
             none. It may raise BackendError.
@@ -79,8 +44,7 @@ class EndOfTurnRequest:
     failures: StageFailures
     transcript: asyncio.Future[Transcript]
     interim: InterimTranscript | None = None
-    verdict: VerdictRequest | None = None
-    decided_by_transcript: bool = False
+    verdict: OpenVerdict | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     transcribed_at: float | None = None
     correction: asyncio.Future[Transcript] | None = None
@@ -123,16 +87,16 @@ class EndOfTurnRequest:
 class EndOfTurn:
     """Starts the end-of-turn requests of one session. Their tasks run in the session's group and never raise."""
 
-    def __init__(self, services: Services, group: asyncio.TaskGroup) -> None:
+    def __init__(self, services: Services, group: asyncio.TaskGroup, judge: TurnJudge) -> None:
         self._services = services
         self._group = group
+        self._judge = judge
         self._window_order = asyncio.Lock()
 
     def start(
         self,
         pcm: bytes,
-        on_verdict: Callable[[float | None], None] | None,
-        audio_until_now: Callable[[], bytes] | None = None,
+        verdict: VerdictRequest | None,
         prefix_tokens: tuple[int, ...] = (),
         *,
         interim: InterimTranscript | None = None,
@@ -143,9 +107,7 @@ class EndOfTurn:
 
         Args:
             pcm: The utterance to transcribe, or the part after `windows`, as 16-bit PCM at 16 kHz.
-            on_verdict: Called once with the probability that the turn is complete, or with None if it is unknown. If
-                this argument is None, no verdict is requested.
-            audio_until_now: Returns the utterance and the silence after it, for the turn detector; by default `pcm`.
+            verdict: What to judge; None for no verdict.
             prefix_tokens: Tokens of the newest interim transcript, as a guess of the final transcript's beginning.
             interim: An interim transcript of all the speech in `pcm`; None if there is none.
             windows: The windows of the utterance before `pcm`, which are transcribed already or at the moment.
@@ -168,10 +130,9 @@ class EndOfTurn:
             speech_detected=speech_detected,
         )
         request.tasks.append(self._group.create_task(self._transcribe(job, request, windows)))
-        if on_verdict is not None:
-            request.verdict = VerdictRequest(on_verdict)
-            judge = self._judge(audio_until_now or (lambda: pcm), request.verdict, transcript)
-            request.tasks.append(self._group.create_task(judge))
+        if verdict is not None:
+            request.verdict, tasks = self._judge.start(verdict, transcript)
+            request.tasks += tasks
         return request
 
     def transcribe_window(self, pcm: bytes, speech_detected: bool) -> asyncio.Future[Transcript]:
@@ -198,8 +159,6 @@ class EndOfTurn:
     async def _transcribe(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> None:
         """Transcribe the rest of the utterance, join it to the transcripts of its windows, and settle the request."""
         await self._settled(request.transcript, self._whole(job, request, windows))
-        if request.transcribed:
-            self._read_ending(request.transcript.result().text, request)
 
     async def _whole(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> Transcript:
         transcript = await self._in_time(job, request, windows)
@@ -266,72 +225,6 @@ class EndOfTurn:
                 _settle(future, fault)
         if port.broke:
             _settle(future, BackendError("unexpected exception.", stage="stt"))
-
-    def _read_ending(self, text: str, request: EndOfTurnRequest) -> None:
-        """Answer the verdict and cancel the turn detector, if the transcript decides and no verdict is known.
-
-        A transcript decides if it looks complete, or if digits of a number or the domain of an address are missing.
-        """
-        settings, verdict = self._services.settings, request.verdict
-        if verdict is None or not verdict.open or not settings.endpointing.finished_probability:
-            return
-        if utterance_kind(text, language=settings.stt.main_language).unfinished:
-            probability = UNFINISHED_PROBABILITY
-        elif classify_ending(text, settings.stt.main_language) is TranscriptEnding.FINISHED:
-            probability = settings.endpointing.finished_probability
-        else:
-            return
-        request.decided_by_transcript = True
-        verdict.answer(probability)
-        request.tasks[JUDGING].cancel()
-
-    async def _judge(
-        self, audio: Callable[[], bytes], verdict: VerdictRequest, transcript: asyncio.Future[Transcript]
-    ) -> None:
-        """Wait for the transcript, until `ask_after_ms` of silence at most. Then call the turn detector and answer.
-
-        If this takes longer than `verdict_timeout_ms`, the verdict is None (unknown), and the length of the silence
-        decides. Cancelling this task cancels the call.
-
-        Args:
-            audio: Returns the utterance and the silence after it.
-            verdict: The request to answer.
-            transcript: Future of the final transcript.
-        """
-        settings = self._services.settings
-        deadline = asyncio.get_running_loop().time() + settings.endpointing.verdict_timeout_ms / 1000
-        early_ms = settings.endpointing.ask_after_ms - settings.speech.soft_end_ms
-        probability: float | None = None
-        with contained("turn_detector", self._services.metrics):
-            try:
-                async with asyncio.timeout_at(deadline):
-                    if early_ms > 0 and settings.endpointing.finished_probability:
-                        await asyncio.wait({transcript}, timeout=early_ms / 1000)
-                    async with self._services.turn_detector_queue.slot(deadline):
-                        judged = await self._predict(audio()[-VERDICT_SAMPLES * SAMPLE_BYTES :])
-                        probability = end_of_turn_probability(judged, self._ending(transcript))
-            except (TimeoutError, Overloaded) as fault:
-                self._count(fault)
-        verdict.answer(probability)
-
-    def _ending(self, transcript: asyncio.Future[Transcript]) -> TranscriptEnding | None:
-        """Return if the transcript looks complete, incomplete or unclear. Return None if it is not available."""
-        if not transcript.done() or transcript.cancelled() or transcript.exception():
-            return None
-        return classify_ending(transcript.result().text, self._services.settings.stt.main_language)
-
-    async def _predict(self, pcm: bytes) -> float:
-        """Return the turn detector's probability that the turn is complete. Call another replica after a failure."""
-        # The pause does not double: the verdict has only `verdict_timeout_ms` (400 ms by default) in all.
-        pause = Backoff(FIRST_PAUSE_S, longest_s=FIRST_PAUSE_S)
-        async for attempt in attempts("turn_detector", self._count, pause=pause, covered=(BackendError,)):
-            with attempt:
-                verdict = await self._services.stages.turn_detector.predict(pcm, avoid=attempt.avoid)
-        return verdict.probability
-
-    def _count(self, fault: StageFault) -> None:
-        kind: Literal["overload", "backend"] = "overload" if isinstance(fault, Overloaded) else "backend"
-        self._services.metrics.error(kind, "turn_detector")
 
 
 async def _with_windows(rest: Transcript, windows: tuple[SpeechWindow, ...]) -> Transcript:

@@ -3,18 +3,25 @@
 One prefill of a session is under way at a time. Of the prompts that wait, only the newest is prefilled. No reply waits
 for a prefill. A prefill helps only if the same replica answers the turn, so the router prefers the replica that served
 the conversation before (`deployments/serving/router.py`).
+
+A prefill of words that may be the whole message also tells whether the message ends with them
+(`LlmRequest.judge_end`). The answer is kept for the newest prompts, so words that were prefilled while the caller spoke
+cost nothing at the end of speech.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
+from dataclasses import replace
 
 from actors.stages.ports import LlmRequest, LlmUsage
 from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.turns.transcript_ending import bare_words
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +30,12 @@ logger = logging.getLogger(__name__)
 LONGEST_S = 60.0
 # Seconds from which the prefill of instructions is worth a warning: a caller may well speak before it has ended.
 SLOW_S = 1.0
+# Number of prompts whose end probability is kept: those of the newest interim transcripts and the final one.
+KEPT_ENDS = 4
+# Longest wait of a speculative reply for the end probability of its own prompt, in seconds.
+END_FIRST_S = 0.15
+
+Prompt = tuple[ChatMessage, ...]
 
 
 class Prefill:
@@ -34,8 +47,9 @@ class Prefill:
         self._session = session
         self._next: LlmRequest | None = None
         self._task: asyncio.Task[None] | None = None
+        self._ends: dict[Prompt, asyncio.Future[float | None]] = {}
 
-    def start(self, messages: tuple[ChatMessage, ...], *, whole: bool = False) -> None:
+    def start(self, messages: Prompt, *, whole: bool = False) -> None:
         """Start to prefill a prompt, unless the host is busy with replies or the engine does not support it.
 
         Args:
@@ -45,17 +59,88 @@ class Prefill:
         settings = self._services.settings
         if not settings.llm.supports_prefill or not messages:
             return
-        if self._services.draft_budget.thinking >= settings.speculation.max_concurrent:
+        if self._busy:
             return
-        self._next = LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole)
+        if whole and self._judges and messages[-1].role == "user":
+            self._judged(_without_end_marks(messages))
+            return
+        self._enqueue(LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole))
+
+    async def message_end(self, messages: Prompt) -> float | None:
+        """Return the probability that the last message of a prompt ends where it ends; None if it is not known.
+
+        It is not known if the engine cannot tell, or while the host is busy with replies.
+
+        The prompt is prefilled unless it was before. Cancelling the wait leaves the prefill running.
+
+        Args:
+            messages: The prompt. Punctuation at its end is ignored.
+        """
+        if not messages or not self._judges or self._busy:
+            return None
+        return await asyncio.shield(self._judged(_without_end_marks(messages)))
+
+    async def wait_for_end(self, messages: Prompt) -> None:
+        """Wait until the end probability of a prompt is known, but not longer than END_FIRST_S.
+
+        A speculative reply calls this before it sends the prompt. The verdict needs the probability, and the engine
+        cannot tell it any more while it generates the answer. Little time is lost: the answer needs the same state.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_FIRST_S):
+                await self.message_end(messages)
+
+    @property
+    def _busy(self) -> bool:
+        """True if the host prepares so many replies that nothing should be computed ahead."""
+        return self._services.draft_budget.thinking >= self._services.settings.speculation.max_concurrent
+
+    @property
+    def _judges(self) -> bool:
+        settings = self._services.settings
+        return settings.endpointing.message_end and settings.llm.judges_message_end
+
+    def _judged(self, messages: Prompt) -> asyncio.Future[float | None]:
+        """Return the future of the end probability of a prompt. Request it if it was not requested before."""
+        if (known := self._ends.get(messages)) is not None:
+            return known
+        self._ends[messages] = future = asyncio.get_running_loop().create_future()
+        while len(self._ends) > KEPT_ENDS:
+            forgotten = self._ends.pop(next(iter(self._ends)))
+            if not forgotten.done():
+                forgotten.set_result(None)
+        self._enqueue(
+            LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, judge_end=True), priority=True
+        )
+        return future
+
+    def _enqueue(self, request: LlmRequest, *, priority: bool = False) -> None:
+        """Prefill a prompt after the current one. It replaces a prompt that waits, except one that a verdict needs."""
+        replaced, waiting = self._next, self._next is not None and self._next.judge_end
+        if waiting and not priority:
+            return
+        if replaced is not None:
+            self._end_known(replaced, None)
+        self._next = request
         if self._task is None or self._task.done():
             self._task = self._group.create_task(self._run())
+
+    def _end_known(self, request: LlmRequest, probability: float | None) -> None:
+        """Answer those who wait for the end probability of a prompt. An unknown one may be requested again."""
+        if not request.judge_end:
+            return
+        future = self._ends.get(request.messages)
+        if future is not None and not future.done():
+            future.set_result(probability)
+        if probability is None:
+            self._ends.pop(request.messages, None)
 
     async def _run(self) -> None:
         """Prefill the newest prompt, and repeat until there is no newer one. Cancelling stops the engine."""
         with contained("llm", self._services.metrics):
             while self._next is not None:
                 request, self._next = self._next, None
+                found: float | None = None
                 try:
                     async with (
                         asyncio.timeout(LONGEST_S),
@@ -64,11 +149,14 @@ class Prefill:
                         began = self._services.clock()
                         async for delta in stream:
                             if delta.usage:
+                                found = delta.usage.end_probability
                                 self._log_instructions(request, delta.usage, self._services.clock() - began)
                 except (BackendError, Overloaded, TimeoutError):
                     self._services.metrics.error("backend", "llm_prefill")
                 except RejoinderError:
-                    return  # the prompt is too long: the reply will report that
+                    pass  # the prompt is too long: the reply will report that
+                finally:
+                    self._end_known(request, found)
 
     def _log_instructions(self, request: LlmRequest, usage: LlmUsage, seconds: float) -> None:
         """Log what a session's instructions cost, if the prompt has nothing else and something was computed."""
@@ -84,3 +172,9 @@ class Prefill:
             usage.cached_tokens,
             seconds * 1000,
         )
+
+
+def _without_end_marks(messages: Prompt) -> Prompt:
+    """Return a prompt without the punctuation at its end, which the recognizer invented."""
+    *before, last = messages
+    return (*before, replace(last, content=bare_words(last.content)))

@@ -51,7 +51,8 @@ class Prompts:
         Args:
             turn: The turn to answer; None if the client requested a reply without a new turn.
             request: The request that the reply fulfils.
-            requested: Whether the client requested the reply. Then a turn with an empty transcript is answered too.
+            requested: Whether the client requested the reply. Then a turn without words is answered if the request has
+                instructions of its own, for example to greet the caller.
 
         Raises:
             BackendError: The turn could not be transcribed.
@@ -63,8 +64,9 @@ class Prompts:
         if turn:
             transcript = await asyncio.shield(turn.end_of_turn.transcript)
             turn.marks.end(Stage.STT, turn.end_of_turn.transcribed_at or self._services.clock())
-            if not (transcript.text or requested or self._ends_with_caller()):
-                return None
+            told = requested and request.instructions != self._instructions
+            if not (transcript.text or told or self._ends_with_caller()):
+                return None  # nobody spoke, so there is nobody to answer
         return self.current(request)
 
     async def for_draft(self, draft: Draft) -> Prompt | None:
@@ -79,6 +81,9 @@ class Prompts:
         if draft.turn:
             return await self.for_turn(draft.turn, draft.terms.request, requested=False)
         draft.sent_prompt = self.current(draft.terms.request, transcript)
+        # The language model works on this prompt from here on, so the wait is a part of its time.
+        draft.reply.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
+        await self.prefill.wait_for_end(draft.sent_prompt)
         return draft.sent_prompt
 
     def current(self, request: ReplyRequest, transcript: str = "") -> Prompt:
@@ -94,6 +99,11 @@ class Prompts:
         """Return what to say if the caller speaks a language that is not served; "" if the language is served."""
         foreign = end_of_turn.transcribed and end_of_turn.transcript.result().language
         return self._services.settings.other_language_notice if foreign else ""
+
+    @property
+    def _instructions(self) -> str:
+        """The instructions of the session."""
+        return self._context.config.instructions or self._services.settings.conversation.instructions
 
     def _ends_with_caller(self) -> bool:
         """Return True if the last message of the conversation is from the caller.

@@ -82,6 +82,16 @@ class Replies:
         if not self._drafts.drafting:
             self._prompts.prefill.start(self._prompts.current(self.default_request(), transcript), whole=whole)
 
+    @property
+    def asked(self) -> str:
+        """The assistant's last words in the conversation; "" if it has not spoken yet."""
+        messages = self._context.conversation.messages()
+        return next((message.content for message in reversed(messages) if message.role == "assistant"), "")
+
+    async def message_end(self, words: str) -> float | None:
+        """Return the language model's probability that the caller's message ends with these words; None if unknown."""
+        return await self._prompts.prefill.message_end(self._prompts.current(self.default_request(), words))
+
     def discard(self) -> None:
         """Discard the draft, if there is one."""
         self._drafts.discard()

@@ -59,10 +59,11 @@ class CommittedTurn:
     def waited_for_end(self, now: float) -> None:
         """Record the wait for the end-of-turn decision as Stage.ENDPOINT. It ends at `now`, when the reply starts.
 
-        It begins with the transcript if the transcript decided, otherwise with the tentative end of speech. `now` is in
-        monotonic seconds.
+        It begins with the transcript if the verdict waited for the words, otherwise with the tentative end of speech.
+        `now` is in monotonic seconds.
         """
-        decided_from = self.end_of_turn.transcribed_at if self.end_of_turn.decided_by_transcript else None
+        verdict = self.end_of_turn.verdict
+        decided_from = self.end_of_turn.transcribed_at if verdict is not None and verdict.has_words else None
         self.marks.start(Stage.ENDPOINT, decided_from or self.end_of_turn.started_at)
         self.marks.end(Stage.ENDPOINT, now)
 

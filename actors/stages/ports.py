@@ -158,6 +158,7 @@ class LlmRequest:
             the request.
         whole: For a prefill: True if the last message is complete. Otherwise more words may follow, so the engine must
             not add the end of the message to the prompt.
+        judge_end: For a prefill with `whole` False: True to return `LlmUsage.end_probability` as well.
         small: True to send the first attempt to the backup model, if there is one.
     """
 
@@ -168,6 +169,7 @@ class LlmRequest:
     session: str = ""
     prefill: bool = False
     whole: bool = False
+    judge_end: bool = False
     small: bool = False
 
 
@@ -180,12 +182,15 @@ class LlmUsage:
         completion_tokens: Tokens generated.
         cached_tokens: Prompt tokens that came from the KV cache.
         queue_s: Seconds that the request waited in the engine's queue; None if the engine does not report it.
+        end_probability: Answer to `LlmRequest.judge_end`: the probability that the last message, or its last sentence,
+            ends where it ends now, in [0, 1]. None if it was not asked, or if the engine cannot tell.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     queue_s: float | None = None
+    end_probability: float | None = None
 
 
 Finish = Literal["stop", "length", "content_filter", "tool_calls"]

@@ -13,6 +13,8 @@ from rejoinder.core.reply.draft_budget import DraftBudget
 from rejoinder.core.reply.first_segment import FirstSegmentSizer
 from rejoinder.core.reply.held_clips import HeldClips, StageLatencyEstimator
 from rejoinder.core.settings.settings import Settings
+from rejoinder.core.turns.endpointing import EndpointRule
+from rejoinder.store.end_of_turn_table import load_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Services:
         clock: Returns the monotonic time, in seconds.
         draft_budget: Limits speculative replies.
         answer_cache: Client of the answer cache.
+        endpoint_rule: Settings and table of the silence that ends a turn.
         turn_detector_queue: Limits the concurrent requests to the turn detector.
         latency_estimator: Predicts when a reply's first audio will be ready, for fillers.
         first_segment_sizer: Chooses the length of a reply's first segment.
@@ -43,6 +46,7 @@ class Services:
     clock: Callable[[], float]
     draft_budget: DraftBudget
     answer_cache: AnswerCacheClient
+    endpoint_rule: EndpointRule
     turn_detector_queue: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
     latency_estimator: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
     first_segment_sizer: FirstSegmentSizer = field(default_factory=FirstSegmentSizer)
@@ -81,4 +85,5 @@ class Services:
             clock=clock,
             draft_budget=draft_budget,
             answer_cache=answer_cache,
+            endpoint_rule=EndpointRule(settings.endpointing, load_table(settings.endpointing.table)),
         )

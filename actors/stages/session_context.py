@@ -85,7 +85,7 @@ class SessionContext:
         config, settings = self.config, self.services.settings
         return TurnRules(
             config.detection,
-            settings.endpointing,
+            self.services.endpoint_rule,
             settings.speech.max_utterance_s,
             drafts=settings.speculation.enabled and config.output_modality == "audio",
             barge_in=settings.barge_in,

@@ -11,7 +11,15 @@ from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.replies import Replies
 from actors.stages.ports import Transcript
 from actors.stages.session_context import SessionContext
-from rejoinder.core.turns.barge_in import AgentSpeech, SpeechKind, classify_speech, has_stop_word
+from rejoinder.core.audio.pcm import STT_RATE
+from rejoinder.core.turns.barge_in import (
+    AgentSpeech,
+    SpeechKind,
+    classify_speech,
+    has_stop_word,
+    is_addressed,
+    is_unsure,
+)
 from rejoinder.core.turns.events import InterimReady, TranscriptReady, TurnEvent
 from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnState
 
@@ -56,6 +64,7 @@ class BargeInDetector:
         self._normal = self._sensitive = audio_input.settings
         self._end_of_turn: EndOfTurnRequest | None = None
         self.rejected_as = SpeechKind.NO_WORDS
+        self._level = -math.inf
         self.configured()
 
     def configured(self) -> None:
@@ -77,6 +86,11 @@ class BargeInDetector:
         """Forget the previous utterance, because a new one has begun."""
         self._end_of_turn = None
         self.rejected_as = SpeechKind.NO_WORDS
+
+    def dismissed(self, end: int) -> None:
+        """Learn the level of background speech, which was dismissed and ended at sample `end` (16 kHz)."""
+        if self.rejected_as is SpeechKind.BACKGROUND:
+            self._audio_input.background_dismissed(self._level, end)
 
     def await_words(self, revision: int, end_of_turn: EndOfTurnRequest) -> None:
         """Send `TranscriptReady` to the turn machine when the transcript is available, or all attempts have failed.
@@ -121,7 +135,8 @@ class BargeInDetector:
         if state.barge_in_check is BargeInCheck.NOT_NEEDED:
             return
         language = self._services.settings.stt.main_language
-        if has_stop_word(latest, self._settings, language) or (stable and self._addresses_agent(stable)):
+        stopped = has_stop_word(latest, self._settings, language) and not self._is_background(latest)
+        if stopped or (stable and self._addresses_agent(stable)):
             self._post(InterimReady(state.revision, addressed=True))
         elif not self._addresses_agent(latest):
             self._post(InterimReady(state.revision, addressed=False))
@@ -129,14 +144,34 @@ class BargeInDetector:
     def _transcribed(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
         if transcript.cancelled():
             return  # the caller continued; the next end-of-turn request transcribes the whole utterance
-        addressed = transcript.exception() is not None or self._addresses_agent(transcript.result().text)
+        addressed = transcript.exception() is not None or self._words_address_agent(transcript.result())
         self._post(TranscriptReady(revision, addressed, self._audio_input.processed))
+
+    def _words_address_agent(self, transcript: Transcript) -> bool:
+        """Return True if the final transcript of the utterance addresses the agent."""
+        state, language = self._state(), self._services.settings.stt.main_language
+        speech_ms = (state.speech_end - state.start) * 1000 / STT_RATE
+        over_reply = self._agent_speech().interrupted and self._settings.min_words > 0
+        if over_reply and is_unsure(
+            transcript.text, transcript.avg_logprob, speech_ms, self._settings, language=language
+        ):
+            self.rejected_as = SpeechKind.NO_WORDS
+            return False
+        return self._addresses_agent(transcript.text)
 
     def _addresses_agent(self, text: str) -> bool:
         reading = classify_speech(text, self._agent_speech(), self._settings, self._services.settings.stt.main_language)
+        if reading is SpeechKind.ADDRESSED and self._is_background(text):
+            reading = SpeechKind.BACKGROUND
         if reading is not SpeechKind.ADDRESSED:
             self.rejected_as = reading
         return reading is SpeechKind.ADDRESSED
+
+    def _is_background(self, text: str) -> bool:
+        """Return True if the current utterance is that of a television or of other people, by its level and words."""
+        self._level = self._audio_input.utterance_level(self._state().start)
+        addressed = is_addressed(text, self._replies.asked, self._services.settings.stt.main_language)
+        return self._audio_input.is_background(self._level, addressed=addressed)
 
     def _agent_speech(self) -> AgentSpeech:
         agent, rules = self._state().agent, self._context.turn_rules

@@ -66,6 +66,7 @@ class CommandExecutor:
                 self._utterance.commit_silence(start, end)
             case commands.DismissUtterance(speech_end, end):
                 self._utterance.dismiss(speech_end, end)
+                self._barge_in.dismissed(end)
                 self._services.metrics.dismissed_speech(self._barge_in.rejected_as.value)
             case _:
                 self._execute_reply(command, self._audio_input.arrival(utterance_start + 1))

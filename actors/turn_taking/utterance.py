@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 from actors.listening.audio_input import AudioInput
-from actors.listening.end_of_turn import VERDICT_SAMPLES, EndOfTurn, EndOfTurnRequest
+from actors.listening.end_of_turn import EndOfTurn, EndOfTurnRequest
 from actors.listening.interim_transcripts import InterimTranscripts
 from actors.listening.long_speech import LongSpeech
+from actors.listening.turn_judge import VERDICT_SAMPLES, VerdictRequest
 from actors.replying.requests import CommittedTurn
 from actors.replying.response import claim_item_id
 from actors.stages.session_context import SessionContext
@@ -54,10 +55,14 @@ class CallerUtterance:
         self._heard = end
         first, windows = self._long.rest, self._long.windows
         interim = self._interims.settle(self._audio_input.dip)
+        speech = self._audio_input.pcm(first, end)
+        verdict = None
+        if on_verdict is not None:
+            until_now = partial(self._newest_audio, self._audio_input.padded(start))
+            verdict = VerdictRequest(speech, until_now, self._context.config.detection, on_verdict)
         request = self._end_of_turn.start(
-            self._audio_input.pcm(first, end),
-            on_verdict,
-            partial(self._newest_audio, self._audio_input.padded(start)),
+            speech,
+            verdict,
             () if windows else self._interims.tokens,
             interim=None if windows else interim,
             windows=windows,
@@ -132,6 +137,7 @@ class CallerUtterance:
         request, self._request = self.request, None
         self._long.end()
         self._interims.end()
+        self._learn_level(turn, request)
         item = Item(self._item_id or self._context.stamp("item"), spoken=True, text=None)
         claim_item_id(self._context, item.id)
         self._audio_input.end_turn(turn.speech_end, turn.end, heard=self._heard)
@@ -147,6 +153,16 @@ class CallerUtterance:
             marks=_marks(speech_ended_at, request),
             speech_ended_at=speech_ended_at,
         )
+
+    def _learn_level(self, turn: CommitTurn, request: EndOfTurnRequest) -> None:
+        """Learn the caller's level from the speech of a turn, once it is known that it has words."""
+        level = self._audio_input.level(turn.start, turn.speech_end)
+
+        def learn(_: object) -> None:
+            if request.transcribed and request.transcript.result().text:
+                self._audio_input.caller_heard(level)
+
+        request.transcript.add_done_callback(learn)
 
     def commit_silence(self, start: int, end: int) -> None:
         """Make samples [start, end), which are silence, a turn: the caller said nothing during the idle timeout."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.studies.turn_study import edges, sentence_over
+from benchmarks.studies.silences import edges, sentence_over
 from deployments.engines.speech_in.silero import STATE_SIZE, Silero
 from deployments.engines.speech_in.smart_turn import SmartTurn
 from deployments.engines.stt.cascade import SttCascade

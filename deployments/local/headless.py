@@ -198,8 +198,8 @@ def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]
 
     The times are in ms after the first frame: when transcription can begin, and when the turn ends.
 
-    With "smart_turn", the turn model is not run. Every turn gets the probability of a turn whose transcript looks
-    complete, because in a live session TRANSCRIPT arrives before the turn model would be queried.
+    With "smart_turn", the turn model is not run. Every turn counts as certainly over, because in a live session
+    TRANSCRIPT arrives before the turn model would be queried.
     """
     settings = Settings()
     vad = load_silero(settings)
@@ -207,7 +207,7 @@ def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]
     for file in files:
         pcm = file.read_bytes()
         frames = [pcm[start : start + FRAME_BYTES] for start in range(0, len(pcm), FRAME_BYTES)]
-        finder = EdgeFinder(vad, lambda _: settings.endpointing.finished_probability, settings, detection(detector))
+        finder = EdgeFinder(vad, lambda _: 1.0, settings, detection(detector))
         found.append([(edge.work_ms, edge.commit_ms) for edge in finder.edges(frames, FRAME_S)])
     return found
 

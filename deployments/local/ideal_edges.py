@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.listening.audio_input import AudioInput, speech_settings
-from actors.listening.end_of_turn import VERDICT_SAMPLES
+from actors.listening.turn_judge import VERDICT_SAMPLES
 from deployments.engines.speech_in.silero import Silero
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, pcm16_to_float
 from rejoinder.core.settings.settings import Settings
-from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection, endpoint_silence_s
+from rejoinder.core.turns.endpointing import DetectionMode, EndpointRule, TurnDetection, endpoint_silence_s
 from rejoinder.core.turns.speech_detector import SoftEnd, SpeechEvent, SpeechResumed, SpeechStarted
+from rejoinder.store.end_of_turn_table import load_table
 
 Judge = Callable[[bytes], float]
 """Function that returns the probability that a turn, given as 16 kHz PCM, is complete."""
@@ -59,6 +60,7 @@ class EdgeFinder:
         self._judge = judge
         self._settings = settings
         self._detection = detection
+        self._rule = EndpointRule(settings.endpointing, load_table(settings.endpointing.table))
         self._input = AudioInput(speech_settings(settings.speech, detection), settings.host.audio_ring_s)
         self._start = 0
         self._pending: _Pending | None = None
@@ -94,9 +96,9 @@ class EdgeFinder:
 
     def _wait_s(self, end: SoftEnd) -> float:
         if self._detection.mode is not DetectionMode.SEMANTIC_VAD:
-            return endpoint_silence_s(self._detection, self._settings.endpointing, None)
+            return endpoint_silence_s(self._detection, self._rule, None)
         speech = self._input.pcm(self._input.padded(self._start), end.at)[-VERDICT_SAMPLES * SAMPLE_BYTES :]
-        return endpoint_silence_s(self._detection, self._settings.endpointing, self._judge(speech))
+        return endpoint_silence_s(self._detection, self._rule, self._judge(speech))
 
     def _commit(self, pending: _Pending) -> IdealEdge:
         self._pending = None

@@ -68,7 +68,12 @@ TECHNIQUES = (
         "work starts after 64 ms of silence, by voice activity alone",
         {"speech": {"soft_end_ms": 64, "drop_30db_threshold": 0.0, "drop_40db_threshold": 0.0}},
     ),
-    Technique("words-decide", "the turn detector is always asked", {"endpointing": {"finished_probability": 0.0}}),
+    Technique("words-decide", "the turn detector is always asked", {"endpointing": {"ask_after_ms": 0.0}}),
+    Technique(
+        "message-end",
+        "the language model is not asked whether the message ends",
+        {"endpointing": {"message_end": False}},
+    ),
     Technique(
         "short-first-segment",
         "the first segment is as long as the others",

@@ -153,6 +153,7 @@ class _Script:
     stubborn: bool
     length: bool
     stopped: set[str] = field(default_factory=set)
+    end: float | None = None
 
     async def __aiter__(self) -> AsyncIterator[TokenDelta]:
         await self._think()
@@ -166,7 +167,9 @@ class _Script:
             if number < len(self.words) - 1:
                 yield TokenDelta(word)
         finish: Literal["stop", "length"] = "length" if self.length else "stop"
-        yield TokenDelta(self.words[-1] if self.words else "", 1, finish, LlmUsage(20, len(self.words)))
+        yield TokenDelta(
+            self.words[-1] if self.words else "", 1, finish, LlmUsage(20, len(self.words), end_probability=self.end)
+        )
 
     async def _think(self) -> None:
         try:
@@ -186,7 +189,8 @@ class WordyLlm:
 
     `ttft_s` (seconds to the first token) and `break_after` (words before a failure) have a value per replica. A replica
     in `dead` fails each request. A replica in `stubborn` continues for 5 s after cancellation. A replica in `stopped`
-    sends nothing until it is removed from the set, like a process after SIGSTOP.
+    sends nothing until it is removed from the set, like a process after SIGSTOP. `message_end` is its answer to
+    `LlmRequest.judge_end`.
     """
 
     answer: str = ANSWER
@@ -204,6 +208,7 @@ class WordyLlm:
     probes: list[str] = field(default_factory=list)
     running: int = 0
     queued: int | None = None
+    message_end: float | None = None
 
     def queue(self, avoid: frozenset[str]) -> int | None:
         return self.queued
@@ -216,8 +221,17 @@ class WordyLlm:
         replica = choice[0]
         if request.prefill:
             self.prefills.append(request)
-            ttft_s = self.prefill_s
-            yield _Script(replica, words=[], ttft_s=ttft_s, gap_s=0, break_after=None, stubborn=False, length=False)
+            end = self.message_end if request.judge_end else None
+            yield _Script(
+                replica,
+                words=[],
+                ttft_s=self.prefill_s,
+                gap_s=0,
+                break_after=None,
+                stubborn=False,
+                length=False,
+                end=end,
+            )
             return
         if request.messages == PROBE:
             self.probes.append(replica)

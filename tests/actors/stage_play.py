@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,18 @@ _HUSH = bytes(640)
 APOLOGY_PCM = _TONE * 50
 # Audio of the sentences at the end of failed replies: 1 s of a tone that is quieter than the apology's.
 ENDING_PCM = _MURMUR * 75
+
+TABLES = Path(__file__).with_name("tables")
+WORDS_DECIDE = str(TABLES / "words_decide.json")
+"""Table in which a transcript that looks complete ends the turn. Otherwise the turn detector decides."""
+SOUND_DECIDES = str(TABLES / "sound_decides.json")
+"""Table in which the turn detector decides alone: its probability is that of the end of the turn."""
+
+
+def with_table(settings: Settings) -> Settings:
+    """Return the settings, with the table WORDS_DECIDE if they name none. The fake voice has no prosody."""
+    table = settings.endpointing.table or WORDS_DECIDE
+    return settings.model_copy(update={"endpointing": settings.endpointing.model_copy(update={"table": table})})
 
 
 @dataclass
@@ -64,7 +77,12 @@ class Play:
         others = (*self.phrases, *(HeldClip(text, ENDING_PCM) for text in endings))
         phrases = HeldClips(HeldClip(spoken.apology, self.apology), self.fillers, others)
         services = Services.over(
-            stages, settings=self.settings, phrases=phrases, metrics=self.metrics, journal=SilentJournal(), clock=clock
+            stages,
+            settings=with_table(self.settings),
+            phrases=phrases,
+            metrics=self.metrics,
+            journal=SilentJournal(),
+            clock=clock,
         )
         host = Host(services)
         running = asyncio.create_task(host.run())

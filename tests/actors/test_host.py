@@ -172,8 +172,8 @@ async def test_sessions_in_one_batch_are_independent() -> None:
     for number, (start_ms, end_ms) in enumerate(edges):
         assert start_ms == pytest.approx(max(0, 100 * number - 300), abs=32)
         assert end_ms == pytest.approx(
-            100 * number + 500 + 300, abs=64
-        )  # The turn ends about 300 ms after speech, because the fake transcript looks complete.
+            100 * number + 500 + 100, abs=64
+        )  # The turn ends as of 100 ms after speech, because the fake transcript looks complete.
 
 
 @virtual

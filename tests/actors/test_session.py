@@ -43,14 +43,14 @@ async def test_one_turn_sends_every_event_in_the_order_of_the_wire() -> None:
 async def test_the_speech_edges_are_in_input_buffer_time() -> None:
     """audio_start_ms is the start of speech less the prefix padding of 300 ms.
 
-    audio_end_ms is the end of speech plus the silence of 300 ms that ended the turn. Both count from the start of the
-    input audio and are exact to a voice activity window (32 ms).
+    audio_end_ms is the end of speech plus the 100 ms of silence that a certain end requires. Both count from the start
+    of the input audio and are exact to a voice activity window (32 ms).
     """
     async with Play().call() as caller:
         await caller.hush(1.0)
         await caller.say(1.0)
     assert caller.of(TURN[0])[0]["audio_start_ms"] == pytest.approx(1000 - 300, abs=32)
-    assert caller.of(TURN[1])[0]["audio_end_ms"] == pytest.approx(2000 + 300, abs=40)
+    assert caller.of(TURN[1])[0]["audio_end_ms"] == pytest.approx(2000 + 100, abs=40)
 
 
 @virtual

@@ -150,7 +150,7 @@ def test_an_offence_is_found(text: str) -> None:
     "text",
     [
         "actors/session.py and tests/system/",
-        "python -m benchmarks.studies.turn_study --json x",
+        "python -m benchmarks.studies.calibrate_endpointing x",
         "the design of this house; open an issue",
         "https://github.com/someone/docs/none.md",
     ],

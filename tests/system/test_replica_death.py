@@ -36,7 +36,7 @@ def _args(replicas: int) -> dict[str, Any]:
     # The killed replica must be working on the request of the turn, so interim transcripts and prefill are off.
     args |= {"interim_transcripts": {"enabled": False}, "llm": args["llm"] | {"reuse_state": False}}
     # Settings by which every turn needs the turn detector, and without fillers, which a test would take for an answer.
-    return args | {"endpointing": {"finished_probability": 0}, "conversation": {"filler_after_ms": 0}}
+    return args | {"endpointing": {"ask_after_ms": 0}, "conversation": {"filler_after_ms": 0}}
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.llm.chat_template import ChatTemplate
 from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.gguf_metadata import Metadata, read_metadata
+from deployments.engines.llm.message_end import TOP_TOKENS, end_probability
 from deployments.engines.llm.thread_stream import thread_stream
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
 from rejoinder.core.reply.prompt_window import ChatMessage
@@ -201,13 +202,15 @@ class LlamaCpp:
         options = self._options
         body: dict[str, Any] = {
             "prompt": prompt,
-            "max_tokens": 0 if request.prefill else request.max_tokens,
+            "max_tokens": (1 if request.judge_end else 0) if request.prefill else request.max_tokens,
             "temperature": request.temperature,
             "cache_prompt": options.reuse,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if options.no_repeat_ngram:
+        if request.prefill and request.judge_end:
+            body["logprobs"] = TOP_TOKENS
+        elif options.no_repeat_ngram:
             body |= {
                 "dry_multiplier": _PROHIBITIVE,
                 "dry_base": 1.0,
@@ -233,6 +236,7 @@ class _Answer:
         self._finish: Literal["stop", "length"] | None = None
         self._usage: dict[str, Any] = {}
         self._fault: dict[str, Any] | None = None
+        self._end_probability: float | None = None
 
     def on_chunk(self, chunk: Any) -> bool:
         """Parse one chunk; return True to stop the engine."""
@@ -243,6 +247,8 @@ class _Answer:
             self._fault = event.get("error", event)
             return True
         for choice in event["choices"][:1]:
+            if self._silent and self._end_probability is None:
+                self._end_probability = _end_probability(choice)
             if choice.get("finish_reason"):
                 self._finish = "length" if choice["finish_reason"] == "length" else "stop"
             elif not self._silent:
@@ -265,7 +271,15 @@ class _Answer:
             raise BackendError("llama.cpp ended the answer without a reason.", stage="llm")
         cached = (self._usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
         prompt = int(self._usage.get("prompt_tokens", 0))
-        return self._finish, LlmUsage(prompt, self._writer.tokens, int(cached), queue_s)
+        return self._finish, LlmUsage(
+            prompt, self._writer.tokens, int(cached), queue_s, end_probability=self._end_probability
+        )
+
+
+def _end_probability(choice: dict[str, Any]) -> float | None:
+    """Return the probability that the message ends before the token of this chunk; None if none was requested."""
+    tokens = (choice.get("logprobs") or {}).get("content")
+    return end_probability(tokens[0]["top_logprobs"]) if tokens else None
 
 
 def parameters_of(file: Path, options: LlamaCppOptions) -> Any:

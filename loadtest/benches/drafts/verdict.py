@@ -28,16 +28,19 @@ SETTINGS: dict[str, Any] = {
         "max_queue": 64,
         "emulation": {"curve": {"median_ms": 40, "sigma": 0.3}, "marked": True},
     },
-    "endpointing": {"cut_off_budget": 0.002, "pause_ms": 350, "ask_after_ms": 2000, "verdict_timeout_ms": 2000},
+    "endpointing": {
+        **dict.fromkeys(("min_silence_ms", "patience_ms", "fallback_silence_ms", "max_silence_ms"), 800),
+        **dict.fromkeys(("ask_after_ms", "verdict_timeout_ms"), 2000),
+    },
     "speculation": {"max_concurrent": 200, "waste_budget": 10, "waste_cap": 1000},
     "conversation": {"filler_after_ms": 0},
     "degradation": {"enabled": False},
 }
 """Settings of the measured server.
 
-Voice activity detection is real. The emulated transcripts look complete and end a turn after about 0.8 s of silence,
-without a call of the turn detector. The limits on wasted work are lifted, so that every possible speculative reply
-starts. Fillers and degradation are off, so that the server speaks answers only.
+Voice activity detection is real. Every turn ends after 0.8 s of silence, without a call of the turn detector. The
+limits on wasted work are lifted, so that every possible speculative reply starts. Fillers and degradation are off, so
+that the server speaks answers only.
 """
 
 LEAST_TRIED = 0.5

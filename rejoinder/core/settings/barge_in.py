@@ -9,7 +9,24 @@ from rejoinder.core.settings.section import Positive, Section
 Phrases = dict[str, tuple[str, ...]]
 
 BACKCHANNELS: Phrases = {
-    "en": ("mm-hm", "mm", "mhm", "hm", "hmm", "uh-huh", "aha", "uh", "um", "yeah", "okay", "right", "i see", "oh", "ah")
+    "en": (
+        "mm-hm",
+        "mm",
+        "mhm",
+        "hm",
+        "hmm",
+        "uh-huh",
+        "aha",
+        "uh",
+        "um",
+        "yeah",
+        "okay",
+        "right",
+        "i see",
+        "oh",
+        "ah",
+        "sure",
+    )
 }
 STOP_WORDS: Phrases = {"en": ("stop", "wait", "hold on", "hang on", "quiet", "shut up", "excuse me")}
 
@@ -28,6 +45,12 @@ class BargeInSettings(Section):
     """Milliseconds of speech after which an audible reply is paused. The default is two voice activity windows."""
     resume_after_ms: float = Field(300, ge=0, le=5000)
     """Milliseconds of silence after which a paused reply resumes, if the speech contained no words."""
+    unsure_ms: float = Field(600, ge=0, le=5000)
+    """Milliseconds up to which speech over a reply is too short to be believed if the recognizer is not sure of its
+    words (`unsure_logprob`). It resumes like speech without words, except for stop words and a plain "no" or "yes".
+    """
+    unsure_logprob: float = Field(-0.55, le=0)
+    """Mean log-probability of a transcript's tokens below which the recognizer is not sure of the words."""
     confirm_timeout_ms: Positive = 2000
     """Milliseconds without a word after which a paused reply resumes even if the noise continues.
     The default is LiveKit's `false_interruption_timeout`.

@@ -14,8 +14,10 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
+from rejoinder.core.settings.background import BackgroundSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
 from rejoinder.core.settings.degradation import DegradationSettings
+from rejoinder.core.settings.endpointing import EndpointingSettings
 from rejoinder.core.settings.noise import NoiseSettings
 from rejoinder.core.settings.openings import Opening, Openings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
@@ -37,6 +39,7 @@ from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 __all__ = [
     "AnswerCacheSettings",
     "Autoscaling",
+    "BackgroundSettings",
     "BargeInSettings",
     "BreakerSettings",
     "ConversationSettings",
@@ -74,49 +77,6 @@ Texts = Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_lengt
 
 SHUTDOWN_MARGIN_S = 60.0
 """Seconds that a call which reaches `host.session_max_s` has to finish its last reply and to close."""
-
-
-class EndpointingSettings(Section):
-    """Endpointing with `semantic_vad`: how long to wait in silence before the turn ends.
-
-    The wait is computed from the probability that the turn is complete and from `cut_off_budget`
-    (rejoinder/core/turns/endpointing.py).
-    """
-
-    min_silence_ms: float = Field(100, ge=0, le=2000)
-    """Shortest silence, in milliseconds, that ends a turn."""
-    max_silence_ms: Positive = 2000
-    """Silence, in milliseconds, that ends a turn that surely is incomplete. No turn waits longer."""
-    complete_threshold: Fraction = 0.3
-    """Probability of a complete turn below which the silence that ends a turn grows towards `max_silence_ms`."""
-    cut_off_budget: float = Field(0.025, gt=0, lt=1)
-    """Probability, by the pause model, of ending a turn while the caller only pauses. A smaller budget makes every turn
-    wait longer. The model is optimistic: with the default of 0.025, 14.7% of the pauses in read speech were cut off, at
-    a mean delay of 335 ms (docs/results/endpointing.md).
-    """
-    pause_ms: Positive = 220
-    """Expected mean pause inside a turn, in milliseconds, until the caller's own pauses are known."""
-    fallback_silence_ms: Positive = 500
-    """Silence, in milliseconds, that ends a turn if the turn detector does not answer in time. The default is within
-    the latency guide's End-of-Turn Delay (optimized column, 400 to 600 ms).
-    """
-    verdict_timeout_ms: Positive = 400
-    """Timeout of the turn detector in milliseconds. After it, `fallback_silence_ms` applies."""
-    ask_after_ms: float = Field(200, ge=0, le=2000)
-    """Milliseconds of silence after which the turn detector is called. Its training data had 200. It is called sooner
-    if the transcript is available and does not look complete.
-    """
-    finished_probability: Fraction = 0.9
-    """Probability of a complete turn that is assumed if the transcript looks complete, as a sentence with a full stop
-    does (rejoinder/core/turns/transcript_ending.py). If it is available first, the turn detector's result is not used.
-    0: the turn detector makes every decision and is called at once.
-    """
-
-    @model_validator(mode="after")
-    def _ordered(self) -> EndpointingSettings:
-        if not self.min_silence_ms <= self.fallback_silence_ms <= self.max_silence_ms:
-            raise ValueError("needs min_silence_ms <= fallback_silence_ms <= max_silence_ms")
-        return self
 
 
 class InterimTranscriptSettings(Section):
@@ -412,6 +372,8 @@ class Settings(Section):
     """Second requests when a first token is late."""
     breaker: BreakerSettings = BreakerSettings()
     """When a language model replica is taken out of service."""
+    background: BackgroundSettings = BackgroundSettings()
+    """How the speech of others is told from the caller's."""
     barge_in: BargeInSettings = BargeInSettings()
     """How speech over a reply pauses or ends it."""
     noise: NoiseSettings = NoiseSettings()

@@ -339,6 +339,11 @@ class LlmSettings(StageSettings):
         return self.engine == "embedded" and self.reuse_state
 
     @property
+    def judges_message_end(self) -> bool:
+        """True if the engine can return the probability that the caller's message ends with the words so far."""
+        return self.engine == "embedded" and self.reuse_state
+
+    @property
     def reservation(self) -> Resources:
         """Resources that each replica reserves.
 

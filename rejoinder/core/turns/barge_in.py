@@ -7,6 +7,7 @@ must be able to stop the agent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,18 +16,40 @@ from rejoinder.core.measuring.wer import words
 from rejoinder.core.settings.barge_in import BargeInSettings, Phrases
 from rejoinder.core.turns.echo_guard import is_echo
 
+_HUM = re.compile(r"(?:m+|mm+[aeho]*m*|m+h+m*|h+m+)$")
+_ENGLISH_GROAN = re.compile(r"(?:n+h+n+|u+h+|u+m+|u*h+u+h+|a+h+|o+h+|e+h+|e+r+m*)$")
+
+# Words that address the agent: a question, a request, a greeting, or something about the speaker or the agent. A
+# narrator on television says neither "I" nor "you". The rule is used only for speech of a doubtful level.
+_ADDRESSED_EN = re.compile(
+    r"\b(?:i|i'm|i'd|i'll|i've|me|my|mine|you|your|yours|you're|please|hello|hi|hey|thanks|thank|yes|no|yeah|okay|bye"
+    r"|goodbye|sorry|help)\b"
+)
+_REQUEST_EN = re.compile(
+    r"^(?:and |so |um |uh |well )*(?:what|who|where|when|why|how|which|whose|is|are|do|does|did|can|could|will|would"
+    r"|should|tell|show|give|call|book|cancel|change|send|play|set|find|open|close|start|stop|wait|repeat|say|read"
+    r"|write|explain|transfer|connect|check|order|remind|turn)\b"
+)
+_SHORT_ANSWER = 4
+_UNSURE_WORDS = 2
+_SHORT_ANSWERS = frozenset({"no", "yes", "what", "why", "who", "hello", "help", "nein", "ja"})
+_NUMBER = re.compile(r"\d|\b(?:zero|one|two|three|four|five|six|seven|eight|nine)\b")
+
 
 class SpeechKind(Enum):
     """Class of an utterance over a reply, or just after one.
 
     ADDRESSED: it is meant for the agent. NO_WORDS: noise, or fewer words than `min_words`. BACKCHANNEL: only
-    backchannels. ECHO: the agent's own voice. Values are labels of the metric `rejoinder_dismissed_speech_total`.
+    backchannels. ECHO: the agent's own voice. BACKGROUND: other people or a television (`caller_level`).
+
+    Values are labels of the metric `rejoinder_dismissed_speech_total`.
     """
 
     ADDRESSED = "addressed"
     NO_WORDS = "no_words"
     BACKCHANNEL = "backchannel"
     ECHO = "echo"
+    BACKGROUND = "background"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +86,57 @@ def classify_speech(text: str, agent: AgentSpeech, settings: BargeInSettings, la
         return SpeechKind.ADDRESSED
     if heard and agent.remaining_s * 1000 <= settings.answer_window_ms:
         return SpeechKind.ADDRESSED
-    counted = len(heard) - sum(_phrase_lengths(heard, settings.backchannels, language))
+    hums = [word for word in heard if is_hum(word, language)]
+    spoken = [word for word in heard if not is_hum(word, language)]
+    counted = len(spoken) - sum(_phrase_lengths(spoken, settings.backchannels, language))
     if counted >= settings.min_words:
         return SpeechKind.ADDRESSED
-    return SpeechKind.BACKCHANNEL if heard and not counted else SpeechKind.NO_WORDS
+    return SpeechKind.BACKCHANNEL if (spoken or hums) and not counted else SpeechKind.NO_WORDS
+
+
+def is_hum(word: str, language: str) -> bool:
+    """Return True if a recognized "word" is a sound with a closed mouth, such as "m", "mmm", "hmmm" or "mmo".
+
+    Recognizers have no word for "mm-hmm". They write letters ("M M M") or something that begins with "mm", as no word
+    does. In English, groans ("uhh", "ah") count too. Elsewhere they may be words, as "um" is in German.
+    """
+    return bool(_HUM.match(word) or (language == "en" and _ENGLISH_GROAN.match(word)))
+
+
+def is_addressed(text: str, asked: str = "", language: str = "en") -> bool:
+    """Return True if the words address the agent.
+
+    Args:
+        text: The transcript.
+        asked: What the assistant said before. A short answer to its question addresses the agent.
+        language: Language code. In a language other than "en", only a question mark counts.
+    """
+    if text.rstrip().endswith("?"):
+        return True
+    if language != "en":
+        return False
+    said = text.lower().strip()
+    if _ADDRESSED_EN.search(said) or _REQUEST_EN.search(said):
+        return True
+    return asked.rstrip().endswith("?") and (len(said.split()) <= _SHORT_ANSWER or bool(_NUMBER.search(said)))
+
+
+def is_unsure(text: str, logprob: float, speech_ms: float, settings: BargeInSettings, *, language: str) -> bool:
+    """Return True if short speech over a reply is more probably a sound than the words that were recognized.
+
+    Recognizers find a word in every "mm-hm" and throat that is cleared, but are not sure of it.
+
+    Args:
+        text: The transcript.
+        logprob: Mean log-probability of its tokens (natural logarithm).
+        speech_ms: Length of the speech in milliseconds.
+        settings: The limits.
+        language: Language code of the stop words.
+    """
+    heard = words(text)
+    if speech_ms > settings.unsure_ms or len(heard) > _UNSURE_WORDS or logprob >= settings.unsure_logprob:
+        return False
+    return not (has_stop_word(text, settings, language) or set(heard) & _SHORT_ANSWERS)
 
 
 def has_stop_word(text: str, settings: BargeInSettings, language: str) -> bool:

@@ -1,34 +1,30 @@
 """Endpointing: the length of the silence that ends a turn, computed from the probability that the turn is over.
 
-A fixed silence is the largest part of most systems' response time. A turn detector that only says yes or no is not
-better: after a wrong "incomplete", the caller waits for seconds until a fallback timeout. This module computes the
-silence from a budget of cut-offs: the accepted probability that a pause is mistaken for the end of the turn.
+A turn that is certainly over ends as soon as that is known. Any other turn waits longer than people pause:
 
-Let p be the probability that the turn is over (`rejoinder.core.turns.end_of_turn`). With probability 1 - p, the silence
-is only a pause. Pauses inside a sentence are modelled by a Rayleigh distribution with mean m, in which long pauses are
-rarer than in an exponential distribution. A pause lasts longer than t with probability exp(-pi/4 (t/m)^2). If the turn
-ends after a silence of t, the caller is cut off with the following probability, which must equal the budget:
+    probability >= threshold(budget)      min_silence_ms
+    below it                              patience_ms
+    below half of it                      longer, up to max_silence_ms at probability 0
 
-    (1 - p) * exp(-pi/4 (t/m)^2)  =  budget        so        t = m * sqrt(4/pi * ln((1 - p) / budget))
+The threshold comes from a table (`end_of_turn.EndOfTurnTable`) that was measured: with it, the share of pauses that are
+taken for the end of the turn equals the budget. A silence between the two would be worse than both. Pauses of 0.3 to
+1 s are about equally frequent, so each further tenth of a second of waiting saves the same small share of them, while
+the whole budget is spent on turns that are hardly over.
 
-The mean m starts at `pause_ms` and moves to the mean of the caller's own pauses. A caller with p below
-`complete_threshold` may be searching for a word, which takes longer than a usual pause. Below that threshold, the
-silence rises linearly to `max_silence_ms` at p = 0. It is never shorter than `min_silence_ms`.
+`patience_ms` outlasts a pause of a second. If the caller has paused for longer, it is longer than that pause.
 
-The function is monotone, so a higher probability never lengthens the silence. It is continuous, so a small change of
-the probability changes the silence by milliseconds. Without a verdict, the silence is `fallback_silence_ms`.
-
-`TurnDetection` is the client's configuration. `server_vad` requires an exact silence and ignores the turn detector.
-`semantic_vad` uses the function above, and its eagerness sets the longest silence.
+`TurnDetection` is the client's configuration. `server_vad` requires an exact silence and ignores the probability.
+`semantic_vad` uses the rule above, and its eagerness selects the budget, the patience and the longest silence.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from rejoinder.core.settings.settings import EndpointingSettings
+from rejoinder.core.turns.end_of_turn import EndOfTurnTable
 
 
 class DetectionMode(Enum):
@@ -45,11 +41,20 @@ class DetectionMode(Enum):
 
 AUTO = "auto"
 
-USUAL_WEIGHT = 4
-"""Weight of the default mean pause, in pauses. After this many of the caller's own pauses, both count equally."""
-
 MAX_WAIT_S = {"low": 8.0, "medium": 4.0, "high": 2.0, AUTO: 4.0}
 """Longest silence in seconds by eagerness of semantic_vad (OpenAI Realtime reference: 8, 4 and 2 s, auto as medium)."""
+
+BUDGET_FACTOR = {"low": 0.1, "medium": 0.5, "high": 3.0, AUTO: 1.0}
+"""Factor of `cut_off_budget` by eagerness. With the default of 3%, "low" may cut off 3 pauses in 1,000, "high" 9%."""
+
+PATIENCE_FACTOR = {"low": 1.5, "medium": 1.25, "high": 0.6, AUTO: 1.0}
+"""Factor of `patience_ms` and `max_silence_ms` by eagerness. With the default of 1.1 s, "low" waits 1.65 s."""
+
+PAUSE_MARGIN = 1.25
+"""Factor by which the patience exceeds the longest pause that the caller has made in this call."""
+
+LONGEST_PAUSE_S = 1.6
+"""A longer silence in mid-turn says nothing about the caller's usual pauses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class TurnDetection:
         threshold: Speech probability from which a window of audio counts as speech (server_vad).
         prefix_padding_ms: Milliseconds of audio before the start of speech that belong to the turn (server_vad).
         silence_duration_ms: Milliseconds of silence that end a turn (server_vad).
-        eagerness: "low", "medium", "high" or "auto". It limits the silence that ends a turn (semantic_vad).
+        eagerness: "low", "medium", "high" or "auto": how soon a turn may end (semantic_vad).
         create_response: Whether a turn is answered without a request from the client.
         interrupt_response: Whether speech interrupts a reply.
         idle_timeout_ms: Milliseconds of silence after a reply until the agent speaks again (server_vad). None for no
@@ -80,28 +85,47 @@ class TurnDetection:
 
 @dataclass(frozen=True, slots=True)
 class PauseStats:
-    """Number and total length of one caller's pauses inside turns."""
+    """Number and lengths of one caller's pauses inside turns.
+
+    Attributes:
+        count: Number of pauses.
+        total_s: Their total length in seconds.
+        longest_s: The longest one in seconds, of those up to LONGEST_PAUSE_S.
+    """
 
     count: int = 0
     total_s: float = 0.0
+    longest_s: float = 0.0
 
     def with_pause(self, seconds: float) -> PauseStats:
         """Return the statistics with one more pause of this many seconds."""
-        return PauseStats(self.count + 1, self.total_s + seconds)
+        longest_s = max(self.longest_s, seconds) if seconds <= LONGEST_PAUSE_S else self.longest_s
+        return PauseStats(self.count + 1, self.total_s + seconds, longest_s)
 
-    def mean_s(self, usual_s: float) -> float:
-        """Return the mean pause in seconds.
 
-        USUAL_WEIGHT assumed pauses of `usual_s` seconds are included, so that a few real pauses do not dominate.
-        """
-        return (USUAL_WEIGHT * usual_s + self.total_s) / (USUAL_WEIGHT + self.count)
+@dataclass(frozen=True, slots=True)
+class EndpointRule:
+    """The operator's part of endpointing.
+
+    Attributes:
+        settings: The settings.
+        table: Weights and thresholds.
+    """
+
+    settings: EndpointingSettings = field(default_factory=EndpointingSettings)
+    table: EndOfTurnTable = field(default_factory=EndOfTurnTable)
+
+    def threshold(self, eagerness: str) -> float:
+        """Return the probability from which a turn ends at once."""
+        return self.table.threshold(self.settings.cut_off_budget * BUDGET_FACTOR[eagerness])
+
+    def decided(self, detection: TurnDetection, probability: float | None) -> bool:
+        """Return True if more evidence cannot end the turn sooner."""
+        return probability is not None and probability >= self.threshold(detection.eagerness)
 
 
 def endpoint_silence_s(
-    detection: TurnDetection,
-    settings: EndpointingSettings,
-    probability: float | None,
-    pauses: PauseStats = PauseStats(),
+    detection: TurnDetection, rule: EndpointRule, probability: float | None, pauses: PauseStats = PauseStats()
 ) -> float:
     """Return the silence that ends the turn, in seconds. It is infinite if only the client ends turns.
 
@@ -110,8 +134,8 @@ def endpoint_silence_s(
 
     Args:
         detection: The session's turn detection, set by the client.
-        settings: The operator's settings.
-        probability: The probability that the turn is over. None or NaN if there is no verdict.
+        rule: The operator's settings and table.
+        probability: The probability that the turn is over. None or NaN if it is not known.
         pauses: The caller's pauses so far.
     """
     match detection.mode:
@@ -122,32 +146,21 @@ def endpoint_silence_s(
         case DetectionMode.SEMANTIC_VAD:
             longest_s = MAX_WAIT_S[detection.eagerness]
             if detection.eagerness == AUTO:
-                longest_s = min(longest_s, settings.max_silence_ms / 1000)
-            return _required_s(settings, probability, longest_s, pauses)
+                longest_s = min(longest_s, rule.settings.max_silence_ms / 1000)
+            return _required_s(rule, probability, longest_s, pauses, eagerness=detection.eagerness)
 
 
 def _required_s(
-    settings: EndpointingSettings, probability: float | None, longest_s: float, pauses: PauseStats
+    rule: EndpointRule, probability: float | None, longest_s: float, pauses: PauseStats, *, eagerness: str
 ) -> float:
+    settings, factor = rule.settings, PATIENCE_FACTOR[eagerness]
     if probability is None or math.isnan(probability):
-        return min(settings.fallback_silence_ms / 1000, longest_s)
-    clamped, threshold = min(max(probability, 0.0), 1.0), settings.complete_threshold
-    silence_s = _budgeted_s(settings, max(clamped, threshold), pauses)
-    if clamped < threshold:
-        share = clamped / threshold
-        silence_s = longest_s * (1 - share) + silence_s * share
-    return min(max(silence_s, settings.min_silence_ms / 1000), longest_s)
-
-
-def _budgeted_s(settings: EndpointingSettings, probability: float, pauses: PauseStats) -> float:
-    """Return the shortest silence in seconds that keeps the probability of a cut-off within the budget.
-
-    Args:
-        settings: The budget and the default mean pause.
-        probability: The probability that the turn is over.
-        pauses: The caller's pauses so far.
-    """
-    risk_ratio = (1 - probability) / settings.cut_off_budget
-    if risk_ratio <= 1:
-        return 0.0
-    return pauses.mean_s(settings.pause_ms / 1000) * math.sqrt(4 / math.pi * math.log(risk_ratio))
+        return min(settings.fallback_silence_ms / 1000 * max(1.0, factor), longest_s)
+    threshold = rule.threshold(eagerness)
+    if probability >= threshold:
+        return min(settings.min_silence_ms / 1000, longest_s)
+    least_s = max(settings.patience_ms / 1000 * factor, settings.min_silence_ms / 1000)
+    patience_s = min(max(least_s, PAUSE_MARGIN * pauses.longest_s), longest_s)
+    doubt = max(0.0, 1 - 2 * max(probability, 0.0) / threshold)
+    hopeless_s = max(patience_s, min(longest_s, settings.max_silence_ms / 1000 * factor))
+    return patience_s + doubt * (hopeless_s - patience_s)

@@ -13,11 +13,13 @@ from rejoinder.core.turns.speech_detector import SoftEnd, SpeechResumed, SpeechS
 
 @dataclass(frozen=True, slots=True)
 class VerdictReady:
-    """The turn detector's verdict on a revision of the utterance is known, or did not come in time.
+    """The probability that the turn is over is known for a revision, or no evidence came in time.
+
+    The event comes again, with another probability, when more evidence is known.
 
     Attributes:
         revision: The revision that was judged.
-        probability: The probability that the turn is over, 0 to 1. None if the turn detector did not answer in time.
+        probability: The probability that the turn is over, 0 to 1. None if nothing is known yet.
         processed: Sample up to which voice activity is decided.
     """
 

@@ -24,7 +24,8 @@ The setting `confirm_timeout_ms` limits how long a reply stays paused, in two ca
   open, so that a slow speech-to-text stage does not cost the caller a turn.
 
 Some utterances are checked without a reply to pause: speech just after a reply, and speech over a reply that cannot be
-interrupted. Such speech may be an echo of the reply, and an echo is not a turn.
+interrupted. Such speech may be an echo of the reply, and an echo is not a turn. Speech that is fainter than the
+caller's (`caller_level`) is checked too, because it may be that of a television or of other people.
 """
 
 from __future__ import annotations
@@ -44,15 +45,28 @@ from rejoinder.core.turns.commands import (
     StartIdleTimer,
     WaitUntil,
 )
+from rejoinder.core.turns.endpointing import PauseStats
 from rejoinder.core.turns.events import InterimReady
 from rejoinder.core.turns.speech_detector import SpeechResumed, SpeechStarted
 from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnRules, TurnState, TurnStep
 
+CUT_PAUSE_S = 1.5
+"""Longest silence in seconds between the end of speech and new speech of the caller that counts as a pause that was cut
+off. A reaction to a reply takes longer: the reply must begin first, and the caller must understand it."""
+
 
 def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
     """Open an utterance. If it interrupts a reply, pause the reply, or cancel it if it cannot be paused."""
-    check = BargeInCheck.PENDING if _needs_check(state, rules, now) else BargeInCheck.NOT_NEEDED
-    state = replace(state, caller=CallerState.SPEAKING, start=event.at, required_silence_s=None, barge_in_check=check)
+    faint = isinstance(event, SpeechStarted) and event.faint
+    check = BargeInCheck.PENDING if faint or _needs_check(state, rules, now) else BargeInCheck.NOT_NEEDED
+    state = replace(
+        state,
+        caller=CallerState.SPEAKING,
+        start=event.at,
+        required_silence_s=None,
+        barge_in_check=check,
+        pauses=_with_cut_pause(state, event.at),
+    )
     announce = AnnounceSpeech(event.at)
     if state.agent is AgentState.IDLE or not rules.detection.interrupt_response:
         return state, (announce,)
@@ -60,6 +74,18 @@ def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules
     if not commands:
         state, commands = accept(state, rules)
     return state, (announce, *commands)
+
+
+def _with_cut_pause(state: TurnState, start: int) -> PauseStats:
+    """Return the caller's pauses, with one more if the last turn was probably ended in the middle of a pause.
+
+    A caller who goes on so soon after the end of a turn has not reacted to a reply. The turn was cut off, and the next
+    pauses of this caller are given more time.
+    """
+    silence_s = (start - state.speech_end) / STT_RATE
+    if not state.speech_end or not 0 < silence_s <= CUT_PAUSE_S:
+        return state.pauses
+    return state.pauses.with_pause(silence_s)
 
 
 def _needs_check(state: TurnState, rules: TurnRules, now: float) -> bool:

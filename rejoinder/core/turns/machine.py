@@ -52,8 +52,8 @@ A turn, event by event
    `Transcribe` requests the transcript, and with semantic_vad the verdict of the turn detector. `StartDraft` starts a
    speculative reply.
 3. The required silence is decided (`endpointing.endpoint_silence_s`). With server_vad it is configured, so it is known
-   at once. With semantic_vad it follows from the probability in `VerdictReady`. `WaitUntil` then sets a timer for the
-   rest.
+   at once. With semantic_vad it follows from the probability in `VerdictReady`, which comes again when more evidence is
+   known. `WaitUntil` then sets a timer for the rest.
 4. `AudioProcessed` or `SilenceElapsed` reports that the silence has passed. `CommitTurn` makes the utterance a turn,
    and `StartReply` starts the reply or releases the draft. The caller is QUIET, and the agent is REPLYING.
 5. `ReplyEnded` reports the end of playout. The agent is IDLE. `StartIdleTimer` follows if an idle timeout is set.
@@ -154,7 +154,8 @@ def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) ->
     """Enter ENDPOINTING after a tentative end of speech, and request the work that a reply needs.
 
     This is the transcript, with semantic_vad the turn detector's verdict, and a speculative reply if one may start. An
-    utterance that is too short to be speech is rejected instead.
+    utterance that is too short to be speech is rejected instead. The words of a faint one are checked, because it may
+    be background speech.
     """
     if interruptions.too_short(state, event.speech_end, rules):
         return _schedule_commit(interruptions.reject_short(state, event.speech_end, rules), rules, event.at, now)
@@ -164,7 +165,7 @@ def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) ->
         caller=CallerState.ENDPOINTING,
         speech_end=event.speech_end,
         required_silence_s=None,
-        barge_in_check=_restarted(state.barge_in_check),
+        barge_in_check=BargeInCheck.PENDING if event.faint else _restarted(state.barge_in_check),
         transcript_requested_at=now,
     )
     transcribe = Transcribe(state.revision, state.start, event.at, detect_end_of_turn=judged)
@@ -233,8 +234,11 @@ def _transcript_ready(state: TurnState, event: TranscriptReady, rules: TurnRules
 
 
 def _verdict_ready(state: TurnState, event: VerdictReady, rules: TurnRules, now: float) -> TurnStep:
-    """Decide the required silence from the turn detector's verdict, unless it is decided already."""
-    if event.revision != state.revision or state.required_silence_s is not None:
+    """Decide the required silence from the evidence so far. A later verdict knows more and replaces an earlier one.
+
+    An utterance whose words are not addressed to the agent is dismissed after a silence of its own.
+    """
+    if event.revision != state.revision or state.barge_in_check is BargeInCheck.REJECTED:
         return state, ()
     return _decide_silence(state, rules=rules, probability=event.probability, processed=event.processed, now=now)
 

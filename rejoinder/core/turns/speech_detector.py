@@ -63,6 +63,14 @@ _DIPPED, _HUSHED, _GONE = 10 ** (-DIP_DB / 10), 10 ** (-HUSH_DB / 10), 10 ** (-G
 LEVEL_DECAY = 10 ** (-0.2 / 10)
 """Decay of the reference level: 0.2 dB a window, 6 dB a second. One loud word does not set the level for long."""
 
+REMOTE_DB = 10.0
+"""Sound this much quieter than the caller's loudest window may be the background."""
+REMOTE_MS = 2000.0
+"""Milliseconds of such sound that end the speech. Silence is counted from their beginning."""
+PEAK_DECAY = 10 ** (-0.03 / 10)
+"""Decay of the peak: 0.03 dB a window, 1 dB a second."""
+_REMOTE = 10 ** (-REMOTE_DB / 10)
+
 
 class SpeechPhase(Enum):
     """Phase of the speech detector.
@@ -91,6 +99,9 @@ class SpeechState:
         level: Power of the loudest window of the utterance, multiplied by LEVEL_DECAY for each later speech window.
         dip: Sample after the first window of the current dip (a fall of the level by DIP_DB). None if there is no dip
             now.
+        peak: Power of the loudest window of the utterance, multiplied by PEAK_DECAY for each later window.
+        near: Sample after the last window that was less than REMOTE_DB below `peak`.
+        over_background: True if REMOTE_MS of quieter sound have ended the speech. Only sound near the peak resumes it.
     """
 
     phase: SpeechPhase = SpeechPhase.SILENCE
@@ -98,6 +109,9 @@ class SpeechState:
     speech_end: int = 0
     level: float = 0.0
     dip: int | None = None
+    peak: float = 0.0
+    near: int = 0
+    over_background: bool = False
 
     @property
     def listens(self) -> bool:
@@ -107,17 +121,30 @@ class SpeechState:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """Speech has started. `at` is its first sample."""
+    """Speech has started.
+
+    Attributes:
+        at: Its first sample.
+        faint: True if it is so quiet that it may be background speech (`rejoinder.core.turns.caller_level`).
+    """
 
     at: int
+    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SoftEnd:
-    """Tentative end of speech. Speech ended at sample `speech_end`. The detector decided so later, at sample `at`."""
+    """Tentative end of speech.
+
+    Attributes:
+        speech_end: Sample at which speech ended.
+        at: Sample at which the detector decided so.
+        faint: True if the utterance is so quiet that it may be background speech.
+    """
 
     speech_end: int
     at: int
+    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +179,40 @@ def step(
     if state.phase in _SPEAKING and power is not None:
         threshold = max(threshold, _drop_threshold(settings, power, state.level))
     loud = probability >= threshold
+    state, loud = _without_background(state, loud, power, window_end)
     after, events = _loud(state, settings, window_end) if loud else _quiet(state, settings, window_end)
     level = max(power or 0.0, state.level * LEVEL_DECAY) if loud and after.listens else state.level * after.listens
-    return replace(after, level=level, dip=_dip(state, power, window_end)), events
+    peak, near, over_background = _peak(after, state, power, window_end)
+    dip = _dip(state, power, window_end)
+    return replace(after, level=level, dip=dip, peak=peak, near=near, over_background=over_background), events
+
+
+def _without_background(
+    state: SpeechState, loud: bool, power: float | None, window_end: int
+) -> tuple[SpeechState, bool]:
+    """Return the state, and whether the window counts as speech although only the background may be speaking.
+
+    A television or other people behind the caller are speech too. A caller has a window near the peak every second
+    or so, and REMOTE_MS without one are the end of speech: it ended with the last such window.
+    """
+    if not loud or power is None or state.phase not in _UNDER_WAY | {SpeechPhase.RESUMING}:
+        return state, loud
+    if power >= state.peak * _REMOTE:
+        return state, True
+    if state.over_background:
+        return state, False
+    if state.phase in _SPEAKING and window_end - state.near >= _samples(REMOTE_MS):
+        return replace(state, phase=SpeechPhase.TRAILING, speech_end=state.near, over_background=True), False
+    return state, True
+
+
+def _peak(after: SpeechState, before: SpeechState, power: float | None, window_end: int) -> tuple[float, int, bool]:
+    """Return the new values of `peak`, `near` and `over_background`."""
+    if not after.listens:
+        return 0.0, window_end, False
+    peak = max(power or 0.0, before.peak * PEAK_DECAY)
+    near = window_end if power is None or power >= peak * _REMOTE else before.near
+    return peak, near, before.over_background and after.phase is not SpeechPhase.SPEECH
 
 
 def committed(state: SpeechState) -> SpeechState:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum
 
-from rejoinder.core.settings.settings import BargeInSettings, EndpointingSettings
+from rejoinder.core.settings.settings import BargeInSettings
 from rejoinder.core.turns.commands import Command
-from rejoinder.core.turns.endpointing import DetectionMode, PauseStats, TurnDetection
+from rejoinder.core.turns.endpointing import DetectionMode, EndpointRule, PauseStats, TurnDetection
 
 
 class CallerState(Enum):
@@ -58,7 +58,7 @@ class TurnRules:
 
     Attributes:
         detection: The session's `turn_detection`.
-        endpointing: Settings of the silence that ends a turn.
+        endpointing: Settings and table of the silence that ends a turn.
         max_utterance_s: Longest utterance in seconds. A longer one is committed as a turn at this length.
         drafts: Whether a speculative reply may start before its turn ends.
         barge_in: Settings of speech over a reply.
@@ -66,7 +66,7 @@ class TurnRules:
     """
 
     detection: TurnDetection
-    endpointing: EndpointingSettings
+    endpointing: EndpointRule
     max_utterance_s: float
     drafts: bool = False
     barge_in: BargeInSettings = field(default_factory=BargeInSettings)
@@ -106,7 +106,7 @@ class TurnState:
         speech_end: Sample at which the newest speech ended.
         required_silence_s: Silence that ends the turn, in seconds. None until it is decided.
         barge_in_check: Progress of the check whether the utterance is addressed to the agent.
-        pauses: Number and total length of this caller's pauses inside turns.
+        pauses: This caller's pauses inside turns.
         transcript_requested_at: When the transcript was requested at the newest tentative end of speech, or `-inf` if
             the speech was too short to be transcribed.
         reply_paused_at: When a reply was last paused.

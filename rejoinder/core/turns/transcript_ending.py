@@ -26,6 +26,7 @@ LEAST_WORDS = 3
 """Minimum number of words of a FINISHED text. A shorter text may be only a beginning ("Yes." of "Yes. And then ...").
 """
 
+_END_MARKS = " \t\r\n\"').,;:!?\u2026\u2013\u2014-"
 _QUESTION = "?"
 _FULL_STOPS = (".", "!")
 _TRAILING_OFF = ("...", "\u2026", ",", ";", ":", "-", "\u2013", "\u2014")
@@ -57,3 +58,11 @@ def classify_ending(text: str, language: str = "en") -> TranscriptEnding:
     if len(words) >= LEAST_WORDS and stripped.endswith((_QUESTION, *_FULL_STOPS)):
         return TranscriptEnding.FINISHED
     return TranscriptEnding.UNCLEAR
+
+
+def bare_words(text: str) -> str:
+    """Return a transcript without the punctuation at its end.
+
+    The recognizer puts a full stop after half a sentence, and a language model that reads it believes it.
+    """
+    return text.rstrip(_END_MARKS)

@@ -82,9 +82,12 @@ _MIN_LETTERS = 2
 _LONGEST_ITEM = 3
 _MIN_COMMAS = 2
 
+# "At 7 30" and "for 10 people" have digits, but are no numbers that people say digit by digit.
+_TIME = re.compile(
+    r"\b(?:at|by|from|until|till|around|before|after) [\w: ]{1,16}$|\b\d{1,2}[: ]\d{2}\W*$|\d%$|\b[ap]\.?m\.?$"
+)
 _ANNOUNCED = re.compile(r"\bis[\s,.:\u2026-]*$")
 """End of an utterance that announces a number and has none of its digits yet."""
-
 _EMAIL = re.compile(r"\be[- ]?mail\b|@")
 _DOMAIN = re.compile(r"(?:\bdot|[a-z0-9]\.)\s*(?:com|org|net|edu|gov|info|io|co|uk|us|de|eu|ai|app|dev)[.!?\"']*$")
 _LETTER_AS_WORD = re.compile(r"\b([a-z]) (?:as in|for|like) [a-z]+$")
@@ -131,8 +134,10 @@ def trailing_digits(tokens: list[str]) -> int:
                 at -= 1
                 continue
             break
-        repeat = _REPEATS.get(tokens[at - 1], 1) if at else 1
-        count += digits * repeat
+        before = tokens[at - 1] if at else ""
+        if before in _TENS and digits == 1:  # "twenty five" has two digits, and "twenty" counts as two
+            digits = 0
+        count += digits * _REPEATS.get(before, 1)
         counted_at = at
         at -= 1
     # Only digits count: "and" at the end belongs to the number only if digits come before it.
@@ -157,7 +162,7 @@ def _number_kind(said: str, tokens: list[str], question: str) -> UtteranceKind |
         awaited = announced is not None and announced.lengths and _ANNOUNCED.search(said)
         return UtteranceKind.DIGITS_OPEN if awaited else None
     if number is None:
-        return UtteranceKind.DIGITS if digits >= _LOOSE_RUN else None
+        return UtteranceKind.DIGITS if digits >= _LOOSE_RUN and not _TIME.search(said) else None
     if answers and len(tokens) > digits + 4 and digits < _LOOSE_RUN:
         return None  # A long sentence that ends with a small number does not answer the question for a number.
     if not number.lengths:

@@ -11,12 +11,13 @@ import pytest
 from actors.stages.ports import ANYWHERE, Priority, SttJob, Transcript
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import EndpointingSettings, InterimTranscriptSettings, Settings
+from rejoinder.core.turns.transcript_ending import bare_words
 from tests.actors.fakes import ScriptedStt, ScriptedTurn
-from tests.actors.stage_play import Caller, Play
+from tests.actors.stage_play import SOUND_DECIDES, Caller, Play
 from tests.actors.virtual_time import virtual
 
 # The transcript does not decide the end of turn. A turn detector that returns 0.5 requires half a second of silence.
-PATIENT = EndpointingSettings(finished_probability=0, pause_ms=272)
+PATIENT = EndpointingSettings(table=SOUND_DECIDES, patience_ms=500)
 AT_DIPS = Settings(endpointing=PATIENT, interim_transcripts=InterimTranscriptSettings(every_ms=5000))
 BY_THE_CLOCK = AT_DIPS.model_copy(
     update={"interim_transcripts": InterimTranscriptSettings(every_ms=5000, at_dips=False)}
@@ -97,8 +98,9 @@ async def test_a_draft_begins_with_the_interim_transcript() -> None:
         assert play.llm.running == 0
         if settings is AT_DIPS:
             newest = play.llm.prefills[-1]
-            assert newest.whole
-            assert newest.messages == play.llm.requests[0][1].messages
+            assert newest.judge_end
+            assert newest.messages[:-1] == play.llm.requests[0][1].messages[:-1]
+            assert newest.messages[-1].content == bare_words(play.llm.requests[0][1].messages[-1].content)
     assert asked["with it"] == pytest.approx(asked["behind"] - 0.15, abs=0.02)
 
 

@@ -17,11 +17,11 @@ from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.settings import BargeInSettings, EndpointingSettings, Settings, SpeculationSettings
 from tests.actors.asking import server_vad
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
-from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
+from tests.actors.stage_play import APOLOGY_PCM, SOUND_DECIDES, Caller, Play
 from tests.actors.virtual_time import run_virtual, virtual
 
-# With this mean pause, a turn detector that returns 0.5 requires half a second of silence.
-EAGER = Settings(endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
+# A turn detector that returns 0.5 requires half a second of silence.
+EAGER = Settings(endpointing=EndpointingSettings(table=SOUND_DECIDES, patience_ms=500))
 NO_DRAFTS = EAGER.model_copy(update={"speculation": SpeculationSettings(enabled=False)})
 
 
@@ -61,7 +61,7 @@ async def test_a_held_draft_waits_for_the_decision_alone() -> None:
         done = await caller.say(1.0)
     stages = done["rejoinder"]["stages_ms"]
     assert stages["stt"] == pytest.approx(150, abs=1)
-    assert stages["llm_first_token"] == pytest.approx(80, abs=1)
+    assert stages["llm_first_token"] == pytest.approx(10 + 80, abs=1)  # 10 ms for the prefill
     assert stages["endpoint"] == pytest.approx(500 - 64 - 150 - 80 - 40 - 50, abs=40)
     assert stages["delivery"] <= 1
     assert done["rejoinder"]["unattributed_ms"] <= 1

@@ -12,7 +12,7 @@ from rejoinder.core.reply.held_clips import HeldClip
 from rejoinder.core.settings.settings import ConversationSettings, EndpointingSettings, Settings, SpeculationSettings
 from tests.actors.asking import message, prompts, server_vad
 from tests.actors.fakes import ANSWER, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm, voice
-from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
+from tests.actors.stage_play import APOLOGY_PCM, SOUND_DECIDES, Caller, Play
 from tests.actors.virtual_time import virtual
 
 FILLER = HeldClip("Let me see.", b"\x11\x11" * 12_000)
@@ -133,7 +133,7 @@ async def test_a_discarded_draft_leaves_no_filler() -> None:
     """If a draft is discarded, it plays no filler, and at most one filler is played for the reply that follows."""
     play = slow(1.3, drafts=True)
     play.turn = ScriptedTurn(deque([0.0]))
-    play.settings = play.settings.model_copy(update={"endpointing": EndpointingSettings(finished_probability=0)})
+    play.settings = play.settings.model_copy(update={"endpointing": EndpointingSettings(table=SOUND_DECIDES)})
     async with play.call() as caller:
         await caller.hush(0.5)
         await caller.speak(1.0)

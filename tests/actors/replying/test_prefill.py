@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from actors.stages.ports import ANYWHERE, Priority, SttJob, Transcript
+from actors.replying.prefill import END_FIRST_S
+from actors.stages.ports import ANYWHERE, LlmRequest, Priority, SttJob, Transcript
 from rejoinder.core.errors import Overloaded
 from rejoinder.core.settings.settings import (
     BargeInSettings,
@@ -47,10 +48,40 @@ async def test_stable_words_are_prefilled() -> None:
         await caller.speak(2.0)
         await caller.listen("response.done")
     assert len(play.stt.partials) == 4
-    newest = play.llm.prefills[-1]
+    newest = next(prefill for prefill in reversed(play.llm.prefills) if not prefill.judge_end)
     assert newest.messages[-1].content == "What time is"
     assert newest.prefill
     assert newest.session == play.llm.requests[0][1].session != ""
+
+
+@virtual
+async def test_a_draft_lets_the_end_of_its_message_be_judged_first() -> None:
+    """A draft's request for an answer is sent only after the model has told whether the message ends.
+
+    The engine computes the prompt once for both. If it takes too long, the draft goes ahead.
+    """
+    for prefill_s, waited_s in ((0.05, 0.05), (5.0, END_FIRST_S)):
+        play = Play(stt=ScriptedStt(delay_s=0.05), llm=WordyLlm(prefill_s=prefill_s))
+        asked: list[float] = []
+        play.llm.requests = Noted(asked)
+        async with play.call() as caller:
+            await caller.hush(6.0)
+            await caller.speak(0.3)
+            ended = asyncio.get_running_loop().time()
+            await caller.listen("response.done")
+        assert asked[0] - ended == pytest.approx(0.032 + 0.05 + waited_s, abs=0.04)
+
+
+class Noted(list[tuple[str, LlmRequest]]):
+    """List of language model requests that notes when each one was added."""
+
+    def __init__(self, times: list[float]) -> None:
+        super().__init__()
+        self._times = times
+
+    def append(self, request: tuple[str, LlmRequest]) -> None:
+        self._times.append(asyncio.get_running_loop().time())
+        super().append(request)
 
 
 @virtual
@@ -114,12 +145,15 @@ async def test_without_prefill_support_nothing_is_prefilled(settings: Settings) 
 
 @virtual
 async def test_interim_transcripts_can_be_switched_off() -> None:
-    """Interim transcripts can be switched off; the instructions are still prefilled."""
+    """Interim transcripts can be switched off.
+
+    The instructions are still prefilled, and the words of the final transcript, to know whether the message ends.
+    """
     play = Play(settings=Settings(interim_transcripts=InterimTranscriptSettings(enabled=False)))
     async with play.call() as caller:
         await caller.say(2.0)
     assert play.stt.partials == []
-    assert len(play.llm.prefills) == 1
+    assert [prefill.judge_end for prefill in play.llm.prefills] == [False, True]
 
 
 @virtual

@@ -22,7 +22,7 @@ from rejoinder.core.reply.answer_cache import LATE_IN_A_ROW, NOBODY, AnswerIndex
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import AnswerCacheSettings, EndpointingSettings, Settings, SpeculationSettings
 from tests.actors.fakes import ANSWER, CountingMetrics, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm
-from tests.actors.stage_play import Caller, Play
+from tests.actors.stage_play import SOUND_DECIDES, Caller, Play
 from tests.actors.virtual_time import virtual
 
 RULES = AnswerCacheSettings(enabled=True, semantic=False)
@@ -268,8 +268,8 @@ async def _outcome(host: Host, tenant: str, instructions: str) -> str:
 
 # -- drafts ------------------------------------------------------------------------------------------------------------
 
-# With this mean pause, a turn detector that returns 0.5 requires half a second of silence.
-EAGER = Settings(answer_cache=RULES, endpointing=EndpointingSettings(finished_probability=0, pause_ms=272))
+# A turn detector that returns 0.5 requires half a second of silence.
+EAGER = Settings(answer_cache=RULES, endpointing=EndpointingSettings(table=SOUND_DECIDES, patience_ms=500))
 
 
 def hesitant(cache: SharedCache, *texts: str) -> Play:

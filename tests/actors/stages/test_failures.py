@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.settings.settings import ConversationSettings, Settings
+from rejoinder.core.settings.settings import ConversationSettings, EndpointingSettings, Settings
 from tests.actors.fakes import ANSWER, ScriptedStt, ToneTts, WordyLlm, open_words, voice
-from tests.actors.stage_play import APOLOGY_PCM, Caller, Play
+from tests.actors.stage_play import APOLOGY_PCM, SOUND_DECIDES, Caller, Play
 from tests.actors.virtual_time import virtual
 
 APOLOGY = ConversationSettings().apology
@@ -194,14 +194,14 @@ async def test_speech_during_a_vad_failure_is_answered() -> None:
 
 @virtual
 async def test_a_failing_turn_detector_costs_the_fallback_silence() -> None:
-    """If the turn detector fails and the transcript does not look complete, 500 ms of silence end the turn."""
-    play = Play(stt=open_words())
+    """If the turn detector fails and no words are known, `fallback_silence_ms` (1 s) of silence ends the turn."""
+    play = Play(Settings(endpointing=EndpointingSettings(table=SOUND_DECIDES)), stt=ScriptedStt(delay_s=1.2))
     async with play.call() as caller:
         play.turn.fault = Overloaded("full.")
         await caller.speak(1.0)
         spoke = now()
         await caller.listen("input_audio_buffer.committed")
-        assert now() - spoke == pytest.approx(0.5, abs=0.05)
+        assert now() - spoke == pytest.approx(1.0, abs=0.05)
         await caller.until("response.done")
     assert play.metrics.counts["overload turn_detector"] == 1
 

@@ -27,6 +27,60 @@ QUESTION = "What time is it?"
 SLACK_BYTES = 2 * WIRE_RATE // 1000
 
 
+@virtual
+async def test_a_hum_does_not_end_a_reply() -> None:
+    """An "mm-hmm" that the recognizer writes as "M M M" pauses the reply, which then goes on."""
+    play = Play(stt=ScriptedStt(deque([QUESTION, "M M M"])))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta", 5)
+        await caller.speak(0.4)
+        await caller.listen("response.done")
+    assert caller.of("response.done")[0]["response"]["status"] == "completed"
+    assert len(caller.of("input_audio_buffer.committed")) == 1
+    assert play.metrics.counts["overheard backchannel"] == 1
+
+
+@virtual
+async def test_a_television_is_not_answered() -> None:
+    """After a turn of the caller, words that are 24 dB quieter are not answered, whatever they are."""
+    play = Play(stt=ScriptedStt(deque([QUESTION, "What do you think about that?"])))
+    async with play.call() as caller:
+        await caller.say(1.0)
+        await caller.hush(3.0)
+        await caller.murmur(2.0)
+        await caller.hush(4.0)
+    assert len(caller.of("response.created")) == 1
+    assert len(caller.of("input_audio_buffer.committed")) == 1
+
+
+@pytest.mark.parametrize(("text", "answered"), [("It was the age of wisdom.", 0), ("Could you help me?", 1)])
+@virtual
+async def test_a_quiet_first_utterance_must_address_the_agent(text: str, answered: int) -> None:
+    """Before the caller's level is known, quiet words (-39 dBFS) are answered only if they address the agent."""
+    play = Play(stt=ScriptedStt(deque([text])))
+    async with play.call() as caller:
+        await caller.hush(0.5)
+        await caller.murmur(2.0)
+        await caller.hush(6.0)
+    assert len(caller.of("response.created")) == answered
+    assert len(caller.of("input_audio_buffer.committed")) == answered
+    assert play.metrics.counts["overheard background"] == 1 - answered
+
+
+@virtual
+async def test_a_reply_goes_on_while_others_talk() -> None:
+    """Quieter talk over a reply does not even pause it, if it is far below the caller's level."""
+    play = Play(stt=ScriptedStt(deque([QUESTION, "Did you feed the dog?"])))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta", 5)
+        await caller.murmur(1.5)
+        await caller.listen("response.done")
+    assert caller.of("response.done")[0]["response"]["status"] == "completed"
+    assert len(caller.of("input_audio_buffer.speech_started")) == 1
+
+
 @dataclass
 class Listener:
     """A client's player, which drops its unplayed audio when the server detects speech.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rejoinder.core.measuring.wer import words
 from rejoinder.core.settings.settings import BargeInSettings
-from rejoinder.core.turns.barge_in import AgentSpeech, SpeechKind, classify_speech
+from rejoinder.core.turns.barge_in import AgentSpeech, SpeechKind, classify_speech, is_unsure
 from rejoinder.core.turns.echo_guard import is_echo
 
 REPLY = "The next train to Reading leaves at ten past four from platform three, and it takes twenty minutes."
@@ -37,6 +37,41 @@ def test_words_are_addressed_to_the_agent(text: str) -> None:
 def test_backchannels_do_not_interrupt(text: str) -> None:
     """An utterance that has only backchannels ("mm-hm", "okay") is a backchannel, whatever their number."""
     assert reading(text) is SpeechKind.BACKCHANNEL
+
+
+@pytest.mark.parametrize("text", ["M M M", "MMO.", "Mmm.", "Hmmmm", "M-hmm.", "Mm-hmm, mm-hmm.", "Uhh", "M M M, yeah."])
+def test_a_hum_is_a_backchannel_however_it_is_written(text: str) -> None:
+    """A sound with a closed mouth is a backchannel, whatever letters the recognizer finds for it."""
+    assert reading(text) is SpeechKind.BACKCHANNEL
+
+
+@pytest.mark.parametrize(("text", "language"), [("M M M", "de"), ("Um sechs", "de"), ("Mom", "en"), ("Hum it", "en")])
+def test_a_hum_is_not_a_word(text: str, language: str) -> None:
+    """A hum is no word in any language. "Um" is a word in German, and "mom" is one in English."""
+    expected = SpeechKind.BACKCHANNEL if text == "M M M" else SpeechKind.ADDRESSED
+    assert reading(text, language=language) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "logprob", "speech_ms", "unsure"),
+    [
+        ("I'm them.", -0.64, 480, True),
+        ("Share.", -0.74, 360, True),
+        ("Share.", -0.2, 360, False),
+        ("Share.", -0.74, 900, False),
+        ("Stop.", -0.96, 340, False),
+        ("No.", -0.8, 300, False),
+        ("You see my kids", -0.7, 500, False),
+    ],
+)
+def test_short_words_that_the_recognizer_doubts_are_not_believed(
+    text: str, logprob: float, speech_ms: float, unsure: bool
+) -> None:
+    """Up to two words in at most 0.6 s are taken for a sound if the recognizer is not sure of them.
+
+    A stop word and a plain "no" are believed.
+    """
+    assert is_unsure(text, logprob, speech_ms, SETTINGS, language="en") is unsure
 
 
 def test_a_backchannel_at_the_end_of_a_reply_is_an_answer() -> None:

@@ -1,29 +1,145 @@
-"""Tests of the probability that a turn is over, which follows from the turn detector and the transcript's ending."""
+"""Tests of the probability that a turn is over, which follows from all evidence by the product's table."""
 
 from __future__ import annotations
 
-import hypothesis.strategies as st
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from rejoinder.core.turns.end_of_turn import end_of_turn_probability
-from rejoinder.core.turns.transcript_ending import TranscriptEnding
+from rejoinder.core.audio.prosody import Prosody
+from rejoinder.core.settings.settings import EndpointingSettings
+from rejoinder.core.turns.end_of_turn import EndOfTurnTable, TurnEvidence, features, is_dependent_clause
+from rejoinder.core.turns.endpointing import EndpointRule
+from rejoinder.store.end_of_turn_table import load_table
 
-endings = st.none() | st.sampled_from(TranscriptEnding)
+TABLE = load_table()
+NEUTRAL = Prosody(pitch_fall=1.0, last_voiced_s=0.1, level_fall_db=3.0)
+FALLING = Prosody(pitch_fall=5.0, last_voiced_s=0.2, level_fall_db=12.0)
+
 opinions = st.floats(0, 1)
+texts = st.none() | st.sampled_from(
+    ["", "Yes.", "What is the capital of France?", "My phone number is, 555", "and the"]
+)
 
 
-@given(opinions, opinions, endings)
-def test_the_probability_rises_with_the_turn_detector(one: float, other: float, words: TranscriptEnding | None) -> None:
-    """The probability that a turn is over never falls if the turn detector's probability rises.
+def probability(evidence: TurnEvidence) -> float:
+    found = TABLE.probability(evidence)
+    assert found is not None
+    return found
 
-    It lies between 0 and 1.
-    """
+
+@given(texts, st.none() | opinions, st.none() | opinions)
+def test_every_set_of_evidence_gives_a_probability(
+    text: str | None, message_end: float | None, turn_model: float | None
+) -> None:
+    """Whatever evidence is known, the result is a probability. It is None only if neither words nor sound are known."""
+    evidence = TurnEvidence(text, message_end=message_end if text is not None else None, turn_model=turn_model)
+    found = TABLE.probability(evidence)
+    assert (found is None) == (text is None and turn_model is None)
+    assert found is None or 0 < found < 1
+
+
+@given(opinions, opinions)
+def test_each_model_is_believed(one: float, other: float) -> None:
+    """The probability never falls if the language model or the turn detector is surer that the turn is over."""
     low, high = sorted((one, other))
-    assert 0 < end_of_turn_probability(low, words) <= end_of_turn_probability(high, words) < 1
+    base = TurnEvidence("I would like a table", message_end=0.5, turn_model=0.5)
+    assert probability(replace(base, message_end=low)) <= probability(replace(base, message_end=high))
+    assert probability(replace(base, turn_model=low)) <= probability(replace(base, turn_model=high))
 
 
-@given(opinions)
-def test_an_open_ending_lowers_the_probability(turn_model: float) -> None:
-    """A transcript that looks incomplete (OPEN) lowers the probability. An UNCLEAR ending counts like no transcript."""
-    assert end_of_turn_probability(turn_model, TranscriptEnding.OPEN) < end_of_turn_probability(turn_model, None)
-    assert end_of_turn_probability(turn_model, TranscriptEnding.UNCLEAR) == end_of_turn_probability(turn_model, None)
+def test_falling_prosody_raises_the_probability() -> None:
+    """The same words are more probably complete if the pitch and the level have fallen."""
+    base = TurnEvidence("I would like a table", message_end=0.3)
+    assert probability(replace(base, prosody=FALLING)) > probability(replace(base, prosody=NEUTRAL))
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "asked"),
+    [
+        ("My phone number is", ""),
+        ("My phone number is 555", ""),
+        ("My phone number is 555-012", ""),
+        ("555 012.", "What is your phone number?"),
+        ("My e-mail address is john dot smith", ""),
+        ("I would like to book a", ""),
+        ("It is on the corner of", ""),
+        ("Well, I wanted to ask um", ""),
+    ],
+)
+def test_visibly_unfinished_words_end_no_turn(unfinished: str, asked: str) -> None:
+    """Words that must be continued do not end a turn at any eagerness but high, whatever the voice sounds like."""
+    evidence = TurnEvidence(unfinished, -0.3, asked, message_end=0.05, turn_model=0.95, prosody=FALLING)
+    rule = EndpointRule(EndpointingSettings(), TABLE)
+    for name in ("low", "medium", "auto"):
+        assert probability(evidence) < rule.threshold(name)
+
+
+@pytest.mark.parametrize(
+    ("complete", "message_end"),
+    [("What is the capital of France?", 0.94), ("Is it going to rain tomorrow?", 0.85), ("How far is the moon?", 0.8)],
+)
+def test_complete_questions_end_a_turn(complete: str, message_end: float) -> None:
+    """A complete question with the prosody of an end ends the turn at once, also before the turn detector is asked."""
+    evidence = TurnEvidence(complete, -0.05, message_end=message_end, prosody=FALLING)
+    assert probability(evidence) >= EndpointRule(EndpointingSettings(), TABLE).threshold("auto")
+
+
+def test_ten_digits_are_a_telephone_number() -> None:
+    """The tenth digit of a telephone number makes the end of the turn much more probable."""
+    nine, ten = (
+        probability(TurnEvidence(f"My phone number is {digits}", -0.3, message_end=0.3, prosody=NEUTRAL))
+        for digits in ("555 012 345", "555 012 3456")
+    )
+    assert ten > nine + 0.3
+
+
+@pytest.mark.parametrize(
+    ("sentence", "dependent"),
+    [
+        ("If it is possible.", True),
+        ("To increase the volume,", True),
+        ("If it is possible, I would like to change it.", False),
+        ("To hear it again, press", True),
+        ("I would like to go", False),
+        ("", False),
+    ],
+)
+def test_a_dependent_clause_needs_another(sentence: str, dependent: bool) -> None:
+    """A sentence that begins with "if" or "to" and has one clause is not complete."""
+    assert is_dependent_clause(sentence) is dependent
+
+
+def test_the_features_do_not_depend_on_what_is_unknown() -> None:
+    """Evidence that has not arrived adds no input, so that a set of weights without it fits."""
+    assert set(features(TurnEvidence(turn_model=0.5))) < set(features(TurnEvidence("Hi", turn_model=0.5)))
+
+
+@given(st.floats(1e-4, 1), st.floats(1e-4, 1))
+def test_a_larger_budget_has_no_higher_threshold(one: float, other: float) -> None:
+    """More accepted cut-offs never require a higher probability."""
+    low, high = sorted((one, other))
+    assert TABLE.threshold(high) <= TABLE.threshold(low) + 1e-12
+
+
+def test_the_threshold_is_interpolated() -> None:
+    """Between two budgets the threshold follows the logarithm of the budget. Beyond them it is that of the nearest."""
+    table = EndOfTurnTable(thresholds=((0.01, 0.8), (0.1, 0.6)))
+    assert table.threshold(0.01) == pytest.approx(0.8)
+    assert table.threshold(0.01 * 10**0.5) == pytest.approx(0.7)
+    assert table.threshold(0.001) == 0.8
+    assert table.threshold(0.5) == 0.6
+
+
+def test_the_table_says_where_it_comes_from() -> None:
+    """The product's table names its command, date, corpus and models."""
+    assert set(TABLE.provenance) == {
+        "command",
+        "date",
+        "corpus",
+        "language_model",
+        "turn_detector",
+        "speech_to_text",
+    }

@@ -3,146 +3,145 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoinder.core.settings.settings import EndpointingSettings
-from rejoinder.core.turns.endpointing import MAX_WAIT_S, DetectionMode, PauseStats, TurnDetection, endpoint_silence_s
+from rejoinder.core.turns.end_of_turn import EndOfTurnTable
+from rejoinder.core.turns.endpointing import (
+    MAX_WAIT_S,
+    DetectionMode,
+    EndpointRule,
+    PauseStats,
+    TurnDetection,
+    endpoint_silence_s,
+)
+
+TABLE = EndOfTurnTable(thresholds=((0.001, 0.9), (0.01, 0.8), (0.03, 0.7), (0.3, 0.4)))
+RULE = EndpointRule(EndpointingSettings(), TABLE)
 
 probabilities = st.floats(0, 1)
-waits = st.lists(st.floats(1, 2000), min_size=3, max_size=3).map(sorted)
-thresholds = st.floats(0, 1)
+pauses = st.builds(PauseStats, st.integers(0, 9), st.floats(0, 9), st.floats(0, 1.6))
 detections = st.sampled_from([TurnDetection(eagerness=eagerness) for eagerness in MAX_WAIT_S])
 
 
 @st.composite
-def settings(draw: st.DrawFn) -> EndpointingSettings:
-    least, fallback, most = draw(waits)
-    return EndpointingSettings(
+def rules(draw: st.DrawFn) -> EndpointRule:
+    least, one, other, most = sorted(draw(st.lists(st.floats(1, 2000), min_size=4, max_size=4)))
+    fallback, patience = draw(st.permutations([one, other]))
+    chosen = EndpointingSettings(
+        cut_off_budget=draw(st.floats(0.001, 0.3)),
         min_silence_ms=least,
         fallback_silence_ms=fallback,
+        patience_ms=patience,
         max_silence_ms=most,
-        complete_threshold=draw(thresholds),
     )
+    return EndpointRule(chosen, TABLE)
 
 
 @pytest.mark.parametrize(
     ("probability", "expected_s"),
     [
-        (None, 0.5),
-        (math.nan, 0.5),
+        (None, 1.0),
+        (math.nan, 1.0),
+        (1.0, 0.1),
+        (0.7, 0.1),
+        (0.699, 1.1),
+        (0.35, 1.1),
+        (0.175, 1.55),
         (0.0, 2.0),
-        (0.15, 1.227),
-        (0.3, 0.453),
-        (0.9, 0.292),
-        (0.98, 0.1),
         (1.7, 0.1),
-        (-1, 2),
+        (-1, 2.0),
     ],
 )
-def test_passes_through_the_configured_points(probability: float | None, expected_s: float) -> None:
-    """With default settings the required silence is 2 s at probability 0, 0.453 s at 0.3 and 0.1 s from 0.98 on.
+def test_the_default_rule(probability: float | None, expected_s: float) -> None:
+    """From the threshold of the budget (0.7 for 3%) on, 100 ms of silence end the turn. Below it, 1.1 s do.
 
-    These are the maximum, the value at `complete_threshold` and the minimum. Without a probability (None or NaN) it is
-    the fallback of 0.5 s. Probabilities below 0 or above 1 count as 0 or 1.
+    Below half of the threshold the silence grows to 2 s. Without a probability, it is 1 s.
     """
-    assert endpoint_silence_s(TurnDetection(), EndpointingSettings(), probability) == pytest.approx(
-        expected_s, abs=0.001
-    )
+    assert endpoint_silence_s(TurnDetection(), RULE, probability) == pytest.approx(expected_s, abs=0.001)
 
 
-@given(probability=st.floats(0.3, 0.97), pauses=st.lists(st.floats(0.05, 3.0), max_size=20))
-def test_the_budget_is_kept(probability: float, pauses: list[float]) -> None:
-    """The probability that a pause is taken for the end of the turn equals the configured `cut_off_budget`.
-
-    It is lower only if the minimum silence is longer than the budget requires. The caller's pauses are assumed to
-    follow a Rayleigh distribution with their mean so far.
+@pytest.mark.parametrize("eagerness", ["low", "medium", "auto"])
+def test_an_uncertain_end_outlasts_a_pause_of_a_second(eagerness: str) -> None:
+    """A pause of 1 s, noticed 64 ms after its end, ends no turn that is not certainly over, except if eagerness is
+    high.
     """
-    pauses_so_far = PauseStats()
-    for seconds in pauses:
-        pauses_so_far = pauses_so_far.with_pause(seconds)
-    rules = EndpointingSettings(max_silence_ms=60_000)
-    wait = endpoint_silence_s(TurnDetection(eagerness="low"), rules, probability, pauses_so_far)
-    mean_s = pauses_so_far.mean_s(rules.pause_ms / 1000)
-    cut = (1 - probability) * math.exp(-math.pi / 4 * (wait / mean_s) ** 2)
-    if wait < 8.0:
-        assert cut <= rules.cut_off_budget * (1 + 1e-9)
-    if rules.min_silence_ms / 1000 < wait < 8.0:
-        assert cut == pytest.approx(rules.cut_off_budget)
+    assert endpoint_silence_s(TurnDetection(eagerness=eagerness), RULE, 0.65) > 1.064
 
 
-@given(probabilities, st.floats(0.3, 3.0))
-def test_long_pauses_lengthen_the_silence(probability: float, pause_s: float) -> None:
-    """After two pauses of 0.3 to 3 s, the required silence is not shorter than before any pause.
-
-    Such pauses are longer than the mean of 0.22 s that is assumed before the first pause.
-    """
-    rules = EndpointingSettings()
-    long_s = endpoint_silence_s(
-        TurnDetection(), rules, probability, PauseStats().with_pause(pause_s).with_pause(pause_s)
-    )
-    assert long_s >= endpoint_silence_s(TurnDetection(), rules, probability, PauseStats()) - 1e-12
+def test_low_eagerness_outlasts_all_usual_pauses() -> None:
+    """With eagerness low, a pause of 1.5 s ends no turn that is not certainly over."""
+    assert endpoint_silence_s(TurnDetection(eagerness="low"), RULE, 0.75) > 1.564
 
 
-@given(settings(), probabilities, probabilities)
-def test_falls_with_the_probability(chosen: EndpointingSettings, one: float, other: float) -> None:
-    """A higher probability never requires a longer silence."""
-    low, high = sorted((one, other))
-    assert endpoint_silence_s(TurnDetection(), chosen, high) <= endpoint_silence_s(TurnDetection(), chosen, low) + 1e-12
+def test_eagerness_selects_the_budget() -> None:
+    """A probability of 0.72 ends the turn at once with eagerness auto and high, but not with medium and low."""
+    soon = {name: endpoint_silence_s(TurnDetection(eagerness=name), RULE, 0.72) < 0.2 for name in MAX_WAIT_S}
+    assert soon == {"low": False, "medium": False, "auto": True, "high": True}
 
 
-@given(settings(), probabilities)
-def test_stays_within_the_configured_bounds(chosen: EndpointingSettings, probability: float) -> None:
-    """For every probability, the required silence lies between the configured minimum and maximum."""
-    wait = endpoint_silence_s(TurnDetection(), chosen, probability)
-    assert chosen.min_silence_ms / 1000 - 1e-12 <= wait <= chosen.max_silence_ms / 1000 + 1e-12
+def test_a_long_pause_of_the_caller_gives_more_time() -> None:
+    """After a pause of 1.4 s in this call, an uncertain end waits longer than that, up to the longest silence."""
+    patient = PauseStats().with_pause(1.4)
+    assert 1.464 < endpoint_silence_s(TurnDetection(), RULE, 0.65, patient) <= 2.0
+    assert endpoint_silence_s(TurnDetection(), RULE, 0.9, patient) == pytest.approx(0.1)
+
+
+def test_a_very_long_silence_is_no_usual_pause() -> None:
+    """A silence of 5 s in the middle of a turn does not make every later turn wait longer."""
+    assert PauseStats().with_pause(0.5).with_pause(5.0) == PauseStats(2, 5.5, 0.5)
+
+
+@given(rules(), detections, st.tuples(probabilities, probabilities), pauses)
+def test_a_higher_probability_never_waits_longer(
+    rule: EndpointRule, detection: TurnDetection, between: tuple[float, float], stats: PauseStats
+) -> None:
+    """For every eagerness and history of pauses, a higher probability never requires a longer silence."""
+    low, high = sorted(between)
+    later, sooner = (endpoint_silence_s(detection, rule, probability, stats) for probability in (low, high))
+    assert sooner <= later + 1e-12
+
+
+@given(rules(), detections, st.none() | probabilities, pauses)
+def test_no_silence_is_longer_than_the_eagerness_allows(
+    rule: EndpointRule, detection: TurnDetection, probability: float | None, stats: PauseStats
+) -> None:
+    """The silence is never longer than the eagerness allows. With auto it is within the operator's limits too."""
+    silence_s = endpoint_silence_s(detection, rule, probability, stats)
+    assert 0 <= silence_s <= MAX_WAIT_S[detection.eagerness] + 1e-12
+    if detection.eagerness == "auto":
+        assert rule.settings.min_silence_ms / 1000 - 1e-12 <= silence_s
+        assert silence_s <= rule.settings.max_silence_ms / 1000 + 1e-12
+
+
+@given(rules(), st.none() | probabilities, pauses)
+def test_more_eager_never_waits_longer(rule: EndpointRule, probability: float | None, stats: PauseStats) -> None:
+    """For every probability, a higher eagerness never requires a longer silence. Auto has the operator's limit too."""
+    by_name = [
+        endpoint_silence_s(TurnDetection(eagerness=name), rule, probability, stats)
+        for name in ("high", "medium", "low")
+    ]
+    assert by_name == sorted(by_name)
 
 
 @given(st.integers(0, 20_000), st.none() | probabilities)
 def test_server_vad_waits_exactly_the_configured_silence(silence_ms: int, probability: float | None) -> None:
     """With server_vad, the required silence is the client's `silence_duration_ms`, whatever the probability."""
     detection = TurnDetection(DetectionMode.SERVER_VAD, silence_duration_ms=silence_ms)
-    assert endpoint_silence_s(detection, EndpointingSettings(), probability) == silence_ms / 1000
+    assert endpoint_silence_s(detection, RULE, probability) == silence_ms / 1000
 
 
 def test_without_turn_detection_silence_never_ends_a_turn() -> None:
     """With turn detection off, the required silence is infinite: only the client ends a turn."""
-    assert endpoint_silence_s(TurnDetection(DetectionMode.NONE), EndpointingSettings(), 1.0) == math.inf
+    assert endpoint_silence_s(TurnDetection(DetectionMode.NONE), RULE, 1.0) == math.inf
 
 
-@pytest.mark.parametrize(("eagerness", "longest_s"), [("low", 8), ("medium", 4), ("high", 2), ("auto", 2)])
-def test_eagerness_sets_the_longest_silence(eagerness: str, longest_s: float) -> None:
-    """At probability 0 the required silence is 8, 4 or 2 s with eagerness low, medium or high.
-
-    With eagerness auto it is the configured maximum, here 2 s.
-    """
-    assert endpoint_silence_s(TurnDetection(eagerness=eagerness), EndpointingSettings(), 0.0) == longest_s
-
-
-def test_auto_is_capped_like_medium() -> None:
-    """With eagerness auto, the silence is at most the 4 s of the OpenAI Realtime reference, whatever is configured."""
-    assert endpoint_silence_s(TurnDetection(), EndpointingSettings(max_silence_ms=9000), 0.0) == 4.0
-
-
-@given(detections, settings(), probabilities, probabilities)
-def test_semantic_vad_is_monotone_and_bounded(
-    detection: TurnDetection, chosen: EndpointingSettings, one: float, other: float
-) -> None:
-    """For every eagerness, a higher probability requires no longer silence, and the eagerness's maximum is kept."""
-    low, high = sorted((one, other))
-    assert endpoint_silence_s(detection, chosen, high) <= endpoint_silence_s(detection, chosen, low) + 1e-12
-    assert 0 <= endpoint_silence_s(detection, chosen, low) <= MAX_WAIT_S[detection.eagerness] + 1e-12
-    assert endpoint_silence_s(detection, chosen, None) <= MAX_WAIT_S[detection.eagerness]
-
-
-@given(settings(), st.none() | probabilities)
-def test_more_eager_never_waits_longer(chosen: EndpointingSettings, probability: float | None) -> None:
-    """For every probability, a higher eagerness never requires a longer silence."""
-    by_name = [
-        endpoint_silence_s(replace(TurnDetection(), eagerness=name), chosen, probability)
-        for name in ("high", "medium", "low")
-    ]
-    assert by_name == sorted(by_name)
+@pytest.mark.parametrize(
+    ("probability", "decided"), [(None, False), (0.69, False), (0.7, True)], ids=["unknown", "below", "at"]
+)
+def test_a_probability_at_the_threshold_is_decided(probability: float | None, decided: bool) -> None:
+    """From the threshold on, more evidence cannot end the turn sooner, so none is requested."""
+    assert RULE.decided(TurnDetection(), probability) is decided

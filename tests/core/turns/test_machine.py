@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.settings.settings import BargeInSettings, EndpointingSettings
+from rejoinder.core.settings.settings import BargeInSettings
 from rejoinder.core.turns.commands import (
     AnnounceSpeech,
     CancelReply,
@@ -28,7 +28,7 @@ from rejoinder.core.turns.commands import (
     Transcribe,
     WaitUntil,
 )
-from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection, endpoint_silence_s
+from rejoinder.core.turns.endpointing import DetectionMode, EndpointRule, TurnDetection, endpoint_silence_s
 from rejoinder.core.turns.events import (
     AudioProcessed,
     ClearRequested,
@@ -47,7 +47,7 @@ from rejoinder.core.turns.speech_detector import SoftEnd, SpeechResumed, SpeechS
 from rejoinder.core.turns.state import AgentState, CallerState, TurnRules, TurnState
 
 RATE = 16_000
-ENDPOINTING = EndpointingSettings()
+ENDPOINTING = EndpointRule()
 SEMANTIC = TurnRules(TurnDetection(), ENDPOINTING, max_utterance_s=30)
 SERVER = TurnRules(TurnDetection(mode=DetectionMode.SERVER_VAD, silence_duration_ms=700), ENDPOINTING, 30)
 MANUAL = TurnRules(TurnDetection(mode=DetectionMode.NONE), ENDPOINTING, 30)
@@ -116,7 +116,7 @@ def test_no_verdict_falls_back_to_silence() -> None:
     """If the turn detector fails, the turn ends after `fallback_silence_ms` of silence."""
     machine = Machine()
     machine.speak()
-    due = round(100.0 + ENDPOINTING.fallback_silence_ms / 1000 - 0.096, 6)
+    due = round(100.0 + ENDPOINTING.settings.fallback_silence_ms / 1000 - 0.096, 6)
     assert timer(machine.feed(VerdictReady(0, None, 33_536))) == (0, due)
 
 

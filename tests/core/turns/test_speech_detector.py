@@ -186,7 +186,25 @@ def test_a_high_probability_is_speech_at_any_level() -> None:
     If the voice stays quiet, its level becomes the new reference, and medium probabilities count as speech again.
     """
     assert len(edges([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 20)) == 1
-    assert len(edges([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 200 + [(0.45, HUSHED)] * 20)) == 1
+    assert len(edges([(0.9, LOUD)] * 10 + [(0.7, HUSHED)] * 40 + [(0.45, HUSHED)] * 10)) == 1
+
+
+def test_the_end_of_speech_is_found_over_a_television() -> None:
+    """After the caller, 2 s of speech that is over 10 dB quieter end the utterance where the caller ended.
+
+    The quieter speech does not resume it, and the caller does.
+    """
+    television = [(0.9, LOUD / 20)] * 100
+    found = edges([(0.9, LOUD)] * 10 + television)
+    assert [type(event) for event in found] == [SpeechStarted, SoftEnd]
+    assert found[1] == SoftEnd(10 * VAD_WINDOW, found[1].at)
+    resumed = edges([(0.9, LOUD)] * 10 + television + [(0.9, LOUD)] * 3)
+    assert [type(event) for event in resumed] == [SpeechStarted, SoftEnd, SpeechResumed]
+
+
+def test_a_caller_with_quiet_words_is_not_background() -> None:
+    """Quiet words of up to 2 s between loud ones belong to the utterance."""
+    assert len(edges(([(0.9, LOUD)] * 5 + [(0.9, LOUD / 20)] * 50) * 6)) == 1
 
 
 @pytest.mark.parametrize("power", [GONE, DIGITAL_SILENCE])

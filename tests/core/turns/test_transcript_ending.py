@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.turns.transcript_ending import TranscriptEnding, classify_ending
+from rejoinder.core.turns.transcript_ending import TranscriptEnding, bare_words, classify_ending
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,18 @@ def test_other_languages_use_punctuation_only() -> None:
 def test_every_text_has_an_ending(text: str) -> None:
     """Any text is classified without an error, and space around the text does not change the result."""
     assert classify_ending(f"  {text}\n") is classify_ending(text)
+
+
+@pytest.mark.parametrize(
+    ("heard", "bare"),
+    [
+        ("My phone number is,", "My phone number is"),
+        ("What is that?", "What is that"),
+        ("It is 5...", "It is 5"),
+        ('He said "no".', 'He said "no'),
+        ("", ""),
+    ],
+)
+def test_punctuation_at_the_end_is_removed(heard: str, bare: str) -> None:
+    """The recognizer's punctuation at the end of a transcript is removed, so that the model judges the words."""
+    assert bare_words(heard) == bare

@@ -1,54 +1,60 @@
-"""Tests of the kind of an utterance: a number or an address that is not complete, and everything else."""
+"""Tests of the kind of an utterance by its words: numbers, spelled names, e-mail addresses and lists."""
 
 from __future__ import annotations
 
 import pytest
 
-from rejoinder.core.turns.utterance_kind import UtteranceKind, utterance_kind
+from rejoinder.core.turns.utterance_kind import UtteranceKind, last_question, utterance_kind
+
+K = UtteranceKind
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "asked", "kind"),
     [
-        "My phone number is,",
-        "My phone number is.",
-        "My phone number is 555",
-        "My phone number is 555, 012.",
-        "You can reach me at five five five, zero one two",
-        "My zip code is nine four",
-        "My email address is maria",
-        "My e-mail is maria at example",
+        ("My phone number is,", "", K.DIGITS_OPEN),
+        ("What is the phone number?", "", K.PLAIN),
+        ("My phone number is 555", "", K.DIGITS_OPEN),
+        ("My phone number is 555-012", "", K.DIGITS_OPEN),
+        ("My phone number is 555-012-3456.", "", K.DIGITS_DONE),
+        ("Call me at 555 012", "", K.DIGITS_OPEN),
+        ("It's five five five oh one two three four five six", "What is your phone number?", K.DIGITS_DONE),
+        ("It's double five three, one two", "Can I have your zip code?", K.DIGITS_DONE),
+        ("Nine four four", "Can I have your zip code?", K.DIGITS_OPEN),
+        ("4242 4242 4242 4242", "What is your card number?", K.DIGITS_DONE),
+        ("7 3 9 dash 2", "What is the order number?", K.DIGITS),
+        ("Two nine three four zero", "", K.DIGITS),
+        ("Twenty five forty", "", K.DIGITS),
+        ("I need twenty five", "How many?", K.PLAIN),
+        ("A table for two at 7:30", "", K.PLAIN),
+        ("Book it for the fifth at seven", "At what time?", K.PLAIN),
+        ("My name is J-O-H", "", K.SPELLING),
+        ("D as in David", "", K.SPELLING),
+        ("I am", "", K.PLAIN),
+        ("My e-mail is john at", "", K.ADDRESS_OPEN),
+        ("My email address is john dot smith", "", K.ADDRESS_OPEN),
+        ("john.smith@example.com", "", K.ADDRESS_DONE),
+        ("My email is john dot smith at example dot com.", "", K.ADDRESS_DONE),
+        ("john at example", "What is your email address?", K.ADDRESS_OPEN),
+        ("I have an email question", "", K.PLAIN),
+        ("I need milk, eggs, bread", "", K.LIST),
+        ("I need milk, eggs, and bread", "", K.PLAIN),
+        ("Yes, please.", "", K.PLAIN),
+        ("What is the capital of France?", "", K.PLAIN),
+        ("", "", K.PLAIN),
     ],
 )
-def test_a_number_or_address_that_lacks_a_part_is_unfinished(text: str) -> None:
-    """Announced digits, or the domain of an e-mail address, are still missing."""
-    assert utterance_kind(text).unfinished
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "My phone number is 555 012 3456.",
-        "My zip code is nine four one zero three.",
-        "My email address is maria at example dot com.",
-        "What is your phone number?",
-        "What is the capital of France?",
-        "I need a table for 7 at 8.",
-        "The answer is",
-        "",
-    ],
-)
-def test_complete_numbers_and_plain_speech_are_not_unfinished(text: str) -> None:
-    """A number with its digits, an address with its domain, a question for a number and plain speech can end here."""
-    assert not utterance_kind(text).unfinished
-
-
-def test_the_question_of_the_assistant_tells_the_length() -> None:
-    """Five digits answer a question for a zip code, but not one for a phone number."""
-    assert utterance_kind("five five five one two", "What is your zip code?") is UtteranceKind.DIGITS_DONE
-    assert utterance_kind("five five five one two", "What is your phone number?") is UtteranceKind.DIGITS_OPEN
+def test_the_kind(text: str, asked: str, kind: UtteranceKind) -> None:
+    """The words, and what the assistant asked for, tell whether digits or a domain are missing."""
+    assert utterance_kind(text, asked) is kind
 
 
 def test_other_languages_are_plain() -> None:
-    """The rules are English. An utterance in another language has no kind."""
-    assert utterance_kind("My phone number is 555", language="de") is UtteranceKind.PLAIN
+    """The rules are English, so an utterance in another language is PLAIN."""
+    assert utterance_kind("Meine Nummer ist 555, phone number is 555", "", "de") is K.PLAIN
+
+
+def test_only_the_last_question_counts() -> None:
+    """What the assistant asked is its last sentence with a question mark."""
+    assert last_question("What is your zip code? Thanks. How many people? Tell me.") == "How many people"
+    assert last_question("Thank you.") == ""

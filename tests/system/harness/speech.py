@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
-from benchmarks.studies.turn_study import edges
+from benchmarks.studies.silences import edges
 from deployments.engines.piper import PiperVoice
 from deployments.engines.speech_in.silero import Silero
 from rejoinder.core.audio.pcm import STT_RATE, WIRE_RATE

@@ -154,6 +154,37 @@ async def test_a_prefill_is_reused_by_a_longer_prompt(llm: LlamaCpp) -> None:
     assert usage.cached_tokens >= only.usage.prompt_tokens - 1
 
 
+@pytest.mark.parametrize(
+    ("open_words", "complete_words"),
+    [
+        ("What is the capital of", "What is the capital of France"),
+        ("My phone number is", "My phone number is 555 012 3456"),
+        ("I would like to book a", "I would like to book a table for two people tomorrow"),
+    ],
+)
+async def test_a_prefill_tells_whether_the_message_ends(llm: LlamaCpp, open_words: str, complete_words: str) -> None:
+    """A prefill with `judge_end` returns a small probability after half a sentence and a large one after a whole one.
+
+    A later prompt that continues the message reuses the KV cache of that prefill.
+    """
+    found = []
+    for words in (open_words, complete_words):
+        judged = replace(ask(words, max_tokens=0), prefill=True, judge_end=True)
+        (only,) = await answer(llm, judged)
+        assert only.text == ""
+        assert only.usage is not None
+        found.append(only.usage.end_probability)
+        usage = (await answer(llm, ask(words, max_tokens=2)))[-1].usage
+        assert usage is not None
+        assert usage.cached_tokens >= only.usage.prompt_tokens - 1
+        assert usage.end_probability is None
+    unfinished, finished = found
+    assert unfinished is not None
+    assert finished is not None
+    assert unfinished < 0.05
+    assert finished > 0.3
+
+
 async def test_a_whole_prefill_covers_the_prompt(llm: LlamaCpp) -> None:
     """If a prefill covered the whole prompt, a request with the same prompt computes only the last token."""
     question = "Is the moon further away than the sun?"

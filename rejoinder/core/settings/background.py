@@ -1,0 +1,30 @@
+"""Settings of background speech: other people and televisions (see `rejoinder.core.turns.caller_level`)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rejoinder.core.settings.section import Positive, Section
+
+
+class BackgroundSettings(Section):
+    """Settings of background speech, which is recognized by its level and by its words.
+
+    Levels are those of the loud parts of an utterance: the 90th percentile of its 32 ms windows. They are about 4 dB
+    above the active speech level.
+    """
+
+    enabled: bool = True
+    """Ignore speech that is much quieter than the caller's."""
+    gap_db: Positive = 12
+    """Speech that is this much quieter than the caller's is ignored, in dB."""
+    doubtful_gap_db: Positive = 8
+    """Speech that is this much quieter than the caller's is ignored if its words do not address the agent, in dB."""
+    onset_gap_db: Positive = 16
+    """A window that is this much quieter than the caller's speech starts no utterance, in dB. It does not even pause a
+    reply.
+    """
+    unknown_caller_dbfs: float = Field(-30, ge=-90, le=0)
+    """Until the caller's level is known, quieter speech is ignored if its words do not address the agent, in dBFS."""
+    least_dbfs: float = Field(-40, ge=-90, le=0)
+    """Until the caller's level is known, quieter speech is ignored, in dBFS."""
