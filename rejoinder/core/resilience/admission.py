@@ -30,9 +30,11 @@ class Admission:
     """
 
     def __init__(self, places: int, lag_limit_s: float) -> None:
-        """Create the admission control of a host with at most `places` calls.
+        """Create the admission control of one host.
 
-        A lag of the event loop above `lag_limit_s` seconds is late.
+        Args:
+            places: Maximum number of concurrent calls.
+            lag_limit_s: Lag of the event loop in seconds. Calls are refused if the last LOOKS measured lags exceed it.
         """
         self._places = places
         self._lag_limit_s = lag_limit_s

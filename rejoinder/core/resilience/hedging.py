@@ -73,8 +73,8 @@ def prompt_tokens(characters: int) -> int:
 class TtftWindow:
     """Sliding window of times to first token, for quantiles. Other durations can be stored as well.
 
-    By default the window has three slices and drops the oldest slice at once. So it covers between two thirds and all
-    of the last `window_s` seconds.
+    The window consists of `slices` parts of equal length, by default three. It drops a whole part at a time, so it
+    covers between two thirds and all of the last `window_s` seconds.
     """
 
     def __init__(self, window_s: float, slices: int = SLICES) -> None:
@@ -90,7 +90,7 @@ class TtftWindow:
         self._slices[-1][1][math.ceil(math.log(max(ttft_s, _SHORTEST_S), _GAMMA))] += 1
 
     def count(self, now: float) -> int:
-        """Return the number of samples in the window."""
+        """Return the number of samples in the window at monotonic time `now`, in seconds."""
         self._forget(now)
         return sum(counts.total() for _, counts in self._slices)
 
@@ -98,6 +98,10 @@ class TtftWindow:
         """Return the `q` quantile of the samples in seconds, within RELATIVE_ERROR.
 
         With n samples, this is the ceil(q * n)-th smallest sample.
+
+        Args:
+            q: The quantile, from 0 to 1, for example 0.95.
+            now: Monotonic time in seconds, at which the window ends.
 
         Raises:
             ValueError: The window is empty.
@@ -116,7 +120,10 @@ class TtftWindow:
         return 2 * _GAMMA**bucket / (_GAMMA + 1)
 
     def _forget(self, now: float) -> int:
-        """Drop the slices that are older than the window, and return the index of the slice that contains `now`."""
+        """Drop the slices that are older than the window, and return the index of the slice that contains `now`.
+
+        Slices have equal length and are numbered from monotonic time 0. `now` is in seconds.
+        """
         current = math.floor(now / self._slice_s)
         while self._slices and self._slices[0][0] <= current - self._kept:
             self._slices.popleft()
@@ -165,9 +172,12 @@ class HedgePolicy:
         self._budget.earn()
 
     def observe_ttft(self, ttft_s: float, now: float, prompt_tokens: int = 0) -> None:
-        """Record the TTFT of an attempt, or the time that a cancelled attempt had waited.
+        """Record the TTFT of an attempt, or the time that a cancelled attempt had waited. Failed attempts do not count.
 
-        Do not record failed attempts.
+        Args:
+            ttft_s: The time in seconds.
+            now: Monotonic time in seconds.
+            prompt_tokens: Size of the prompt in tokens. The time counts only for prompts in the same size band.
         """
         self._window.observe(ttft_s, now)
         self._bands[bisect_right(PROMPT_BANDS, prompt_tokens)].observe(ttft_s, now)
@@ -196,7 +206,7 @@ class HedgePolicy:
         return self._window.quantile(0.5, now) if self._window.count(now) >= USUAL_SAMPLES else 0.0
 
     def try_spend(self, now: float) -> bool:
-        """Take one token of the budget for a hedge or a retry. Return False if the budget has none."""
+        """Take one token of the hedge budget for a hedge or a retry. Return False if there is none. Ignore `now`."""
         return self._budget.try_spend()
 
     def vetoed(self, queue: int | None) -> bool:
@@ -250,14 +260,14 @@ class HedgeDue:
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
-    """The attempt with this number has produced its first token."""
+    """The attempt with the number `attempt` has produced its first token."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """The attempt with this number has ended without a first token."""
+    """The attempt with the number `attempt` has ended without a first token."""
 
     attempt: int
 
@@ -274,7 +284,7 @@ class ReplicaSilent:
 
 @dataclass(frozen=True, slots=True)
 class StartHedge:
-    """Start the attempt with this number, on a replica that no earlier attempt of the request has used."""
+    """Start the attempt with the number `attempt`, on a replica that no earlier attempt of the request has used."""
 
     attempt: int
 
