@@ -111,6 +111,9 @@ class StagePolicy:
 
 
 def _latest(context: Any, name: str) -> list[float]:
-    """Return each replica's newest value of the signal `name`. A replica that has not reported it is left out."""
+    """Return each replica's newest value of the signal `name` from Serve's `AutoscalingContext`.
+
+    A replica that has not reported the signal is left out.
+    """
     series = (context.raw_metrics or {}).get(name) or {}
     return [float(values[-1].value) for values in series.values() if values]

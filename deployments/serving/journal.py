@@ -7,7 +7,7 @@ import logging
 
 logger = logging.getLogger("rejoinder.journal")
 
-# What callers say is personal data. It is logged only if the operator sets the log level to DEBUG.
+# Fields with the words of the conversation, which are personal data. They are logged only at the log level DEBUG.
 SPOKEN = frozenset({"text"})
 
 

@@ -110,10 +110,11 @@ class AvoidingRouter(RouterInternals):
                 self.fail_request(pending, NoReplicaAvailable(self.deployment))
 
     def _choose(self, allowed: list[RunningReplica], sticky: str) -> RunningReplica:
-        """Return the one of two random replicas with the shorter queue.
+        """Return the replica of `allowed` that a request goes to.
 
-        With `sticky`, the conversation's id, return instead the replica that hashing assigns to the conversation. Its
-        queue must be less than STICKY_MARGIN requests longer.
+        If `sticky` (the conversation's id) is "", it is the one of two random replicas with the shorter queue.
+        Otherwise it is the replica that hashing assigns to the conversation. But if its queue is at
+        least STICKY_MARGIN requests longer than that shorter queue, return the replica with the shorter queue.
         """
         pair = random.sample(allowed, min(2, len(allowed)))
         shorter = min(pair, key=self._queue_length)
