@@ -122,7 +122,7 @@ def test_an_absent_manifest_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_every_wheel_in_the_built_in_manifest_is_pinned() -> None:
-    """The built-in manifest has eight wheels as sources.
+    """The built-in manifest has eight sources that are wheels; reading it checks that each has a version and a hash.
 
     For `model.bin`, which is split over two wheels, it lists part 1 before part 2.
     """

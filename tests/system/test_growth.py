@@ -121,7 +121,7 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
     """
     args = {
         "host": hosts(1, 3, target=8),
-        # So slow that a request is in flight most of the time, which Serve counts as load.
+        # The delay of 200 ms keeps a request in flight most of the time, which Serve counts as load.
         "turn_detector": {
             "autoscaling": {**FAST, "max_replicas": 2, "target_ongoing_requests": 0.5},
             "inject_delay_ms": 200,

@@ -101,7 +101,7 @@ def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
 def test_the_guides_commands_are_one_section() -> None:
     """A short `vllm` section gives the arguments of the guide's commands in sections 2.3.3 and 6.3.
 
-    They are EAGLE-3 with one token, fp8, 256 sequences of 8192 tokens, and two GPUs.
+    They are EAGLE-3 with one draft token per step, fp8, 256 sequences of 8192 tokens, and two GPUs.
     """
     guide = {
         "gpu": "h100",

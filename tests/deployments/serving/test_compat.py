@@ -387,7 +387,7 @@ def test_private_names_are_used_in_the_compat_modules_only() -> None:
     ],
 )
 def test_a_private_use_is_found(source: str) -> None:
-    """Imports, attributes and keyword arguments with private names are reported."""
+    """`private_uses` reports imports, attributes and keyword arguments with private names of other packages."""
     assert list(private_uses(sample("deployments/x.py", source)))
 
 
@@ -402,5 +402,5 @@ def test_a_private_use_is_found(source: str) -> None:
     ],
 )
 def test_no_other_use_is_reported(source: str) -> None:
-    """Documented modules, our own private names and dunder names are allowed."""
+    """`private_uses` does not report documented modules, private names of this repository and dunder names."""
     assert not list(private_uses(sample("deployments/x.py", source)))

@@ -60,7 +60,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 4))
     def take(self, most: int) -> None:
-        """A batch has the oldest final jobs, or the oldest interim jobs if no final job waits. No job is expired."""
+        """A batch has the oldest final jobs, or the oldest interim jobs if no final job waits, and no expired job."""
         batch, expired = self.queue.take(most, self.now)
         alive = [job for job in self.waiting if job.expires >= self.now]
         finals = [job for job in alive if job.priority is Priority.FINAL]
