@@ -50,8 +50,9 @@ def desired_hosts(
 def desired_replicas(ongoing: float, queue_s: float, running: int, *, target: float, queue_limit_s: float) -> int:
     """Return the number of replicas for a stage.
 
-    While work waits longer than the limit, the stage grows in proportion to the waiting time, at most twofold.
-    Otherwise it grows to what the ongoing requests need, and shrinks only if they need clearly less.
+    While requests wait longer than the limit, the stage grows by the ratio of the waiting time to the limit, or of the
+    ongoing requests to the target if this is larger, but at most twofold. Otherwise it grows to what the target
+    requires. It shrinks only if the requests use at most the share SHRINK_ROOM of the capacity of one replica less.
 
     Args:
         ongoing: Requests in the stage, waiting ones included.
