@@ -105,11 +105,11 @@ def talk(
 
 
 def _lines(clips: list[Path], barge_in: list[str]) -> list[ScriptedLine]:
-    """Return the lines to speak: each clip and, if it interrupts a reply, the seconds after the reply's start.
+    """Return one line to speak for each clip, with the time of its interruption if it interrupts a reply.
 
     Args:
         clips: Paths of the WAV files, in order.
-        barge_in: Values of --barge-in, N:SECONDS: clip N interrupts the reply before it after that many seconds.
+        barge_in: Values of --barge-in, such as "3:1.5": clip 3 interrupts the reply to clip 2, 1.5 s after its start.
 
     Raises:
         ConfigError: A value or a file is invalid. The error names it.

@@ -84,7 +84,11 @@ class ModelStore:
     converter: Converter = convert_in_subprocess
 
     def path(self, name: str) -> Path:
-        """Return the folder of the model's verified files. They are hashed if they changed since the last check."""
+        """Return the folder of the model's verified files. Files that changed since their last check are hashed again.
+
+        Raises:
+            ModelError: A file is missing or damaged.
+        """
         model, folder = self._model(name), self.directory / name
         if not is_stamped(folder, model.files):
             if not folder.is_dir():
@@ -93,7 +97,7 @@ class ModelStore:
         return folder
 
     def converted(self, name: str, form: str, progress: PullProgress = SILENT) -> Path:
-        """Return the folder of the model in another form. The first call for a form converts the model.
+        """Return the folder with the model converted to `form`. The first call for a form converts the model.
 
         Args:
             name: Name of the model.
