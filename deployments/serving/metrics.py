@@ -207,8 +207,9 @@ class ConversationMetrics:
     def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None:
         """Count a hedge by its outcome.
 
-        A hedge is counted as "sent", and again as "won" (its answer is used) or "wasted" (the other attempt's is). A
-        hedge that is not sent counts as "budget_exhausted", or as "vetoed" if every other replica is busy.
+        A hedge is counted as "sent", and again as "won" (its answer is used) or "wasted" (the answer of another
+        attempt is used). A hedge that is not sent counts as "budget_exhausted", or as
+        "vetoed" if every other replica is busy.
         """
         self._hedges.labels(outcome).inc()
 

@@ -1,6 +1,7 @@
 """Tests of the handles and their router on a real Ray Serve: avoided replicas and cancellations.
 
-Serve's own `cancel` does not stop some of these calls, because the router runs on the caller's event loop.
+The router runs on the caller's event loop. In this mode Serve's own `cancel` does not stop every call, so the handles
+must do it.
 """
 
 from __future__ import annotations
