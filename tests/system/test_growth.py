@@ -139,7 +139,7 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
             base = in_background(lambda: run(scenario(served, 4, 55)))
             crowd = in_background(lambda: run(scenario(served, 16, 28, seed=2)))
             homes = served.wait_for("host", 3)
-            # These calls go to the two new hosts. Serve later removes two of the three hosts, so one with calls is removed.
+            # These calls go to the two new hosts. Serve later removes two of three hosts, so one with calls is removed.
             late = in_background(lambda: run(scenario(served, 4, 40, seed=3)))
             served.wait_for("host", 1, timeout_s=90)
             stayed = {home["target"] for home in served.replicas("host")}
