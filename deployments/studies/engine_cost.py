@@ -71,7 +71,7 @@ def vad(store: ModelStore) -> tuple[float, float]:
 
 
 def stt(store: ModelStore) -> tuple[float, float]:
-    """Measure Whisper base on recordings of people. Return the ms per clip, and seconds of audio processed per second."""
+    """Measure Whisper base on human speech. Return the ms per clip, and the seconds of audio processed per second."""
     from deployments.engines.stt.whisper import Whisper, WhisperOptions
     from rejoinder.store.human_clips import moonshine_clips
 

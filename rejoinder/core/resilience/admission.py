@@ -46,7 +46,7 @@ class Admission:
 
     @property
     def lag_s(self) -> float:
-        """The newest lag in seconds, or 0 before the first measurement."""
+        """The newest measured lag of the event loop in seconds, or 0 before the first measurement."""
         return self._lags[-1] if self._lags else 0.0
 
     def refusal(self, taken: int) -> AdmissionRefusal | None:

@@ -42,7 +42,7 @@ def test_a_ticket_that_would_be_late_is_dropped() -> None:
 
 
 def test_an_estimate_that_is_too_long_is_tested() -> None:
-    """If all places are free, a ticket is served even if it would be late by the mean service time.
+    """If all places are free, a ticket is served even if it has less time left than the mean service time.
 
     Otherwise one very slow request would make the queue drop all others for ever.
     """
