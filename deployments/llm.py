@@ -103,7 +103,7 @@ class Llm(StageDeployment):
     """Ray Serve deployment of one language model engine."""
 
     def __init__(self, settings: Settings) -> None:
-        os.nice(settings.llm.nice)  # call this before the engine creates its threads: they inherit it
+        os.nice(settings.llm.nice)  # set before the engine starts its threads, because these inherit it
         self._engine = open_engine(settings)
         self._replica = Replica("llm", self._engine.name, settings.llm)
         if isinstance(self._engine, Vllm):

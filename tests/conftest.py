@@ -22,7 +22,9 @@ def store() -> ModelStore:
 @pytest.fixture(scope="session")
 def question(store: ModelStore) -> bytes:
     """Return a short spoken question without a pause, as 24 kHz 16-bit PCM."""
-    from tests.system.harness.speech import speak_without_pause  # slow: imports the engines
+    from tests.system.harness.speech import (
+        speak_without_pause,
+    )  # imported here, because this imports the engines, which is slow
 
     return speak_without_pause(store, "What is the capital of France?")
 

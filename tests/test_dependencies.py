@@ -1,4 +1,4 @@
-"""pyproject.toml declares exactly the packages that the product imports."""
+"""Tests that pyproject.toml declares exactly the packages that the product imports, with fixed versions."""
 
 from __future__ import annotations
 

@@ -438,7 +438,7 @@ def test_four_arguments_by_position_are_enough() -> None:
 
 
 def test_a_class_name_is_used_once() -> None:
-    """`unique_names` reports a second public class with a name, and no private class or class of a test."""
+    """`unique_names` reports a public class with the name of an earlier one. Private and test classes do not count."""
     one, other = "class A: ...\nclass _B: ...", "class A: ...\nclass _B: ...\nclass C: ..."
     modules = [sample("actors/a.py", one), sample("cluster/b.py", other), sample("tests/test_c.py", "class C: ...")]
     assert [offence.split()[:3] for offence in unique_names(modules)] == [["cluster/b.py:1", "class", "A"]]

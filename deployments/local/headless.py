@@ -152,7 +152,7 @@ async def serve(path: str, count: int, detector: str) -> None:
             )
         feed.sessions = [await session for session in opened]
         gc.collect()
-        gc.freeze()  # exclude all objects so far from garbage collection, as SessionHost does
+        gc.freeze()  # SessionHost does the same: a garbage collection of all objects so far would pause every session
         feed.send({"ready": count})
         await feed.closed
         for task in running:
@@ -196,7 +196,7 @@ def _services(settings: Settings, detector: str) -> Services:
 def offline(files: list[Path], detector: str) -> list[list[tuple[float, float]]]:
     """Return the ends of turns of each file of 16 kHz PCM, as pairs (work_ms, commit_ms) of `IdealEdge`.
 
-    The times are in ms after the first frame: when transcription can begin, and when the turn ends.
+    The times are in ms after the arrival of the first frame: when transcription can begin, and when the turn ends.
 
     With "smart_turn", the turn model is not run. Every turn counts as certainly over, because in a live session
     TRANSCRIPT arrives before the turn model would be queried.

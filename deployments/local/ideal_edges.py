@@ -26,7 +26,7 @@ Judge = Callable[[bytes], float]
 
 @dataclass(frozen=True, slots=True)
 class IdealEdge:
-    """One end of turn. Times are in ms after the first frame was due.
+    """One end of turn. Times are in ms after the arrival of the stream's first frame.
 
     Attributes:
         work_ms: When transcription of the turn can begin.
@@ -52,7 +52,7 @@ class EdgeFinder:
 
         Args:
             vad: Voice activity model.
-            judge: Turn detector, used only with semantic_vad.
+            judge: Function that returns the probability that a turn is complete. Used only with semantic_vad.
             settings: Speech and endpointing settings.
             detection: Mode of turn detection.
         """

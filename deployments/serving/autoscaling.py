@@ -50,8 +50,9 @@ def desired_hosts(
 def desired_replicas(ongoing: float, queue_s: float, running: int, *, target: float, queue_limit_s: float) -> int:
     """Return the number of replicas for a stage.
 
-    While work waits longer than the limit, the stage grows in proportion to the waiting time, at most twofold.
-    Otherwise it grows to what the ongoing requests need, and shrinks only if they need clearly less.
+    While requests wait longer than the limit, the stage grows by the ratio of the waiting time to the limit, or of the
+    ongoing requests to the target if this is larger, but at most twofold. Otherwise it grows to what the target
+    requires. It shrinks only if the requests use at most the share SHRINK_ROOM of the capacity of one replica less.
 
     Args:
         ongoing: Requests in the stage, waiting ones included.
@@ -111,6 +112,9 @@ class StagePolicy:
 
 
 def _latest(context: Any, name: str) -> list[float]:
-    """Return each replica's newest value of the signal `name`. A replica that has not reported it is left out."""
+    """Return each replica's newest value of the signal `name` from Serve's `AutoscalingContext`.
+
+    A replica that has not reported the signal is left out.
+    """
     series = (context.raw_metrics or {}).get(name) or {}
     return [float(values[-1].value) for values in series.values() if values]

@@ -231,7 +231,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         """
 
     def shutdown(self) -> None:
-        """Do nothing, so that the connection stays open when uvicorn stops. Serve waits until it ends."""
+        """Do nothing, so that the connection stays open when uvicorn stops. Serve waits until the connection ends."""
 
     def handle_connect(self, event: Request) -> None:
         """Answer the handshake as uvicorn does, and call `on_upgrade` if it is valid."""

@@ -132,9 +132,10 @@ class _Stream:
 
 @contextmanager
 def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
-    """Translate errors as `_translated_errors` does, but for one item of a stream.
+    """Raise errors of Ray and Serve inside the `with` block as BackendError or Overloaded, for one item of a stream.
 
-    The record of which replica got the request is kept, because the stream may have further items.
+    `stage` is the name for errors, and `route` identifies the request. The record of which replica got the
+    request is kept, because the stream may have further items.
     """
     try:
         with _translated_errors(stage, ReplicaRoute(f"{route.request_id}/item")):

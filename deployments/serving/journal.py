@@ -7,7 +7,7 @@ import logging
 
 logger = logging.getLogger("rejoinder.journal")
 
-# What callers say is personal data. It is logged only if the operator sets the log level to DEBUG.
+# Fields with the words of the conversation, which are personal data. They are logged only at the log level DEBUG.
 SPOKEN = frozenset({"text"})
 
 
@@ -15,11 +15,11 @@ class LogJournal:
     """`actors.stages.ports.Journal` over `logging`, with the logger rejoinder.journal."""
 
     def write(self, kind: str, fields: dict[str, object]) -> None:
-        """Log an entry at level INFO without its text, or at level DEBUG with it.
+        """Log an entry as JSON: at level INFO without the field `text`, or at level DEBUG with all fields.
 
         Args:
             kind: Kind of event that the entry records, for example "replied".
-            fields: Its values. Values that JSON lacks are written as strings.
+            fields: Values of the entry, by name. Values that JSON cannot represent are written as strings.
         """
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s", json.dumps({"kind": kind, **fields}, default=str))

@@ -180,9 +180,9 @@ class ConversationMetrics:
 
         Args:
             voice_to_voice_s: From the caller's last speech to the first audio of the answer.
-            stages_s: What each stage added to the turn. The rest of the turn is observed as unattributed.
-            raw_s: How long each stage took, overlaps included.
-            engines: Not used here.
+            stages_s: Time that each stage added to the turn, by stage. The rest of the turn counts as unattributed.
+            raw_s: Duration of each stage, by stage, including time overlapped with other stages.
+            engines: Name of each stage's engine, by stage. These metrics do not contain it.
         """
         self._turn.observe(voice_to_voice_s)
         for name, seconds in raw_s.items():
@@ -205,7 +205,12 @@ class ConversationMetrics:
         self._refused.labels(reason).inc()
 
     def hedge(self, outcome: Literal["sent", "won", "wasted", "budget_exhausted", "vetoed"]) -> None:
-        """Count a hedge by its outcome. A hedge that is sent is counted again when it wins or is wasted."""
+        """Count a hedge by its outcome.
+
+        A hedge is counted as "sent", and again as "won" (its answer is used) or "wasted" (the answer of another
+        attempt is used). A hedge that is not sent counts as "budget_exhausted", or as
+        "vetoed" if every other replica is busy.
+        """
         self._hedges.labels(outcome).inc()
 
     def hedge_delay(self, delay_s: float) -> None:
@@ -219,7 +224,8 @@ class ConversationMetrics:
     def draft(self, outcome: str) -> None:
         """Count an event of a speculative reply.
 
-        `outcome` is begun, renewed, kept, discarded, discarded_ready (audio was ready), or declined_ and the reason.
+        `outcome` is "begun", "renewed" (after a changed transcript), "kept", "discarded", "discarded_ready"
+        (discarded with audio ready), or "declined_" and a value of `DraftDeclined` if none was begun.
         """
         self._drafts.labels(outcome).inc()
 
@@ -230,8 +236,8 @@ class ConversationMetrics:
     def cache(self, outcome: str) -> None:
         """Count an answer cache operation.
 
-        `outcome` is hit_ and its kind, miss, late, failed or paused for a lookup; refused_ and the reason for a
-        question that is not looked up; stored or dropped for an answer to keep.
+        For a lookup, `outcome` is "hit_" and the kind of hit, "miss", "late", "failed" or "paused". For a question that
+        is not looked up, it is "refused_" and a value of `CacheRefusal`. For an answer, it is "stored" or "dropped".
         """
         self._cache.labels(outcome).inc()
 

@@ -65,7 +65,7 @@ _queues: dict[str, dict[str, int]] = {}
 
 
 def note_queues(deployment: str, queues: dict[str, int]) -> None:
-    """Record the queue lengths of a deployment's replicas, by replica id. They replace the earlier ones."""
+    """Record the queue lengths of a deployment's replicas, in requests by replica id, and drop the earlier ones."""
     _queues[deployment] = queues
 
 

@@ -144,7 +144,7 @@ class Replica:
         Args:
             stage: The stage's name.
             engine: The engine and its model.
-            settings: The stage's settings. Only `inject_delay_ms` is used.
+            settings: The stage's settings. Only `inject_delay_ms` is used: a test delay before each request.
             worker: The engine's thread, None if the engine needs none.
         """
         in_cluster = ray.is_initialized()

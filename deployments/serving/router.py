@@ -28,11 +28,12 @@ STICKY_MARGIN = 3
 
 
 class AvoidingRouter(RouterInternals):
-    """Power of two choices among the replicas that the `ReplicaRoute` of a request allows.
+    """Request router that chooses among the replicas that the `ReplicaRoute` of a request allows.
 
-    A request with a `ReplicaRoute` fails at once with `NoReplicaAvailable` while the deployment has no running replica,
-    so that the caller can apologize meanwhile. Requests wait for a replica only until a new deployment has its first
-    one. A request without a `ReplicaRoute` (a health check, a test) is routed by Serve's own rule.
+    A request waits if the deployment is new and has no replica yet, or if it is strict and all replicas are in its
+    `avoid`. If the deployment had replicas and has none now, waiting and new requests fail with `NoReplicaAvailable`,
+    so that the session host can play an apology. A request without a `ReplicaRoute` (a health check, a test) is routed
+    by Serve's own rule.
     """
 
     _populated = False
@@ -54,7 +55,7 @@ class AvoidingRouter(RouterInternals):
         """
         if pending_request is None:
             return [candidate_replicas]
-        # Without backoff the base class retries in a busy loop while it is given no candidate.
+        # Without backoff the base class retries in a busy loop while `choose_replicas` returns no replica.
         pending_request.routing_context.should_backoff = True
         route = _route(pending_request)
         if route is None:
@@ -110,10 +111,11 @@ class AvoidingRouter(RouterInternals):
                 self.fail_request(pending, NoReplicaAvailable(self.deployment))
 
     def _choose(self, allowed: list[RunningReplica], sticky: str) -> RunningReplica:
-        """Return the one of two random replicas with the shorter queue.
+        """Return the replica of `allowed` that a request goes to.
 
-        With `sticky`, the conversation's id, return instead the replica that hashing assigns to the conversation. Its
-        queue must be less than STICKY_MARGIN requests longer.
+        If `sticky` (the conversation's id) is "", it is the one of two random replicas with the shorter queue.
+        Otherwise it is the replica that hashing assigns to the conversation. But if its queue is at
+        least STICKY_MARGIN requests longer than that shorter queue, return the replica with the shorter queue.
         """
         pair = random.sample(allowed, min(2, len(allowed)))
         shorter = min(pair, key=self._queue_length)

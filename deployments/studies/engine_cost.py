@@ -57,7 +57,7 @@ Measure = Callable[[ModelStore], tuple[float, float]]
 
 
 def vad(store: ModelStore) -> tuple[float, float]:
-    """Measure Silero on windows of 32 ms. Return the ms of one window, and the seconds of audio per second."""
+    """Measure Silero on windows of 32 ms. Return the ms per window, and the seconds of audio processed per second."""
     from deployments.engines.speech_in.silero import STATE_SIZE, Silero
 
     engine = Silero(store.path("silero-vad") / "silero_vad.onnx")
@@ -71,7 +71,7 @@ def vad(store: ModelStore) -> tuple[float, float]:
 
 
 def stt(store: ModelStore) -> tuple[float, float]:
-    """Measure Whisper base on recordings of people. Return the ms of one clip, and the seconds of audio per second."""
+    """Measure Whisper base on human speech. Return the ms per clip, and the seconds of audio processed per second."""
     from deployments.engines.stt.whisper import Whisper, WhisperOptions
     from rejoinder.store.human_clips import moonshine_clips
 
@@ -84,7 +84,7 @@ def stt(store: ModelStore) -> tuple[float, float]:
 
 
 def tts(store: ModelStore) -> tuple[float, float]:
-    """Measure Piper on one sentence. Return the ms of the sentence, and the seconds of audio per second."""
+    """Measure Piper on one sentence. Return the ms for its synthesis, and the seconds of audio made per second."""
     from deployments.engines.piper import PiperVoice
 
     engine = PiperVoice(store.path("piper-en-us-joe-medium"), threads=1)
@@ -97,7 +97,7 @@ def tts(store: ModelStore) -> tuple[float, float]:
 def llm(store: ModelStore) -> tuple[float, float]:
     """Measure SmolLM2-135M (4-bit) in llama.cpp on answers of TOKENS tokens, without reuse of the KV cache.
 
-    Return the ms of one answer, and the tokens per second.
+    Return the ms per answer, and the tokens per second.
     """
     from actors.stages.ports import LlmRequest
     from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions

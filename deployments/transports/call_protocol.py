@@ -87,7 +87,7 @@ class CallProtocol(UvicornWebSocket):
         self._unanswered += 1
 
     def data_received(self, data: bytes) -> None:
-        """Split the client's data into frames for the fast path and data for uvicorn's."""
+        """Split the client's data: short frames take the fast path to the application, other data goes to uvicorn."""
         if self.failed:
             return
         if not self.handshake_answered:

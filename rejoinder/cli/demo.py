@@ -206,14 +206,16 @@ def _wait_healthy(server: subprocess.Popen[bytes], url: str) -> None:
             if httpx2.get(url, timeout=2.0).status_code == 200:
                 return
         except httpx2.HTTPError:
-            pass  # the server does not listen yet: ask again
+            pass  # the server does not listen yet: try again
         time.sleep(0.5)
     raise BackendError(f"the server is not healthy after {START_TIMEOUT_S:.0f} s.", "See the output above.")
 
 
 def _converse(clips: list[Path], url: str, folder: Path) -> list[TurnRecord]:
     turns = folder / "turns.json"
-    with suppress(typer.Exit):  # `talk` raises it for an unanswered turn; the records also show that turn
+    with suppress(
+        typer.Exit
+    ):  # `talk` raises typer.Exit for an unanswered turn, but the demo reads that from the records
         talk(clips, url=url, barge_in=[f"{INTERRUPTION}:{INTERRUPT_AFTER_S}"], save=folder, json_file=turns)
     return [TurnRecord(**turn) for turn in json.loads(turns.read_text(encoding="utf-8"))]
 

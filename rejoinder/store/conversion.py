@@ -1,4 +1,4 @@
-"""Conversions of a stored model into the form that an engine reads. Each is made once and kept.
+"""Conversions of a stored model into the form that an engine reads. Each conversion is made once and kept.
 
 A result is stored in `converted/MODEL/FORM-KEY`. KEY is a hash of the source's hashes and of the versions of the
 converting packages, so new weights or a new converter give a new folder.
@@ -79,7 +79,7 @@ def build(form: ConversionForm, source: Path, staging: Path, *, convert: Convert
         source: Folder of the verified model files.
         staging: Folder for work in progress.
         convert: Converts the files.
-        report: Receives the progress.
+        report: Called with the progress: the activity in words, the bytes done and the total bytes (0 if unknown).
     """
     report(f"converting to {form}", 0, 0)
     result = staging / form

@@ -19,13 +19,13 @@ class FileNotOnHub(ModelError):
 
 
 def fetch_hub(source: HubSource, into: Path, endpoint: str | None, report: Report) -> None:
-    """Write the source's files into `into`.
+    """Download the source's files from the model hub into the folder `into`, under their names in the store.
 
     Args:
         source: The repository, its revision and the files.
         into: Folder for the files.
         endpoint: Address of the hub; None: HF_ENDPOINT, or the public hub.
-        report: Receives the progress.
+        report: Called with the progress: the activity in words, the bytes done and the total bytes (0 if unknown).
 
     Raises:
         ModelError: A file cannot be downloaded, or huggingface_hub is not installed.

@@ -37,7 +37,8 @@ _PACKAGES = {
 }
 
 # Text of each audio file. The first is from pocketsphinx's goforward.gram, the second is the digits in the file's name,
-# and the others are from the package's transcription files. A word that is not spoken in 0920 is left out.
+# and the others are from the package's transcription files. The text of the file that ends in 0920 lacks one word of
+# the transcription, which is not spoken.
 _POCKETSPHINX_TEXTS = {
     "goforward.raw": "go forward ten meters",
     "tidigits/dhd.2934z.raw": "two nine three four zero",

@@ -14,7 +14,8 @@ from rejoinder.store.progress import Report
 def exclusive(path: Path, report: Report) -> Iterator[None]:
     """Lock the file `path` while the context is open. First wait until no other process holds the lock.
 
-    The operating system releases the lock of a process that dies. `report` is called if there is a wait.
+    The operating system releases the lock of a process that dies. `report` is called once, with a text and two zeros,
+    if another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:

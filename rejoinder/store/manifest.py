@@ -131,7 +131,7 @@ class Model(Section):
 
 
 class Manifest(Section):
-    """All models by name."""
+    """The content of a manifest file: all models of the store, by name."""
 
     models: dict[ModelName, Model]
 

@@ -16,7 +16,7 @@ class PullProgress(Protocol):
     """Receiver of the progress of several models, one after another."""
 
     def update(self, model: str, activity: str, done_bytes: int, total_bytes: int) -> None:
-        """Report the progress of one activity. If `total_bytes` is 0, the amount is unknown."""
+        """Report the progress of one activity, such as a download, for a model. `total_bytes` is 0 if unknown."""
         ...
 
     def finish(self, model: str, outcome: str) -> None:

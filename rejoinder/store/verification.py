@@ -23,7 +23,10 @@ FULL_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 def sha256_of(path: Path, report: Report) -> str:
-    """Return the SHA-256 of a file in hexadecimal. `report` receives the progress."""
+    """Return the SHA-256 of a file in hexadecimal.
+
+    After each chunk, `report` is called with the activity in words, the bytes done and the total bytes.
+    """
     digest = hashlib.sha256()
     done, total = 0, path.stat().st_size
     with path.open("rb") as stream:
@@ -44,7 +47,17 @@ def is_stamped(folder: Path, files: Mapping[str, ModelFile]) -> bool:
 
 
 def verify(folder: Path, files: Mapping[str, ModelFile], label: str, report: Report) -> None:
-    """Hash every file; raise ModelError for the first one that is missing or differs. Errors begin with `label`."""
+    """Check the size and the SHA-256 of every file in a folder.
+
+    Args:
+        folder: Folder of the files.
+        files: The expected size and hash of each file, by name.
+        label: Beginning of the file's name in errors, for example the model's name.
+        report: Called with the progress: the activity in words, the bytes done and the total bytes.
+
+    Raises:
+        ModelError: A file is missing or differs. The error names the first such file.
+    """
     for name, file in files.items():
         path = folder / name
         if not path.is_file():
@@ -62,7 +75,11 @@ def verify(folder: Path, files: Mapping[str, ModelFile], label: str, report: Rep
 
 
 def write_stamps(folder: Path, files: Mapping[str, ModelFile]) -> None:
-    """Record that `files` were just verified; raise OSError if the folder cannot be written."""
+    """Write the stamp of `folder`, which records that these files were just verified.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
     stamps = {name: _stamp(folder / name, file.sha256) for name, file in files.items()}
     temporary = folder / f"{STAMP_FILE}.{os.getpid()}"
     temporary.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
@@ -86,7 +103,7 @@ def _stamp(path: Path, sha256: str) -> dict[str, int | str]:
 
 
 def _read_stamps(folder: Path) -> dict[str, dict[str, int | str]]:
-    """Return the hash, size and modification time of each file, by name, from the folder's stamp.
+    """Return the entry of each file in the folder's stamp, by name: sha256, size_bytes and mtime_ns.
 
     If the stamp is absent or unreadable, the result is empty, and the files are hashed again.
     """

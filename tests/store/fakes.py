@@ -83,7 +83,10 @@ class NoNetwork:
 
 
 class Recorder:
-    """Receiver of a pull's progress: records outcomes by model and all activities, and calls `on_update` with each."""
+    """Receiver of a pull's progress: records the outcome of each model, and every activity.
+
+    `on_update` is called with each activity.
+    """
 
     def __init__(self, on_update: Callable[[str], None] = lambda activity: None) -> None:
         self.outcomes: dict[str, str] = {}
@@ -105,7 +108,7 @@ def all_files(folder: Path) -> list[str]:
 
 
 def ignore(activity: str, done_bytes: int, total_bytes: int) -> None:
-    """Ignore a report of progress."""
+    """Do nothing; a `Report` function for tests that do not check the progress."""
 
 
 def facts(error: ModelError) -> tuple[str, str, str]:

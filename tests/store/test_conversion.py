@@ -25,7 +25,7 @@ FILES = {"w.gguf": CONTENT}
 class FakeConverter:
     """Converter that writes one file with the form and the names of its source files.
 
-    It records its calls and calls `during` at the end of each.
+    It records the form of each conversion in `calls`, and calls `during` when the file is written.
     """
 
     def __init__(self, during: Callable[[], None] = lambda: None) -> None:

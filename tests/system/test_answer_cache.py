@@ -27,8 +27,9 @@ FIRST, AGAIN = "What time do you open?", "When do you open?"
 
 @pytest.mark.models
 async def test_answers_are_found_by_text_and_by_similarity() -> None:
-    """A stored answer is found for an equal and a similar question, but not for another question or scope.
+    """A stored answer is found for an equal and a similar question, but not for another question.
 
+    A question in another scope (everything else that the answer depends on) does not find it either.
     Cancelled lookups do not affect others. A deleted answer is not found.
     """
     cache = AnswerCache(Settings(answer_cache=AnswerCacheSettings(enabled=True)))

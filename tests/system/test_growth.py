@@ -121,7 +121,7 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
     """
     args = {
         "host": hosts(1, 3, target=8),
-        # So slow that a request is in flight most of the time, which Serve counts as load.
+        # The delay of 200 ms keeps a request in flight most of the time, which Serve counts as load.
         "turn_detector": {
             "autoscaling": {**FAST, "max_replicas": 2, "target_ongoing_requests": 0.5},
             "inject_delay_ms": 200,
@@ -139,7 +139,7 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
             base = in_background(lambda: run(scenario(served, 4, 55)))
             crowd = in_background(lambda: run(scenario(served, 16, 28, seed=2)))
             homes = served.wait_for("host", 3)
-            # These calls go to the two new hosts. Whichever two of the three Serve removes, one of them has calls.
+            # These calls go to the two new hosts. Serve later removes two of three hosts, so one with calls is removed.
             late = in_background(lambda: run(scenario(served, 4, 40, seed=3)))
             served.wait_for("host", 1, timeout_s=90)
             stayed = {home["target"] for home in served.replicas("host")}

@@ -21,8 +21,8 @@ from rejoinder.store.model_store import ModelStore
 
 pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
-# Maximum milliseconds by which an answer may be late. It is far above the limit of the framework comparison, because
-# the machine may be busy.
+# Maximum milliseconds from the ideal time of an answer to its start. This is far above the limit of the framework
+# comparison, because the machine may be busy.
 BROKEN_MS = 400.0
 
 

@@ -86,7 +86,7 @@ async def test_with_one_replica_an_apology_then_the_answer(one_of_each: Served, 
 
 
 async def test_stages_that_died_before_the_request(one_of_each: Served, question: bytes) -> None:
-    """If the only replicas of three stages die before they get a request of the turn, the caller hears an apology too.
+    """If the only replicas of stt, llm and tts die before the turn's first request, the caller hears an apology.
 
     It comes within 1.5 s of the end of turn, and the answer follows when Serve has replaced the replicas.
     """

@@ -51,9 +51,10 @@ def _breakers(served: Served, outcome: str) -> float:
 
 
 async def test_a_stopped_replica_is_avoided_and_used_again(served: Served, question: bytes) -> None:
-    """A turn whose replica is stopped is answered by the other replica: audio comes within 1.5 s.
+    """A turn whose replica is stopped (SIGSTOP) is answered by the other replica.
 
-    Other calls are answered too. After SIGCONT, a probe finds the replica alive and it is used again.
+    Its audio comes within 1.5 s of the stop or, if later, of the caller's last word. The next call is answered too.
+    After SIGCONT, a probe finds the replica alive and its circuit breaker closes.
     """
     replicas = await asyncio.to_thread(served.wait_for, "llm", 2)
     for _ in range(8):  # each call stays on one replica, so it takes several until both were used

@@ -49,5 +49,5 @@ def starting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def system(starting: Future[System]) -> System:
-    """The served system, shared by all tests of the session."""
+    """Return the served system with vLLM as its language model, which all tests of the pytest session share."""
     return starting.result()

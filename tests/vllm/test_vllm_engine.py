@@ -180,7 +180,7 @@ async def test_a_storm_of_cancellations_leaves_a_working_engine(llm: Vllm) -> No
 
 
 async def test_a_full_queue_refuses(llm: Vllm) -> None:
-    """If all places for running and waiting requests are taken, only the next request is refused."""
+    """If all places for running and waiting requests are taken, the next request is refused. The others run."""
     async with asyncio.TaskGroup() as group:
         count = PLACES + STAGE.max_queue
         admitted = [group.create_task(answer(llm, ask(f"Say {number}.", max_tokens=3))) for number in range(count)]

@@ -42,7 +42,7 @@ def measured(folder: Path, repeats: int, for_s: float, serving: Serving, *, cons
         folder: Folder of the results.
         repeats: Number of repeats.
         for_s: Duration of each repeat in seconds; at least 60 s are measured.
-        serving: Serves the application with the given settings.
+        serving: Called with settings. Returns a context manager that serves the application and yields its URL (http).
         console: Receives one line for each repeat.
 
     Raises:

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from rejoinder.cli.extras import need_load_extra
 
-# Each command imports its measurement inside its function: Ray and the load generator take seconds to import, and the
-# load generator needs the extra `load`.
+# Each command below imports its measurement inside its function. Ray and the load generator take seconds to import, and
+# the load generator needs the extra `load`.
 
 FAILED = 1
 """Exit status if a result is outside its bound."""

@@ -68,11 +68,11 @@ _PREDICTED = TypeAdapter(Predicted)
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """Predictions and measurements of the rows, and of the admission row.
+    """Predictions and measurements of the rows, and of the admission row (the share of refused calls).
 
     Attributes:
         rows: One element for each requested row, except the admission row.
-        admission: Predicted and measured share of refused calls. None if the admission row was not requested.
+        admission: Predicted and measured share of refused calls, 0 to 1. None if the admission row was not requested.
     """
 
     rows: list[Measured]
@@ -134,7 +134,7 @@ def _named(name: str) -> CapacityRow:
 
 
 def short_clip(folder: Path) -> Path:
-    """Write 1.5 s of a human reading (CLIP_S) to `caller.wav` in the folder, and return its path."""
+    """Write the caller's speech to `caller.wav` in the folder, and return the path: 1.5 s of a human reading."""
     path = folder / "caller.wav"
     clip = next(clip for clip in default_clips() if clip.name == CLIP)
     begin, end = (round(seconds * WIRE_RATE) * SAMPLE_BYTES for seconds in CLIP_S)
@@ -200,7 +200,11 @@ def _calibrated(folder: Path, clip: Path, for_s: float, console: Console) -> Cal
 
 
 def _stored(folder: Path, changed: CapacityRow, calibration: Calibration, console: Console) -> Measured:
-    """Return the prediction of the row `changed`, and its repeats that are stored in `folder` (often none)."""
+    """Return the prediction and the finished repeats of the row `changed` from `folder`.
+
+    Without stored repeats, return the prediction alone, and print it on `console`. If there is no stored prediction,
+    compute it from the calibration and store it.
+    """
     path = folder / f"measured-{changed.name}.json"
     if path.exists():
         return _MEASURED.validate_json(path.read_bytes())
@@ -276,10 +280,11 @@ def _comparison(predicted: Predicted, repeat: Repeat) -> str:
 
 
 def document(found: Measured) -> dict[str, Any]:
-    """Return a row as the dict that `--json` writes: the fields of `Measured`, and what follows from them.
+    """Return a row as the dict that `--json` writes: the fields of `Measured`, and values computed from them.
 
-    The further keys are the measured knee (largest number of sessions within the limit), the errors of its prediction
-    and of the predicted p95 latencies, the noise of both, and holds. Errors and noise are relative (0.1 is 10%).
+    The further keys are `knee` (measured largest number of sessions within the limit), `knee_error` and `p95_errors`
+    (errors of the predictions), `knee_noise` and `p95_noise` (half the range of the repeats), and `holds` (True if the
+    errors are within their bounds). Errors and noise are relative: 0.1 is 10%.
     """
     return asdict(found) | {
         "knee": round(found.knee, 2),

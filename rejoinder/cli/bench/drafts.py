@@ -77,9 +77,9 @@ def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int
 
 
 def _settled(url: str, within_s: float = 10.0) -> stage_metrics.Reading:
-    """Return the server's counts of drafts and requests, by replica.
+    """Read the counts of drafts and requests from each replica's metrics, and return them.
 
-    Read them every 0.5 s until the counts of drafts no longer change, for at most `within_s` seconds.
+    Repeat every 0.5 s until the counts of drafts no longer change, for at most `within_s` seconds.
     """
     deadline = time.monotonic() + within_s
     reading = stage_metrics.read(url)
@@ -145,8 +145,8 @@ def document(found: DraftFindings) -> dict[str, Any]:
     """Return the object that `--json` writes.
 
     Its keys are callers and hesitations (numbers of callers and of pauses), holds (the verdict), late_ms (p99 lateness
-    of the callers' frames), took_s (duration), those of the evidence (every leak included), drafts (counts by outcome)
-    and requests (counts by stage and outcome).
+    of the callers' frames), took_s (duration), drafts (counts by outcome) and requests (counts by stage and outcome).
+    The fields of `Evidence` are further keys, such as turns, unanswered and leaks (one element for each leak).
     """
     host = found.stages.get("host")
     return {

@@ -84,8 +84,8 @@ def settings_of(case: HedgeCase, *, hedging: bool) -> Settings:
 async def _measured(case: HedgeCase, requests: int, hedging: bool) -> HedgeArm:
     """Measure one arm of a case in a separate Serve application, with `requests` requests.
 
-    `hedging` is True for the arm with hedging. `serve.run` and `serve.delete` block, so they are called in a thread:
-    the router of Serve needs the event loop that first used it to keep running.
+    `hedging` is True for the arm with hedging. `serve.run` and `serve.delete` block, so they are called in a thread.
+    Serve's router needs the event loop that used it first, so that loop must keep running.
     """
     from ray import serve
 
@@ -117,7 +117,7 @@ class HedgeProbe:
         self._hedger = Hedger(LlmHandle(handle), settings, self._metrics, time.monotonic)
 
     async def measure(self, requests: int, rate: float) -> tuple[list[float], int, int, int]:
-        """Send requests at the scheduled times: `requests` of them, at `rate` per second.
+        """Send `requests` requests on a schedule of random arrivals, on average `rate` per second.
 
         Returns:
             Four elements: the TTFTs of the answered requests in ms from their scheduled arrivals, the number of

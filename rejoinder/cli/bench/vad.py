@@ -26,10 +26,11 @@ def measure(ticks: int) -> list[dict[str, Any]]:
     """Start a local Ray cluster and measure both placements: inside the host, and in a separate deployment.
 
     Args:
-        ticks: Number of ticks of each row.
+        ticks: Number of measured ticks for each batch size and placement. A tick is one batch.
 
     Returns:
-        One dict for each batch size and placement, with the keys windows, placement, ms, p95_ms and cpu_ms.
+        One dict for each batch size and placement, with the keys windows (the batch size), placement, ms, p95_ms and
+        cpu_ms (see `VadProbe.measure`).
     """
     settings = Settings(vad=VadSettings(placement="deployment"))
     with cluster("local"):
@@ -54,10 +55,10 @@ async def _run(settings: Settings, ticks: int) -> list[dict[str, Any]]:
 
 
 class VadProbe:
-    """Serve deployment that measures both placements from inside a replica."""
+    """Serve deployment that measures voice activity detection inside its replica and in the `Vad` deployment."""
 
     def __init__(self, settings: Settings, handle: Any) -> None:
-        """Load the model for the placement `inline`. `handle` is the Serve handle of the `Vad` deployment."""
+        """Load the model for the placement "inline". `handle` is the Serve handle of the `Vad` deployment."""
         from deployments.local.in_process import InlineVad
         from deployments.serving.handles import VadHandle
         from deployments.vad import load_silero
@@ -68,13 +69,13 @@ class VadProbe:
         }
 
     async def measure(self, ticks: int) -> list[dict[str, Any]]:
-        """Measure `ticks` ticks of each batch size and placement.
+        """Measure `ticks` ticks (batches) of each batch size and placement.
 
-        The placements alternate in rounds, so that disturbances of the machine affect both.
+        The placements "inline" and "deployment" alternate in rounds, so that disturbances of the machine affect both.
 
         Returns:
-            One dict for each batch size and placement. Its keys are windows, placement, ms and p95_ms (median and 95th
-            percentile of the wait for a result), and cpu_ms (mean CPU time of the host process).
+            One dict for each batch size and placement. Its keys are windows (the batch size), placement, ms and p95_ms
+            (median and 95th percentile of the wait for a result), and cpu_ms (mean CPU time of the host process).
         """
         rows = []
         for windows in BATCHES:

@@ -9,7 +9,8 @@ The guide states limits in four places, and they do not agree:
     7.1       metrics: target and alert     -
 
 So each question has one authority. Section 3.1 gives the total of a turn, 3.2 the limit of a component, and 7.1 the
-threshold of an alert. The breakdown of 3.1 and the targets of 1.1 are for reports only. All limits are "less than". A
+threshold of an alert. The breakdown of 3.1 and the targets of 1.1 are for reports only. A
+measured value meets a limit only if it is less than the limit. A
 component may exceed its limit in a turn whose total is within its tier, because only the total is audible.
 
 Where the guide names no statistic, the limit applies to the median (p50). Section 7.1 lists P95 and P99 as separate
@@ -48,7 +49,10 @@ class Component(Enum):
 
 
 class Metric(Enum):
-    """Latency metrics that the guide monitors (section 7.1). END_TO_END is the median time of a whole turn."""
+    """Latency metrics that the guide monitors (section 7.1).
+
+    END_TO_END, END_TO_END_P95 and END_TO_END_P99 are percentiles (p50, p95, p99) of the time of a whole turn.
+    """
 
     END_TO_END = "end_to_end"
     STT = "stt"

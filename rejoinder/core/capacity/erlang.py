@@ -1,4 +1,4 @@
-"""The two queues of a voice system: sessions that are refused, and requests that wait.
+"""Two queueing formulas for a voice system: Erlang B for refused sessions, Erlang C for waiting requests.
 
 A session that finds the cluster full is refused, so Erlang B applies. A request that finds all slots of a stage busy
 waits, so Erlang C applies. Erlang C assumes exponential service. Allen and Cunneen's formula corrects it for other

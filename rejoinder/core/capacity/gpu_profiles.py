@@ -28,7 +28,7 @@ class Method:
     Attributes:
         bits: Bits per weight.
         least_capability: Lowest compute capability of a GPU that can run it, as ten times the version (80 for 8.0).
-        argument: Its name in vLLM's arguments. None for no argument.
+        argument: Value of vLLM's argument `quantization`. None to leave vLLM's default.
         checkpoint: Whether the checkpoint must have this format. If not, vLLM converts any model while it loads it.
         precision: The row of the guide's section 4.2 that it belongs to.
         note: A description for reports.

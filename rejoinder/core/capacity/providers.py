@@ -128,7 +128,7 @@ class Choice:
 
     @property
     def holds(self) -> bool:
-        """True if the middle of the published latencies is below the limit. Equal is too slow: the guide says "<"."""
+        """True if the middle of the published latencies is below the limit, not equal to it: the guide says "<"."""
         return self.provider.typical_ms < self.limit_ms
 
 

@@ -219,7 +219,7 @@ def _fits(needed: tuple[float, ...], room: Sequence[float]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Network traffic of a component, in kilobits and packets per second. `in` is received, `out` is sent."""
+    """Network traffic of a component: received (`in_`) and sent (`out_`), in kilobits and packets per second."""
 
     in_kbps: float
     out_kbps: float

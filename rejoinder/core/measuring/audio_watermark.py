@@ -41,7 +41,12 @@ _SECONDS = re.compile(r"\b(\d+)\.(\d) seconds")
 
 
 def transcript(seconds: float, end: str = "") -> str:
-    """Return the emulated transcript of `seconds` of audio. `end` is appended, for example a full stop."""
+    """Return the emulated transcript of audio of this length. It states the length, for example "3.4 seconds".
+
+    Args:
+        seconds: Length of the audio in seconds.
+        end: Text to append, for example a full stop.
+    """
     return f"This is an emulated transcript of {seconds:.1f} seconds{end}"
 
 

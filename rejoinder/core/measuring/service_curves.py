@@ -32,16 +32,16 @@ Uniform = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class ServiceCurve:
-    """Distribution of the service time of one request, by the formula of this module.
+    """Distribution of the service time of one request, which grows with the number of concurrent requests.
 
     Attributes:
-        median_ms: Median of a request that is alone in service.
-        sigma: Standard deviation of the logarithm of the time. 0 for a fixed time.
-        per_concurrent_ms: Added for each other request in service.
-        per_doubling_ms: Added for each doubling of the number of requests in service.
-        stall_share: Share of requests that stall, at most 0.5.
-        stall_min_ms: Shortest stall.
-        stall_max_ms: Longest stall.
+        median_ms: Median time in milliseconds of a request that is alone in service.
+        sigma: Standard deviation of the natural logarithm of that time. 0 for a fixed time.
+        per_concurrent_ms: Milliseconds added for each other request in service.
+        per_doubling_ms: Milliseconds added for each doubling of the number of requests in service.
+        stall_share: Share of requests that stall, from 0 to 0.5. A stall is added to the service time.
+        stall_min_ms: Shortest stall in milliseconds.
+        stall_max_ms: Longest stall in milliseconds.
 
     Raises:
         ValueError: A value is negative, infinite or out of its range.
@@ -160,7 +160,7 @@ PROFILES: dict[str, EngineProfile] = {
         "llm", ServiceCurve(130), f"{_GUIDE} 9.2: Mistral 7B self-hosted, ~130 ms", tokens_per_s=170
     ),
     "guide-500-tts": EngineProfile("tts", ServiceCurve(40), f"{_GUIDE} 9.2: Cartesia Sonic Turbo, ~40 ms"),
-    # Hosted speech to text.
+    # Profiles of hosted speech to text.
     "nemotron-3-stt": EngineProfile("stt", _lognormal(221, 238), _BENCHMARK),
     "deepgram-nova-3-stt": EngineProfile("stt", _lognormal(247, 298), _BENCHMARK),
     "assemblyai-stt": EngineProfile("stt", _lognormal(256, 362), _BENCHMARK),
@@ -169,13 +169,13 @@ PROFILES: dict[str, EngineProfile] = {
     "google-stt": EngineProfile("stt", _lognormal(878, 1155), _BENCHMARK),
     "azure-stt": EngineProfile("stt", _lognormal(1016, 1345), _BENCHMARK),
     "aws-stt": EngineProfile("stt", _lognormal(1136, 1527), _BENCHMARK),
-    # Hosted language models: the latency guide's ranges.
+    # Profiles of hosted language models, from the ranges that the latency guide states.
     "gpt-4o-mini-llm": EngineProfile("llm", _between(200, 400), f"{_GUIDE} 1.5: 200-400 ms"),
     "gpt-4o-llm": EngineProfile("llm", _between(400, 550), f"{_GUIDE} 1.5: 400-550 ms, 117 tokens/s", tokens_per_s=117),
     "gemini-2.5-flash-llm": EngineProfile(
         "llm", ServiceCurve(390), f"{_GUIDE} 1.5: ~390 ms, 268 tokens/s", tokens_per_s=268
     ),
-    # Hosted text to speech.
+    # Profiles of hosted text to speech.
     "elevenlabs-flash-2.5-tts": EngineProfile("tts", ServiceCurve(75), f"{_GUIDE} 1.6: 75 ms"),
     # Self-hosted engines whose service times grow with the number of concurrent requests.
     "nvidia-h100-stt": EngineProfile(

@@ -100,7 +100,7 @@ def _one_by_one(digits: str) -> list[str]:
 
 
 def _distance(left: list[str], right: list[str]) -> int:
-    """Return the Levenshtein distance of two lists in words, computed row by row."""
+    """Return the Levenshtein distance of two lists of words: the fewest insertions, deletions and substitutions."""
     row = list(range(len(right) + 1))
     for count, word in enumerate(left, 1):
         diagonal, row[0] = row[0], count

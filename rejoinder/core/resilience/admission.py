@@ -30,9 +30,11 @@ class Admission:
     """
 
     def __init__(self, places: int, lag_limit_s: float) -> None:
-        """Create the admission control of a host with at most `places` calls.
+        """Create the admission control of one host.
 
-        A lag of the event loop above `lag_limit_s` seconds is late.
+        Args:
+            places: Maximum number of concurrent calls.
+            lag_limit_s: Lag of the event loop in seconds. Calls are refused if the last LOOKS measured lags exceed it.
         """
         self._places = places
         self._lag_limit_s = lag_limit_s
@@ -44,7 +46,7 @@ class Admission:
 
     @property
     def lag_s(self) -> float:
-        """The newest lag in seconds, or 0 before the first measurement."""
+        """The newest measured lag of the event loop in seconds, or 0 before the first measurement."""
         return self._lags[-1] if self._lags else 0.0
 
     def refusal(self, taken: int) -> AdmissionRefusal | None:

@@ -10,7 +10,7 @@ conversation of this host has got a token from it for `idle_timeout_s`. Its requ
 once. They are not charged to the hedging budget, because a dead replica does no work for them.
 
 A probe is a test request of the host, not a request of a caller. A replica that fails MOST_PROBES probes is removed
-from the table, because Serve has replaced it under another name.
+from the breaker, because Serve has replaced it by a replica with another name.
 """
 
 from __future__ import annotations

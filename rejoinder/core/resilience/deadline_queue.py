@@ -36,7 +36,12 @@ class DeadlineQueue(Generic[Ticket]):
         return self._mean_s or 0.0
 
     def join(self, ticket: Ticket, deadline: float) -> None:
-        """Add a waiting ticket whose request is useless after `deadline`. Then call `calls` to fill the free places."""
+        """Add a waiting ticket. Then call `calls` to fill the free places.
+
+        Args:
+            ticket: The ticket, which must not be in the queue.
+            deadline: Time after which the request is useless, in seconds on the clock of `now` in the other methods.
+        """
         self._waiting[ticket] = deadline
 
     def leave(self, ticket: Ticket, now: float, *, learn: bool = True) -> None:
@@ -44,7 +49,7 @@ class DeadlineQueue(Generic[Ticket]):
 
         Args:
             ticket: The ticket. Unknown tickets are ignored.
-            now: The current time in seconds.
+            now: The current time in seconds, on the clock of the deadlines.
             learn: Whether the time since the ticket got its place is included in the mean service time. Pass False if
                 the request was withdrawn before its work was done.
         """
@@ -59,6 +64,9 @@ class DeadlineQueue(Generic[Ticket]):
         A ticket is dropped if its remaining time is below the mean service time. If no ticket is being served, the
         newest one is served even if it would be late. Otherwise no service would be measured, and a mean that is too
         long could never be corrected.
+
+        Args:
+            now: The current time in seconds, on the clock of the deadlines.
 
         Returns:
             The tickets whose service starts now, and the tickets that were dropped.

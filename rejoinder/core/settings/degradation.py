@@ -10,7 +10,7 @@ from rejoinder.core.settings.section import Count, Positive, Section
 
 
 class DegradationSettings(Section):
-    """When a session takes measures that make its next replies cheaper, because replies were late.
+    """Conditions under which a session makes its next replies cheaper after late replies, and undoes that again.
 
     `rejoinder/core/reply/degradation.py` defines the measures for each slow stage.
     """

@@ -30,7 +30,7 @@ BYTES_PER_GB = 1024**3
 class SpeculativeDecoding(Section):
     """Speculative decoding: tokens are guessed cheaply, and the model verifies them in one step.
 
-    The answer does not change.
+    It makes answers faster and does not change their text.
     """
 
     method: Literal["none", "eagle3", "ngram"] = "none"
@@ -199,8 +199,8 @@ def process_environment(threads: int, *, on_gpu: bool) -> dict[str, str]:
     """
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
-        # A forked engine process would inherit the replica's sockets and locks. In a Ray actor, vLLM uses spawn even
-        # without this variable.
+        # A forked engine process would inherit the replica's sockets and locks. In a Ray actor vLLM uses spawn by
+        # default; the variable makes it do so outside of Ray too.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if not on_gpu:

@@ -134,6 +134,6 @@ class WireEncoder:
     def __call__(self, pcm: bytes) -> bytes:
         """Return one chunk of 24 kHz 16-bit PCM in the wire format.
 
-        With G.711, up to two samples of the chunk are converted only with the next chunk.
+        For G.711, three samples become one. So up to two samples of a chunk are kept and converted with the next chunk.
         """
         return self._law.encode(self._to_telephone(pcm)) if self._law else pcm

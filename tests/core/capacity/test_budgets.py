@@ -90,7 +90,7 @@ def test_every_tier_names_every_component_once() -> None:
 
 
 def test_every_limit_is_a_histogram_bound() -> None:
-    """Every limit is the bound of a histogram bucket, so the share of turns below it is counted exactly."""
+    """Every limit of the latency guide is the bound of a histogram bucket, so the share below it is exact."""
     assert all(low < high for low, high in pairwise(HISTOGRAM_BUCKETS_S))
     limits_ms = [limit.limit_ms for table in (TOTALS, BREAKDOWN, TARGETS, GOALS) for limit in table]
     limits_ms += [bound for row in ALERTS for bound in (row.target_ms, row.alert_ms)]

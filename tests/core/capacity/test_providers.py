@@ -58,7 +58,7 @@ def test_settings_of_a_provider_are_valid(row: Provider) -> None:
 def test_hardware_arithmetic() -> None:
     """7 billion parameters of 16 bits take 14 GB, which a GPU with 300 GB/s reads 21 times a second.
 
-    The tables of precisions, GPUs and memory have the rows of the latency guide.
+    The tables PRECISIONS and GPUS have the rows of the latency guide.
     """
     assert weights_gb(7, 16) == 14
     assert decode_bound_tokens_per_s(300, 7, 16) == pytest.approx(21.4, abs=0.1)

@@ -29,10 +29,10 @@ WORKS = st.builds(StageWork, st.floats(0.5, 4), st.floats(0.05, 3), st.floats(0,
 
 
 def turns_carried(work: StageWork, slots: int, most_wait_s: float) -> float:
-    """Return the largest number of turns per second for which requests wait at most `most_wait_s` s for one of `slots`.
+    """Return the largest number of turns per second at which a stage with `slots` slots keeps its waiting time limit.
 
-    The wait is the quantile `WAIT_QUANTILE` of all waits. The result is found by bisection, as the inverse of the
-    function `replicas`, which is under test.
+    The limit: the quantile WAIT_QUANTILE of the waits is at most `most_wait_s` seconds. The result is found by
+    bisection. It is the inverse of the function `replicas`, which is under test.
     """
     low, high = 0.0, slots / (work.requests_per_turn * work.hold_s)
     for _ in range(60):
@@ -57,9 +57,9 @@ def test_inversion_round_trip(work: StageWork, turns_per_s: float, most_wait_s: 
 
 @given(WORKS, st.integers(1, 60), st.floats(0.01, 2))
 def test_more_slots_carry_more(work: StageWork, slots: int, most_wait_s: float) -> None:
-    """More slots or a longer allowed wait never lower the possible turns per second.
+    """More slots or a longer allowed wait never lower the turns per second that a stage can serve.
 
-    The turns never keep more slots busy than there are.
+    These turns never keep more slots busy than there are.
     """
     carried = turns_carried(work, slots, most_wait_s)
     assert carried <= turns_carried(work, slots + 1, most_wait_s)

@@ -9,7 +9,10 @@ IDLE_TIMEOUT_S = 0.7
 
 
 def breaker(**settings: float) -> CircuitBreaker:
-    """Return a circuit breaker with two replicas that sent a token at time 0."""
+    """Return a circuit breaker with two replicas, "a" and "b", that sent a token at time 0.
+
+    `settings` are fields of `BreakerSettings`.
+    """
     made = CircuitBreaker(BreakerSettings(**settings))
     made.heard("a", 0.0)
     made.heard("b", 0.0)

@@ -42,7 +42,7 @@ def test_a_ticket_that_would_be_late_is_dropped() -> None:
 
 
 def test_an_estimate_that_is_too_long_is_tested() -> None:
-    """If all places are free, a ticket is served even if it would be late by the mean service time.
+    """If all places are free, a ticket is served even if it has less time left than the mean service time.
 
     Otherwise one very slow request would make the queue drop all others for ever.
     """
@@ -68,7 +68,8 @@ def test_withdrawn_work_does_not_change_the_estimate() -> None:
 def test_above_capacity_the_places_stay_useful(load: float, places: int, seed: int) -> None:
     """With 0.5 to 4 times the load that the places can serve, at least 70% of the possible requests are served in time.
 
-    Possible are all arrivals or, if fewer, as many as the places can serve until the last arrival.
+    The number of possible requests is the smaller of two: all arrivals, and those that the places can serve until the
+    last arrival.
     """
     arrivals, served = _simulate(load, places, random.Random(seed))
     fits = min(len(arrivals), arrivals[-1] * places / SERVICE_S)

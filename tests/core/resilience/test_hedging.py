@@ -132,7 +132,7 @@ def test_a_hedge_that_would_only_wait_is_vetoed() -> None:
 
 @pytest.mark.parametrize(("ttft_s", "delay_s"), [(0.001, 0.02), (30.0, 2.0)])
 def test_the_delay_is_clamped(ttft_s: float, delay_s: float) -> None:
-    """The delay lies between min_delay_ms and max_delay_ms."""
+    """The delay before a hedge is sent lies between the settings min_delay_ms and max_delay_ms."""
     policy = HedgePolicy(HedgingSettings(min_samples=1))
     policy.observe_ttft(ttft_s, 0.0)
     assert policy.delay_s(0.0) == delay_s

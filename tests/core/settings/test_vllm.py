@@ -87,7 +87,7 @@ def test_without_a_gpu_the_cpu_build_gets_its_memory() -> None:
 
 
 def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
-    """On the CPU, vLLM's number of threads is set and threads are not bound to cores, which other replicas use too.
+    """On the CPU, vLLM gets its number of threads, and does not bind them to cores that other replicas also use.
 
     vLLM's usage statistics are off.
     """
@@ -101,7 +101,7 @@ def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
 def test_the_guides_commands_are_one_section() -> None:
     """A short `vllm` section gives the arguments of the guide's commands in sections 2.3.3 and 6.3.
 
-    They are EAGLE-3 with one token, fp8, 256 sequences of 8192 tokens, and two GPUs.
+    They are EAGLE-3 with one draft token per step, fp8, 256 sequences of 8192 tokens, and two GPUs.
     """
     guide = {
         "gpu": "h100",
@@ -176,7 +176,7 @@ def test_a_refusal_names_field_and_fix(llm: dict[str, Any], field: str, says: st
 
 
 def test_a_share_of_a_gpu_is_allowed() -> None:
-    """Two replicas fit one GPU if each uses no more of its memory than its share of the GPU."""
+    """A replica may reserve half of a GPU if it uses at most half of the GPU's memory, here 45%."""
     stage = parse_settings(
         {
             "llm": {

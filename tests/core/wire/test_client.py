@@ -31,7 +31,7 @@ def _fault(message: str | bytes) -> client.MalformedEvent | None:
 
 
 def test_the_corpus_is_refused_by_name_or_legal() -> None:
-    """Each of the malformed messages in `corpus` gives an event, or a MalformedEvent with a code and a message.
+    """Each message in `corpus` (changed legal events) gives an event, or a MalformedEvent with code and message.
 
     There are at least 500 messages, and at least 100 are refused. All fields of an error can be written as UTF-8 JSON.
     """

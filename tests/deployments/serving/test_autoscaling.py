@@ -43,7 +43,7 @@ def test_a_stage_grows_by_its_wait_and_at_most_doubles(ongoing: float, queue_s: 
 
 
 def test_a_stage_does_not_flap() -> None:
-    """At 4 requests per replica, three replicas are kept for 7.5 requests, and reduced to two only for 6."""
+    """With a target of 4 requests per replica, three replicas stay for 7.5 requests and become two only for 6."""
     assert desired_replicas(7.5, 0, 3, target=4, queue_limit_s=0.05) == 3
     assert desired_replicas(6.0, 0, 3, target=4, queue_limit_s=0.05) == 2
 

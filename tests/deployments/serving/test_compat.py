@@ -186,7 +186,10 @@ async def test_a_call_without_a_replica_is_cancelled(outcome: str) -> None:
 
 @dataclass
 class FakeHandle:
-    """A stand-in for a deployment handle whose broadcast has `results`, one for each replica."""
+    """A stand-in for a deployment handle. Its broadcast returns `results`, one for each replica.
+
+    If `found` is False, the broadcast waits forever, as if Serve did not find the replicas.
+    """
 
     results: list[FakeResult]
     found: bool = True
@@ -362,7 +365,7 @@ def _own_attributes(tree: ast.Module) -> set[str]:
 
 
 def test_private_names_are_used_in_the_compat_modules_only() -> None:
-    """No other module of the product depends on a private name of a third-party package."""
+    """No module of the product except the two compat modules uses a private name of a third-party package."""
     modules = [module for module in repository() if module.name.split(".")[0] in PRODUCT]
     assert {module.name for module in modules} > COMPAT
     found = [use for module in modules if module.name not in COMPAT for use in private_uses(module)]
@@ -387,7 +390,7 @@ def test_private_names_are_used_in_the_compat_modules_only() -> None:
     ],
 )
 def test_a_private_use_is_found(source: str) -> None:
-    """Imports, attributes and keyword arguments with private names are reported."""
+    """`private_uses` reports imports, attributes and keyword arguments with private names of other packages."""
     assert list(private_uses(sample("deployments/x.py", source)))
 
 
@@ -402,5 +405,5 @@ def test_a_private_use_is_found(source: str) -> None:
     ],
 )
 def test_no_other_use_is_reported(source: str) -> None:
-    """Documented modules, our own private names and dunder names are allowed."""
+    """`private_uses` does not report documented modules, private names of this repository and dunder names."""
     assert not list(private_uses(sample("deployments/x.py", source)))

@@ -1,6 +1,7 @@
 """Tests of the handles and their router on a real Ray Serve: avoided replicas and cancellations.
 
-Serve's own `cancel` does not stop some of these calls, because the router runs on the caller's event loop.
+The router runs on the caller's event loop. In this mode Serve's own `cancel` does not stop every call, so the handles
+must do it.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def test_without_a_choice_an_avoided_one_answers(lab: LabClient, names: list[str
 
 def test_no_request_is_lost(lab: LabClient, names: list[str]) -> None:
     """Each of 200 concurrent calls gets its own answer once, and every replica serves some of them."""
-    # This test runs before the tests that stop a replica. Serve counts a call that is cancelled before its replica
-    # accepts it as load of that replica for another 10 s, and all 200 calls are routed by the same counts.
+    # This test must run before the tests that stop a replica. Serve counts a call that is cancelled before its replica
+    # accepts it as load of that replica for another 10 s. A replica with such a count would get none of the 200 calls.
     before = {puppet["replica"]: puppet["began"] for puppet in lab.puppets()}
     assert lab.flood(200) == [number + 1 for number in range(200)]
     shares = Counter({puppet["replica"]: puppet["began"] - before[puppet["replica"]] for puppet in lab.puppets()})
@@ -99,7 +100,7 @@ def test_without_a_replica_calls_fail_at_once(lab: LabClient, names: list[str]) 
     waiting = lab.start("read", first_s=0, avoid=names, strict=True)
     for puppet in lab.puppets():
         os.kill(int(puppet["pid"]), signal.SIGKILL)
-    # The calls fail after Serve has noticed the deaths. A replacement starts later, so the second call fails too.
+    # Calls fail when Serve has noticed that the replicas are dead. Replacements start later, so both calls fail.
     found = [_finish(lab, waiting, 10), _finish(lab, lab.start("ask", first_s=0), 0.5)]
     gone = "Puppet has no running replica."
     assert [one["error"] for one in found] == [f"BackendError: llm: {gone}", f"BackendError: turn_detector: {gone}"]

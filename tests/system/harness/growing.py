@@ -18,7 +18,7 @@ from tests.system.harness.served import Served, serving
 
 SEATS = ['--resources={"seat": 2}']
 QUIET = CallerBehavior(think_s=2.0, muted_between_turns=True)
-# The shortest times of Serve's autoscaling with which it still decides on more than one sample.
+# The shortest times of autoscaling (in seconds) with which Serve still decides on more than one sample.
 FAST: dict[str, Any] = {"metrics_interval_s": 1, "look_back_period_s": 3, "upscale_delay_s": 1, "downscale_delay_s": 5}
 
 

@@ -1,8 +1,8 @@
 """Application for tests that calls stages as a session host does. Tests control it over HTTP, with `LabClient`.
 
-Tests cannot call stages from their own process: how Serve cancels a call depends on environment variables at the
-import of Ray Serve, and only replicas have those of the product. A call here is one request to a stage. A puppet is a
-replica of a stage that does what the request says (see the module `puppet`).
+Tests cannot call stages from their own process. How Serve cancels a call depends on environment variables at the import
+of Ray Serve, and only replicas have the values that the product sets. A call here is one request to a stage. A puppet
+is a replica of a stage that does what the request says (see the module `puppet`).
 """
 
 import asyncio
@@ -251,7 +251,7 @@ class LabClient:
         return answers
 
     def sweep(self, count: int) -> None:
-        """Start and cancel `count` streams and `count` single calls, each pair a little later after its start."""
+        """Start and cancel `count` streams and `count` single calls, with growing delays (see `Lab.sweep`)."""
         self._post(f"sweep/{count}")
 
     def puppets(self) -> list[dict[str, Any]]:

@@ -88,7 +88,9 @@ _IN_FLIGHT = re.compile(rb"^rejoinder_requests_in_flight\{[^}]*\} ([0-9.]+)$", r
 def kill_holder(
     replicas: list[dict[str, str]], timeout_s: float = 30.0, how: signal.Signals = signal.SIGKILL
 ) -> tuple[str, float]:
-    """Wait until a replica works on a request and send it a signal. Return its process id and the monotonic time.
+    """Wait until a replica works on a request, and send a signal to it.
+
+    Return the process id of the replica and the monotonic time of the signal in seconds.
 
     Some requests take only 100 ms. To see them, the metrics are read over open connections and only one is parsed.
     Raise TimeoutError if no replica works on a request in time.
