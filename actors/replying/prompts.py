@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.drafts import Draft, Prompt
+from actors.replying.openings import opening_of
 from actors.replying.prefill import Prefill
 from actors.replying.requests import CommittedTurn, ReplyRequest
 from actors.replying.summaries import Summaries
@@ -81,8 +82,10 @@ class Prompts:
         if draft.turn:
             return await self.for_turn(draft.turn, draft.terms.request, requested=False)
         draft.sent_prompt = self.current(draft.terms.request, transcript)
-        # The language model works on this prompt from here on, so the wait is a part of its time.
-        draft.reply.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
+        openings = self._services.settings.conversation.openings
+        if not opening_of(draft.reply.plan.events, draft.sent_prompt, openings):
+            # The language model works on this prompt from here on, so the wait is a part of its time.
+            draft.reply.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
         await self.prefill.wait_for_end(draft.sent_prompt)
         return draft.sent_prompt
 

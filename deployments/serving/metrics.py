@@ -66,7 +66,8 @@ HOST_HELP = {
     ),
     "rejoinder_filler_seconds": "Seconds from the caller's last speech to the start of a filler.",
     "rejoinder_dismissed_speech_total": (
-        "Utterances during or just after a reply that became no turn, by reason: no_words, backchannel or echo."
+        "Utterances during or just after a reply that became no turn, by reason: no_words, backchannel, "
+        "echo or background."
     ),
     "rejoinder_degradation_steps_total": (
         "Degradation measures that a session took because a stage was slow, by measure: short_segment, no_speculation, "
