@@ -267,11 +267,11 @@ class _Answer:
                 remedy = "Shorten the instructions or the messages."
                 raise CallerError(f"the conversation is too long: {message}.", remedy, code="context_length_exceeded")
             raise BackendError(f"llama.cpp: {message}.", "Retry on another replica.", stage="llm")
-        if self._finish is None:
+        if self._finish is None and not self._writer.stopped:
             raise BackendError("llama.cpp ended the answer without a reason.", stage="llm")
         cached = (self._usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
         prompt = int(self._usage.get("prompt_tokens", 0))
-        return self._finish, LlmUsage(
+        return self._finish or "stop", LlmUsage(
             prompt, self._writer.tokens, int(cached), queue_s, end_probability=self._end_probability
         )
 
