@@ -225,6 +225,13 @@ CASES = {
     "no usage": Case((Reply((*words(ANSWER), 'data: {"choices": [], "usage": null}\n\n', DONE)),), "completed", ANSWER),
     "empty choices": Case((Reply(('data: {"choices": []}\n\n', *words(ANSWER), DONE)),), "completed", ANSWER),
     "broken connection": Case((Reply(words(PART), cut=True), good()), "completed", ANSWER, 3),
+    "split think block": Case(
+        (Reply((*(chunk(content=part) for part in ("<th", "ink>hm", "</thi", "nk>")), *words(ANSWER), DONE)),),
+        "completed",
+        ANSWER,
+    ),
+    "Chinese": Case((Reply((*words("\u5df4\u9ece" * 1250), DONE)),), "incomplete max_output_tokens", None),
+    "long word": Case((Reply((*words("ab" * 1500), DONE)),), "incomplete max_output_tokens", None),
     "huge answer": Case((Reply(words("word " * 5000)),), "incomplete max_output_tokens", None),
 }
 
