@@ -52,8 +52,9 @@ async def test_a_draft_overlaps_the_wait_and_its_audio_comes_with_the_commit() -
 
 @virtual
 async def test_a_held_draft_waits_for_the_decision_alone() -> None:
-    """If a draft is ready before the commit, the stage ENDPOINT is the time from its first audio to the end of the half
-    second of silence, and delivery takes at most 1 ms.
+    """If a draft is ready before the commit, its wait for the end of the silence counts for the stage ENDPOINT.
+
+    Delivery takes at most 1 ms.
     """
     play = hesitant()
     async with play.call() as caller:

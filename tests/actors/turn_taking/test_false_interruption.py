@@ -86,7 +86,7 @@ class Listener:
     """A client's player, which drops its unplayed audio when the server detects speech.
 
     With `tells=True` it reports with conversation.item.truncate how much it played, as real clients do. `late_s` is its
-    network delay in seconds. `playbacks` has a loudspeaker, with the audio received, by item id.
+    network delay in seconds. `playbacks` maps an item id to the loudspeaker that plays its audio.
     """
 
     caller: Caller
@@ -126,9 +126,9 @@ async def answering(play: Play) -> AsyncIterator[Caller]:
 
 
 async def overheard(play: Play, over_s: float = 0.4, **behavior: Any) -> tuple[Caller, Listener]:
-    """Ask, make a sound of `over_s` seconds two seconds into the answer, and listen to the rest.
+    """Ask, make a sound of `over_s` seconds two seconds after the first audio of the answer, and listen to the rest.
 
-    Return the caller and the player, which gets the arguments `behavior`.
+    Return the caller and the player; `behavior` are the player's further arguments.
     """
     async with play.call() as caller:
         listener = Listener(caller, **behavior)
