@@ -388,7 +388,7 @@ async def test_a_stall_in_the_answer_is_not_silent() -> None:
 
 @virtual
 async def test_an_answer_that_begins_anew_starts_at_a_sentence() -> None:
-    """If the second attempt uses other words than the first, the caller hears `WORDS.bridge`, then its whole sentence.
+    """If the second attempt uses other words, the caller hears `WORDS.bridge` ("Let me start that again.") before it.
 
     Words of the first attempt that were not spoken yet are dropped. The conversation has the spoken words.
     """
@@ -404,7 +404,10 @@ async def test_an_answer_that_begins_anew_starts_at_a_sentence() -> None:
 
 @virtual
 async def test_an_unspoken_beginning_is_replaced_without_a_word() -> None:
-    """If nothing of the first attempt was spoken, the caller hears only the second attempt, without `WORDS.bridge`."""
+    """If nothing of the first attempt was spoken, the caller hears only the second attempt.
+
+    The sentence `WORDS.bridge`, which announces a new beginning, is not spoken.
+    """
     broken = (TokenDelta("On Monday"), 0.1, BackendError("cut.", stage="llm", replica="a"))
     play = play_of(broken, (TokenDelta("Our shop opens at nine.", 5, continues=0), STOP))
     async with play.call() as caller:

@@ -62,7 +62,7 @@ async def test_a_held_draft_waits_for_the_decision_alone() -> None:
         done = await caller.say(1.0)
     stages = done["rejoinder"]["stages_ms"]
     assert stages["stt"] == pytest.approx(150, abs=1)
-    assert stages["llm_first_token"] == pytest.approx(10 + 80, abs=1)  # 10 ms for the prefill
+    assert stages["llm_first_token"] == pytest.approx(10 + 80, abs=1)  # 10 ms for the prefill, 80 ms for the token
     assert stages["endpoint"] == pytest.approx(500 - 64 - 150 - 80 - 40 - 50, abs=40)
     assert stages["delivery"] <= 1
     assert done["rejoinder"]["unattributed_ms"] <= 1

@@ -30,7 +30,10 @@ def now() -> float:
 
 
 async def avoided(retries: Attempts, faults: list[Exception | None]) -> list[frozenset[str]]:
-    """Let each attempt raise its exception in `faults` (None: succeed). Return the replicas that each one avoids."""
+    """Make an attempt for each item of `faults`, which fails with this exception or (None) succeeds.
+
+    Return the set of replicas that each attempt avoids.
+    """
     found = []
     script = iter(faults)
     async for attempt in retries:

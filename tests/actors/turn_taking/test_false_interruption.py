@@ -179,7 +179,7 @@ async def test_a_false_interruption_leaves_no_trace(text: str) -> None:
 
 @virtual
 async def test_a_false_interruption_pauses_the_reply_briefly() -> None:
-    """A sound pauses the reply after two voice activity windows. The reply resumes after 300 ms of silence."""
+    """A sound pauses the reply after two voice activity windows (64 ms). The reply resumes after 300 ms of silence."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     caller, _ = await overheard(play, over_s=0.4)
     paused = caller.at("input_audio_buffer.speech_started", 2)

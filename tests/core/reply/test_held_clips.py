@@ -17,7 +17,10 @@ LLM, SEGMENT, VOICE = STEPS
 
 
 def after_turns(*usual_s: float) -> StageLatencyEstimator:
-    """Return an estimator that has seen FEWEST_TURNS turns in which each of STEPS took its time in `usual_s`."""
+    """Return an estimator that has seen FEWEST_TURNS turns.
+
+    The stages in STEPS took `usual_s` seconds in each, in order.
+    """
     estimator = StageLatencyEstimator()
     for _ in range(FEWEST_TURNS):
         estimator.observe(dict(zip(STEPS, usual_s, strict=True)), 0.0)

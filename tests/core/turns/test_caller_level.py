@@ -44,7 +44,10 @@ def test_levels_stand_in_for_an_unknown_caller(level: float, addressed: bool, ba
 
 
 def test_the_loud_parts_of_a_television_are_doubtful_too() -> None:
-    """Once background speech was dismissed before the first turn, speech up to 8 dB louder must address the agent."""
+    """If background speech was dismissed before the first turn, speech up to 8 dB louder is treated as background too.
+
+    It is not background if its words address the agent.
+    """
     level = CallerLevel().dismissed(-29.0, 0)
     assert level.is_background(-22.0, SETTINGS, addressed=False)
     assert not level.is_background(-22.0, SETTINGS, addressed=True)

@@ -83,7 +83,10 @@ def test_parts_joined_are_the_whole(voice: PiperVoice, store: ModelStore) -> Non
 
 @pytest.mark.models
 def test_speech_starts_at_once(voice: PiperVoice) -> None:
-    """The leading silence is trimmed to LEAD_MS, within 10 ms for a frame and the resampler's delay."""
+    """Silence before the first word is trimmed to LEAD_MS milliseconds, give or take 10 ms.
+
+    The tolerance covers an audio frame and the resampler's delay.
+    """
     audio = pcm16_to_float(b"".join(voice.synthesize(SENTENCES[1])))
     onset = first_audible(audio, WIRE_RATE)
     assert onset is not None

@@ -1,4 +1,4 @@
-"""Table test of spoken text, and the property that it does not depend on how the text was split."""
+"""Tests of the spoken text for the written texts of a table, and for any split of a text into pieces and segments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WRITTEN = [written for code, written, _ in ALL if code == "en"]
 
 @pytest.mark.parametrize(("language", "written", "spoken"), ALL, ids=[written for _, written, _ in ALL])
 def test_written_text_is_spoken_as_a_person_would_say_it(language: str, written: str, spoken: str) -> None:
-    """The voice gets the words of the table for a written text."""
+    """The words that the voice gets for a written text are those of the table for its language."""
     assert segment_of(written, language).spoken == spoken
 
 

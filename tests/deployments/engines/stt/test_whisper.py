@@ -1,4 +1,7 @@
-"""Whisper with short audio context: accuracy, rejection of bad decodes, and empty transcripts of silence."""
+"""Tests of Whisper with short audio context, which does not pad every clip to 30 s.
+
+They check accuracy, rejection of bad decodes, and empty transcripts of silence.
+"""
 
 from __future__ import annotations
 
