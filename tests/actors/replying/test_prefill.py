@@ -86,7 +86,10 @@ class Noted(list[tuple[str, LlmRequest]]):
 
 @virtual
 async def test_there_are_no_interim_transcripts_of_silence() -> None:
-    """Interim transcripts stop at a tentative end of speech, and continue when the caller does."""
+    """Interim transcripts are made only while the caller speaks. A tentative end of speech stops them.
+
+    When the caller speaks again, they continue.
+    """
     play = Play(Settings(barge_in=BargeInSettings(min_words=0)))
     async with play.call() as caller:
         await caller.speak(0.4)

@@ -235,7 +235,7 @@ async def test_a_sound_after_the_last_delta_keeps_the_end() -> None:
 
 @virtual
 async def test_a_missing_transcript_resumes_the_reply() -> None:
-    """If a sound over the reply is not transcribed in time, the reply resumes `confirm_timeout_ms` after the sound."""
+    """A sound over the reply that gets no transcript stops the reply until `confirm_timeout_ms` (2 s) after its end."""
     stt = ScriptedStt(deque([QUESTION]))
     play = Play(stt=stt)
     async with answering(play) as caller:

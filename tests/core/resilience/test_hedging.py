@@ -76,7 +76,7 @@ def test_the_window_forgets_a_slice_at_a_time() -> None:
 
 @given(st.sampled_from([0.0, 0.01, 0.04, 0.1, 0.5, 1.0]), st.floats(1, 20), st.lists(st.booleans(), max_size=300))
 def test_the_budget_bounds_further_attempts(ratio: float, cap: float, spends: list[bool]) -> None:
-    """For any order of requests, the further attempts are at most `ratio` times the primary attempts."""
+    """For any order of requests, the hedges and retries are at most `ratio` times the primary attempts."""
     budget, primaries, spent = HedgeBudget(ratio, cap), 0, 0
     for spend in spends:
         if spend:

@@ -190,7 +190,7 @@ def two_speakers(source: Path, folder: Path) -> Path:
     first = next(node for node in model.graph.node if node.name == "/dec/conv_pre/Conv")
     position = list(model.graph.node).index(first)
     output, first.output[0] = first.output[0], "without_speaker"
-    for node in model.graph.node:  # an unused constant of the export has the name of the new input
+    for node in model.graph.node:  # an unused constant has the new input's name: rename it
         node.input[:] = ["constant" if name == "sid" else name for name in node.input]
     for constant in model.graph.initializer:
         constant.name = "constant" if constant.name == "sid" else constant.name
