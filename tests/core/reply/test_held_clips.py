@@ -92,10 +92,10 @@ def test_no_filler_before_the_question_or_after_the_audio() -> None:
 def test_a_filler_is_due_when_the_prediction_misses_the_budget(
     usual_s: tuple[float, float, float], reached: int, budget_s: float, waited_s: float
 ) -> None:
-    """The due time of a filler has these properties, for any usual stage times and any deadline.
+    """`filler_due` returns a time that is not in the past, for any usual stage times and any deadline.
 
-    It is not in the past. A later deadline never makes it earlier. The estimator computes the same time again when it
-    has come. It leaves the usual time of the stages that have not started until the deadline, or it is now.
+    With a later deadline it is never earlier. Computed again at the returned time, it is the same. The stages that have
+    not started can take their usual time between it and the deadline, unless it is now.
     """
     estimator = after_turns(*usual_s)
     marks = at(*[10.0 + step for step in range(reached)])
