@@ -132,12 +132,12 @@ class Prompts:
     async def _correct(
         self, turn: CommittedTurn, first: Transcript, correction: asyncio.Future[Transcript], *, asked_for: bool
     ) -> None:
-        """Replace the turn's transcript by the second opinion. The reply to the first one is under way already.
+        """Replace the turn's transcript by the second recognizer's, although the first is being answered already.
 
         Args:
             turn: The turn.
-            first: The first transcript, which was answered.
-            correction: Future of the second opinion. If it fails or has no words, the first transcript stays.
+            first: The first transcript, which the reply answers.
+            correction: Future of the second transcript. If it fails or has no words, the first transcript stays.
             asked_for: Whether the client gets the transcript. It gets one transcript of each turn: the better one.
         """
         better = first

@@ -482,7 +482,7 @@ class Metrics(Protocol):
     def dismissed_speech(self, reading: str) -> None:
         """Count speech during or just after a reply that did not become a turn.
 
-        `reading` says why: "no_words", "backchannel" or "echo" (values of `SpeechKind`).
+        `reading` says why: "no_words", "backchannel", "echo" or "background" (values of `SpeechKind`).
         """
         ...
 

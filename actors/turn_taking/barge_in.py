@@ -23,7 +23,7 @@ from rejoinder.core.turns.barge_in import (
 from rejoinder.core.turns.events import InterimReady, TranscriptReady, TurnEvent
 from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnState
 
-# The part of the reply that may come back as an echo: seconds before and after the position that the listener hears.
+# The part of the reply whose words may come back as an echo: seconds before and after the listener's position in it.
 SPOKEN_BEFORE_S = 10.0
 SPOKEN_BEHIND_S = 1.0
 
@@ -75,7 +75,7 @@ class BargeInDetector:
         self.tune()
 
     def tune(self) -> None:
-        """Choose how long a sound must be to count as speech: shorter while it would pause an audible reply."""
+        """Set how long a sound must be to count as speech: shorter while speech would pause an audible reply."""
         state = self._state()
         sensitive = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._replies.audible
         self._audio_input.settings = (
@@ -88,7 +88,10 @@ class BargeInDetector:
         self.rejected_as = SpeechKind.NO_WORDS
 
     def dismissed(self, end: int) -> None:
-        """Learn the level of background speech, which was dismissed and ended at sample `end` (16 kHz)."""
+        """Update the background's level if the dismissed utterance was background speech.
+
+        `end` is the sample (16 kHz) at which its speech ended.
+        """
         if self.rejected_as is SpeechKind.BACKGROUND:
             self._audio_input.background_dismissed(self._level, end)
 

@@ -155,7 +155,7 @@ class CallerUtterance:
         )
 
     def _learn_level(self, turn: CommitTurn, request: EndOfTurnRequest) -> None:
-        """Learn the caller's level from the speech of a turn, once it is known that it has words."""
+        """Update the caller's level with that of a turn's speech, once the transcript shows that it has words."""
         level = self._audio_input.level(turn.start, turn.speech_end)
 
         def learn(_: object) -> None:
