@@ -70,7 +70,9 @@ def _least(code: str) -> float:
 
 
 def best(decoded: Mapping[str, Hypothesis], shared: Mapping[str, float]) -> str:
-    """Return the language of the likeliest of several decodes, by its tokens and by the detection.
+    """Return the likeliest language: the one with the highest sum of decoding and detection log-probability.
+
+    The decoding's is the mean over its tokens; the detection's is weighted by PRIOR_WEIGHT.
 
     Args:
         decoded: The decode in each candidate language.
