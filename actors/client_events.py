@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Minimum length, in seconds, of the audio that an input_audio_buffer.commit commits. OpenAI refuses a shorter commit.
 MIN_COMMIT_S = 0.1
-# A client's playback clock may run fast. A truncation up to this many ms after the end of the audio is taken as a
-# truncation at its end.
+# A conversation.item.truncate up to this many ms after the end of the audio counts as a truncation at its end, because
+# a client's playback clock may run fast.
 TRUNCATE_SLACK_MS = 500
 # OpenAI's limits on metadata: number of pairs, characters of a key, characters of a value.
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512

@@ -262,7 +262,7 @@ class Session:
         return self.replies.current is not None and self.replies.current.open
 
     def configured(self) -> None:
-        """Apply a changed configuration from the next voice activity window on."""
+        """Apply the new configuration after a session.update, for turn detection from the next audio window on."""
         self._barge_in.configured()
         self.replies.read_ahead()
         self._greet()

@@ -177,7 +177,10 @@ class AudioInput:
         return lost
 
     def _needed_from(self, *, keep_all: bool) -> int:
-        """Return the oldest sample in the ring buffer that is still needed; `keep_all` as in `append`."""
+        """Return the oldest sample in the ring buffer that is still needed.
+
+        With `keep_all` all audio since the last turn is needed.
+        """
         needed = self._decided if self._held is None else min(self._decided, self._held)
         return max(self._ring.start, min(needed, self._taken) if keep_all else needed)
 

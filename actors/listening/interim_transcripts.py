@@ -29,8 +29,8 @@ from rejoinder.core.turns.local_agreement import Agreement, agree
 
 CREDIT_S = 0.15
 """How much of the pause between two interim transcripts a dip may skip, in seconds. The skipped part is added to the
-next pause. The transcript at the last dip is worth more than the one before it. If speech-to-text takes 50 ms, this
-allows two transcripts in a row; if it takes 300 ms, most of the pause remains."""
+next pause. The transcript at the last dip of a turn is the most useful one, because it may have all words of the turn.
+If speech-to-text takes 50 ms, this allows two transcripts in a row; if it takes 300 ms, most of the pause remains."""
 
 
 @dataclass(slots=True, eq=False)

@@ -63,14 +63,16 @@ ABLATIONS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("words alone", ("words",), False),
     ("turn detector alone", ("turn_model",), False),
 )
-"""Name, pieces of evidence, and whether the prosody is used."""
+"""Rows of the table that `ablation` prints: (name, pieces of evidence, whether the prosody is used)."""
 
 LEAST_MS = 250.0
-"""Shorter pauses end before any evidence is there."""
+"""Shortest silence in milliseconds that the weights are fitted on. Shorter pauses end before any evidence is known."""
 COUNTED_MS = (300.0, 1064.0)
-"""Pauses that count, in milliseconds until speech is detected again, which is two windows (64 ms) after it begins."""
+"""Shortest and longest pause that counts for the budget: milliseconds until speech is detected again, which is two
+windows (64 ms) after it begins.
+"""
 WORDS_MS, SOUND_MS = 200.0, 300.0
-"""Silence in milliseconds at which the words, and the turn detector's probability too, are known."""
+"""Silences in milliseconds after which the words are known, and after which the turn detector's probability is too."""
 TURN_MODEL_AT = "200"
 BUDGETS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 RIDGE = 1.0
@@ -79,7 +81,9 @@ SIGNS = {
     **dict.fromkeys(("open", "trailing_mark", "clause", "digits_open", "digits", "address_open"), -1.0),
     **dict.fromkeys(("list", "spelling", "one_word", "two_words"), -1.0),
 }
-"""Signs that a weight must have to mean something. A few hundred events of a recipe can give it the other one."""
+"""Required sign (1 or -1) of an input's weight, by input. A fit on a few hundred synthetic events can give a weight the
+opposite sign, which would not generalize.
+"""
 STEPS, FOLDS, SEEDS = 30, 10, (0, 1, 2)
 
 

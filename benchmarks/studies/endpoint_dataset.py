@@ -40,7 +40,7 @@ TURN_AT_MS = (200, 320, 480, 640, 800, 1000, 1500)
 """Silences in milliseconds at which the turn model is queried, besides the tentative end itself."""
 
 WINDOWS_BEFORE, WINDOWS_AFTER = 31, 62
-"""Voice activity windows before the end of speech, and at most after it, that are written (1 s and 2 s)."""
+"""Number of voice activity windows that are written: before the end of speech (1 s), and at most after it (2 s)."""
 
 # Speech that is detected more than this many seconds after the true end of the turn counts as background, not as the
 # caller's.

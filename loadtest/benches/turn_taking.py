@@ -16,10 +16,14 @@ from loadtest.results.intervals import Percentile, Share, percentile, wilson
 from loadtest.turn_corpus.event import CorpusEvent, Expected, Split, order_of
 
 LONGEST_PAUSE_MS = 1000
-"""Pauses up to this length inside phrases and numbers must be waited for. Longer ones are in the table only."""
+"""Longest inserted pause, in milliseconds, that counts in the verdict: the agent must wait in it. Turns with longer
+pauses appear only in the tables.
+"""
 
 INTERRUPTS_BAR, YIELD_BAR_S, SELECTIVITY_BAR = 0.05, 0.3, 0.9
-"""Bars: most interrupted turns, the 95th percentile of the yield latency, and the least selectivity."""
+"""Bars of the verdict: the largest share of interrupted turns (0 to 1), the largest 95th percentile of the yield
+latency in seconds, and the smallest selectivity (0 to 1).
+"""
 
 QUICK_EVENTS = 60
 
@@ -237,7 +241,7 @@ PUBLISHED = (
     PublishedPanel("xAI realtime", interrupts=0.84, yield_s=None, ignores_backchannels=0.93),
     PublishedPanel("LiveKit cascade", interrupts=0.64, yield_s=None, ignores_backchannels=None),
 )
-"""Published panels. Their corpora differ from this one, so the figures show an order of magnitude only."""
+"""Published figures. They come from other corpora than this one, so they show an order of magnitude only."""
 
 
 def report(outcomes: Sequence[EventOutcome], left_out: dict[str, int]) -> dict[str, Any]:

@@ -28,11 +28,13 @@ from rejoinder.store.human_corpus import human_clips
 from rejoinder.store.model_store import default_directory
 
 VERSION = 3
-"""Raise it when the audio of an unchanged event changes, so that the cache is made again."""
+"""Version of the code that makes audio. Increase it when the audio of an unchanged event changes: cached files of other
+versions are not used.
+"""
 
 LEAD_S, TAIL_S = 0.4, 2.5
 BACKGROUND_S = 6.0
-"""Length of television or babble that is an event of its own."""
+"""Length in seconds of an event that consists of television or babble only."""
 
 ROOM_DBFS = -62.0
 # A frame belongs to a part if its level is at most this many dB below the part's active level. The margin is wide,

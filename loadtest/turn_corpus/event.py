@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 HELD_OUT_OF = 3
-"""One content of this many is held out. See `split`."""
+"""One of this many contents (texts or clips) is held out. See `split`."""
 
 
 # Prefix of the text that `split` hashes. Its number was chosen among those below 4,000, once and before any

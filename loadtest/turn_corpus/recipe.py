@@ -19,10 +19,10 @@ MANIFEST = Path(__file__).with_name("manifest.jsonl")
 _CUTS = Path(__file__).with_name("human_cuts.csv")
 
 PAUSES_MS = (300, 500, 650, 800, 1000, 1500)
-"""Lengths of the inserted pauses."""
+"""Lengths of the inserted pauses, in milliseconds."""
 
 LEVELS_DBFS = (-20.0, -24.0, -28.0)
-"""Speech levels of the callers."""
+"""Active speech levels of the callers, in dBFS."""
 
 # Human turns with natural pauses, of up to 20 s. Each row has the names of consecutive clips (file@start in seconds) of
 # one reading, which are joined to one turn.

@@ -66,7 +66,7 @@ VOICES = (
     Voice("festival-slt", "festival", "cmu_us_slt_arctic_hts", "festival festvox-us-slt-hts"),
     Voice("festival-ked", "festival", "ked_diphone", "festival festvox-kdlpc16k", held_out=True),
 )
-"""Every voice. The held-out ones are other speakers, or other settings of the synthesizer, than the rest."""
+"""Every voice. The held-out voices have other speakers, or other settings of the synthesizer, than the others."""
 
 BY_NAME = {voice.name: voice for voice in VOICES}
 

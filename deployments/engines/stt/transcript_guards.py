@@ -43,8 +43,8 @@ MAX_WORD_REPEATS = 4
 MAX_WORD_REPEATS times ("no no no no").
 """
 MAX_PHRASE_REPEATS = 3
-"""Nobody says a phrase of PHRASE_WORDS words more often than this in a row: such a text is made up, also if two decodes
-agree on it.
+"""Maximum number of times in a row that a person says a phrase of PHRASE_WORDS words. A text with more is made up, even
+if two decodes agree on it.
 """
 
 INVENTIONS = frozenset(

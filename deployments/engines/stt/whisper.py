@@ -46,8 +46,8 @@ FULL_FRAMES = 3000
 """30 s of 10 ms frames, which Whisper was trained on."""
 
 END_MARK_SLACK_S = 0.4
-"""Seconds before the end of the audio from which a timestamp counts as the end: Whisper rounds timestamps, and sets
-them at the end of the voice, not of the audio.
+"""A timestamp in this last part of the audio (in seconds) counts as the end of the speech. Whisper rounds timestamps,
+and sets them at the end of the voice, not of the audio.
 """
 
 TOKENS_PER_S = 7.0
@@ -58,7 +58,7 @@ TOKENS_BASE allows for timestamps and short commands.
 
 AUTO = "auto"
 EXPECTED_WITH_AUTO = "en"
-"""The language to try first if the language is detected."""
+"""The language to try first if the setting is AUTO, so that the language is detected."""
 
 _TIMESTAMP_S = 0.02
 _DEFAULT_SUPPRESSED = -1

@@ -21,7 +21,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import Settings
 
 SPOKEN_WORDS = 7
-"""Number of words after which speech synthesis certainly has its first segment."""
+"""Number of words of an answer after which the first segment for speech synthesis is complete in any case."""
 WARM_UP = "Hello, can you hear me?"
 
 

@@ -67,17 +67,17 @@ LONG_REPLY = (
     "and stone. In the next century there were new squares, parks and theaters. The first underground railway opened "
     "in eighteen sixty three. Today about nine million people live there, and many more come to visit every year."
 )
-"""Reply over which the caller or somebody else speaks. It lasts about 30 s."""
+"""Text of the reply over which an event is played. Its audio lasts about 30 s."""
 SHORT_REPLY = "Of course."
 
 FIRST_S, SPREAD_S = 1.5, 2.0
-"""Seconds of the reply after which an event begins: FIRST_S, and up to SPREAD_S more, by the event's id."""
+"""An event over a reply begins FIRST_S seconds after the reply, plus up to SPREAD_S, depending on the event's id."""
 
 SETUP_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 6.0
-"""Seconds after the end of the caller's speech in which an answer counts."""
+"""Longest wait for an answer, in seconds after the end of the caller's speech."""
 CHECK_S = 1.8
-"""Seconds after the end of the event's sound at which a reply that went on must be audible."""
+"""Seconds from the end of an event's sound to the check whether the reply still goes on."""
 
 
 @dataclass(slots=True)
