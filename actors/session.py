@@ -1,7 +1,7 @@
 """One conversation: its mailbox, the turn machine, and the objects that carry out the machine's commands.
 
 The loop takes one event from the mailbox, passes it to `rejoinder.core.turns.machine.step`, and executes the commands
-that `step` returns. Nothing else in this class decides anything about turns.
+that `step` returns. All decisions about turns are made by `step`.
 """
 
 from __future__ import annotations

@@ -85,10 +85,13 @@ class MessageArrivals:
         self._count += 1
 
     def at(self, sample: int) -> float | None:
-        """Return the monotonic time at which the stream reached `sample`; None if it has not, or if it is forgotten."""
+        """Return the monotonic time at which the stream reached `sample`.
+
+        None if the stream has not reached it, or if the time is no longer stored (see ARRIVALS).
+        """
         arrived_at = None
         for index in range(self._count - 1, max(-1, self._count - 1 - ARRIVALS), -1):
-            # Newest first, because a caller usually asks for a sample that has just arrived.
+            # Search from the newest message back, because the wanted sample has usually just arrived.
             slot = index % ARRIVALS
             if self._ends[slot] < sample:
                 break

@@ -136,10 +136,11 @@ class EndOfTurn:
         return request
 
     def transcribe_window(self, pcm: bytes, speech_detected: bool) -> asyncio.Future[Transcript]:
-        """Start to transcribe a window of long speech, and return the future of its transcript.
+        """Start to transcribe a window of long speech (`pcm`), and return the future of its transcript.
 
         The future raises BackendError if all attempts failed. Cancelling it cancels the job. The session's windows are
         transcribed one after another, so that minutes of audio sent at once do not fill the stage's queue.
+        `speech_detected` is False if voice activity detection has not found speech in the utterance.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         job = SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, speech_detected=speech_detected)
@@ -154,7 +155,7 @@ class EndOfTurn:
     async def _in_full(self, job: SttJob, failures: StageFailures) -> Transcript:
         """Return the first-pass transcript of a job, or the second recognizer's if the first has low confidence.
 
-        There is no time limit for the second recognizer.
+        There is no time limit for the second recognizer. `failures` records failed attempts.
         """
         first = await self._result(job, failures)
         return await self._result(_second_opinion(job, first), failures) if first.low_confidence else first
@@ -207,7 +208,7 @@ class EndOfTurn:
         return await _with_windows(first if windows and first.usable and not second.text else second, windows)
 
     async def _result(self, job: SttJob, failures: StageFailures) -> Transcript:
-        """Return the transcript of one job. Failed attempts are repeated.
+        """Return the transcript of one job. Failed attempts are recorded in `failures` and repeated.
 
         Raises:
             BackendError: All attempts failed, or the engine refuses the audio.

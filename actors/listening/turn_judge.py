@@ -89,7 +89,10 @@ class OpenVerdict:
         self.report()
 
     def sound(self, turn_model: float) -> None:
-        """Add the turn detector's probability. It is not reported before the words: they may contradict it."""
+        """Add the turn detector's probability (`turn_model`).
+
+        It is reported only after the words are known, because they may contradict it.
+        """
         self._evidence = replace(self._evidence, turn_model=turn_model)
         if self.has_words:
             self.report()

@@ -87,7 +87,7 @@ class Prompts:
         return draft.sent_prompt
 
     def current(self, request: ReplyRequest, transcript: str = "") -> Prompt:
-        """Return the prompt of the conversation as it is now.
+        """Return the prompt: the instructions of `request`, and the conversation as it is now.
 
         If `transcript` is not empty, it is added as the newest turn of the caller.
         """
@@ -96,7 +96,7 @@ class Prompts:
         return self.summaries.window.prompt(request.instructions, turns, self.summaries.newest)
 
     def language_notice(self, end_of_turn: EndOfTurnRequest) -> str:
-        """Return what to say if the caller speaks a language that is not served; "" if the language is served."""
+        """Return what to say if the transcript of `end_of_turn` is in a language that is not served; "" otherwise."""
         foreign = end_of_turn.transcribed and end_of_turn.transcript.result().language
         return self._services.settings.other_language_notice if foreign else ""
 

@@ -325,7 +325,7 @@ class Reply:
         rest = shown.flush()
         self._text.append(rest)
         await self._output(rest, [*segmenter.push(rest), *segmenter.flush()])
-        if self.generation.usage:  # set only if the whole answer was generated, or came from the cache
+        if self.generation.usage:  # token counts exist only for a complete answer; its pace is learned
             self._services.first_segment_sizer.thought(self.marks, len(self.answer.split()), self._services.clock())
         return True
 

@@ -171,7 +171,10 @@ class BargeInDetector:
         return reading is SpeechKind.ADDRESSED
 
     def _is_background(self, text: str) -> bool:
-        """Return True if the current utterance is that of a television or of other people, by its level and words."""
+        """Return True if level and words (`text`) of the current utterance show that it is background speech.
+
+        Background speech comes from a television or from other people.
+        """
         self._level = self._audio_input.utterance_level(self._state().start)
         addressed = is_addressed(text, self._replies.asked, self._services.settings.stt.main_language)
         return self._audio_input.is_background(self._level, addressed=addressed)

@@ -158,7 +158,7 @@ class CallerUtterance:
         )
 
     def _learn_level(self, turn: CommitTurn, request: EndOfTurnRequest) -> None:
-        """Update the caller's level with that of a turn's speech, once the transcript shows that it has words."""
+        """Use the level of a turn's speech to update the caller's level, once the transcript is known to have words."""
         level = self._audio_input.level(turn.start, turn.speech_end)
 
         def learn(_: object) -> None:

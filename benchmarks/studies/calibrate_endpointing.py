@@ -328,7 +328,13 @@ def _silence_ms(rule: EndpointRule, probability: float | None) -> float:
 
 
 def report(silences: Sequence[LabelledSilence], table: EndOfTurnTable, settings: Settings) -> None:
-    """Print for each budget the share of pauses that is cut off, and the silence after which finished turns end."""
+    """Print a table: for each budget, the share of pauses that is cut off, and how long finished turns wait.
+
+    Args:
+        silences: The silences to apply the table of weights and thresholds to.
+        table: Weights and thresholds of the end-of-turn probability.
+        settings: The section `endpointing` is used.
+    """
     print("| budget | pauses cut off (95% interval) | ends: p50 | p90 | within 300 ms |\n|---|---|---|---|---|")
     for budget in (0.01, 0.02, 0.03, 0.05, 0.08, 0.12):
         rule = EndpointRule(settings.endpointing.model_copy(update={"cut_off_budget": budget}), table)

@@ -210,13 +210,23 @@ class ChunkedNetwork:
     """
 
     def __init__(self, file: Path, threads: int, inputs: tuple[str, ...] = _INPUTS) -> None:
-        """Split the file into two networks; raise ModelError if it is not a VITS voice with a HiFi-GAN decoder."""
+        """Split the file into two networks.
+
+        Args:
+            file: The voice's ONNX file.
+            threads: Threads of one inference.
+            inputs: Names of the network's inputs. A voice with several speakers has one more.
+
+        Raises:
+            ModelError: The file is not a VITS voice with a HiFi-GAN decoder.
+        """
         model = read_model(file, inputs)
         decoder_input = next((node for node in model.graph.node if node.name == _DECODER_INPUT), None)
         if decoder_input is None:
             raise ModelError("has no separate decoder.", "Set tts.chunked to false for this voice.", file=str(file))
         latent, weights = decoder_input.input[:2]
-        # The weights of a convolution have the shape (channels out, channels in, width).
+        # A convolution's weights have the shape (channels out, channels in, width). Its input channels are the channels
+        # of a frame.
         channels = next(entry.dims[1] for entry in model.graph.initializer if entry.name == weights)
         parts = onnx.utils.Extractor(model)
         output = model.graph.output[0].name
@@ -234,7 +244,7 @@ class ChunkedNetwork:
         begin, size = 0, FIRST_FRAMES
         while begin < frames.shape[2]:
             end = min(begin + size, frames.shape[2])
-            # A remainder shorter than the overlap is decoded with this part.
+            # If fewer frames than the overlap would remain after this part, decode them with it.
             end = frames.shape[2] if frames.shape[2] - end < self._overlap else end
             yield self._decoded(frames, begin, end, overlap=self._overlap, conditions=conditions)
             begin, size = end, min(2 * size, MAX_FRAMES)

@@ -1,6 +1,6 @@
-"""Sounds that no package has: room noise, coughs, clicks, and the far and band-limited sound of other speech.
+"""Computed sounds: room noise, coughs, clicks, and filters that make speech sound far away or like a television.
 
-Every function takes a seed or a name and always returns the same samples. Audio is float32 at 16 kHz.
+The same arguments always give the same samples; a seed selects one of many variants. Audio is float32 at 16 kHz.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FADE = STT_RATE // 125
 
 
 def room(seconds: float, level_dbfs: float, seed: int) -> Samples:
-    """Return room noise of `level_dbfs`: Gaussian noise whose spectrum falls by about 6 dB an octave above 300 Hz."""
+    """Return `seconds` of room noise at `level_dbfs`: Gaussian, falling by about 6 dB an octave above 300 Hz."""
     size = round(seconds * STT_RATE)
     if not size:
         return np.zeros(0, np.float32)
@@ -65,7 +65,7 @@ def babble(readers: Sequence[Samples], seconds: float) -> Samples:
 
 
 def far(audio: Samples, seed: int) -> Samples:
-    """Return speech as from across a room: 0.3 s of reverberation, and less treble."""
+    """Return speech as from across a room: with 0.3 s of reverberation (varied by `seed`), and less treble."""
     decay = np.exp(-6.9 * np.arange(round(0.3 * STT_RATE)) / (0.3 * STT_RATE)).astype(np.float32)
     reflections = _white(decay.size, seed) * decay * 0.08
     reflections[0] = 1.0
@@ -105,7 +105,10 @@ def faded(audio: Samples) -> Samples:
 
 
 def _cough(seed: int) -> Samples:
-    """Return one to three bursts: a sharp onset, and noise through the resonances of an open mouth."""
+    """Return a cough of one to three bursts, each with a sharp onset and noise through the resonances of an open mouth.
+
+    `seed` selects the number of bursts, their length and their pitch.
+    """
     bursts = []
     for number in range(1 + seed % 3):
         size = round((0.22 + 0.04 * (seed % 4)) * STT_RATE)
@@ -153,7 +156,7 @@ def _hum(seed: int) -> Samples:
 
 
 def _mmhmm(seed: int) -> Samples:
-    """Return a hummed "mm-hmm": two nasal sounds of rising pitch, and breath between them.
+    """Return a hummed "mm-hmm": two nasal sounds of rising pitch, and breath between them. `seed` selects the pitch.
 
     The energy of a nasal lies below 500 Hz. Synthetic voices cannot say it: they spell it, or open the mouth.
     """

@@ -142,7 +142,7 @@ async def _type(
     sound: SoundCard | None,
     replied: asyncio.Event,
 ) -> None:
-    """Send each typed line as a turn and wait for its reply, until the input ends.
+    """Send each line from `read_line` as a turn and wait for its reply, until `read_line` returns "".
 
     `replied` is set by `_receive` when a response has ended.
     """

@@ -14,7 +14,7 @@ from rejoinder.core.reply.continuation import Continuation, ends_sentence
 CHARACTERS_PER_TOKEN = 3
 # No tokenizer has longer tokens on average. A server that sends more characters ignores `max_tokens`.
 MOST_CHARACTERS_PER_TOKEN = 32
-# Seconds for which a server may send lines without text, for example while a model thinks.
+# Maximum time in seconds for which a server may send lines without text, for example while a model thinks.
 THINK_S = 30.0
 # Minimum time in seconds between two deltas without text, which say that the request is alive.
 ALIVE_EVERY_S = 0.25

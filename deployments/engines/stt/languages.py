@@ -70,9 +70,10 @@ def _least(code: str) -> float:
 
 
 def best(decoded: Mapping[str, Hypothesis], shared: Mapping[str, float]) -> str:
-    """Return the likeliest language: the one with the highest sum of decoding and detection log-probability.
+    """Return the likeliest of the candidate languages.
 
-    The decoding's is the mean over its tokens; the detection's is weighted by PRIOR_WEIGHT.
+    It has the highest sum of the mean log-probability of its decode's tokens and PRIOR_WEIGHT times the log-probability
+    of the language.
 
     Args:
         decoded: The decode in each candidate language.

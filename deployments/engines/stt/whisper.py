@@ -223,7 +223,13 @@ class Whisper:
         return WhisperResult(text, last.avg_logprob, full, last.no_speech_prob)
 
     def _in_other_language(self, audio: Samples, encoded: Encoded, check: LanguageCheck) -> WhisperResult | None:
-        """Return the transcript in another language; None if the clip is in the expected one, or has no speech."""
+        """Return the transcript of a clip in another language; None if it is in the expected one, or has no speech.
+
+        Args:
+            audio: The clip's samples.
+            encoded: The encoder's output for the clip.
+            check: Probabilities of the clip's languages.
+        """
         shared = check.shared
         codes = candidates(shared, self._expected)
         if not codes:

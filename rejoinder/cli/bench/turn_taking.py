@@ -488,12 +488,12 @@ def sound_table(title: str, groups: dict[str, TurnTaking]) -> Table:
 
 
 def share_text(share: Share) -> str:
-    """Return a share as text: percentage, its interval, and the total of things; "" if that is 0."""
+    """Return a share as text: percentage, its 95% interval, and the number of counted events; "" without events."""
     if not share.total:
         return ""
     return f"{share.share:.0%} [{share.low:.0%}, {share.high:.0%}] n={share.total}"
 
 
 def seconds_text(value: Percentile) -> str:
-    """Return a percentile in seconds as text, with its interval; "" if there were no values."""
+    """Return a percentile in seconds as text, with its 95% interval; "" if there were no values."""
     return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]" if value.count else ""
