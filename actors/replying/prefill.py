@@ -33,7 +33,7 @@ SLOW_S = 1.0
 # Number of prompts for which the probability that the caller's message ends there is kept. They are the prompts of the
 # newest interim transcripts and of the final one.
 KEPT_ENDS = 4
-# Longest wait, in seconds, of a speculative reply for the probability that the caller's message ends with its prompt.
+# Longest wait, in seconds, of a speculative reply until it is known how probably the caller's message is complete.
 END_FIRST_S = 0.15
 
 Prompt = tuple[ChatMessage, ...]

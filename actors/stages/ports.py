@@ -341,7 +341,7 @@ class TtsPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """A complete answer of the language model, and the question."""
+    """A complete answer of the language model, with the question that it answers."""
 
     question: CacheQuestion
     answer: str

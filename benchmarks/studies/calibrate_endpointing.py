@@ -312,7 +312,7 @@ def delay_ms(
     The words are assumed to arrive after WORDS_MS and the turn detector's result after SOUND_MS.
 
     Args:
-        silence: The silence, as if no speech followed.
+        silence: The silence. When speech resumes (`resumed_ms`) is ignored.
         rule: Maps a probability to the silence that ends the turn.
         probability: Returns the probability that the turn is over, from the evidence; None if unknown.
     """

@@ -42,8 +42,8 @@ TURN_AT_MS = (200, 320, 480, 640, 800, 1000, 1500)
 WINDOWS_BEFORE, WINDOWS_AFTER = 31, 62
 """Number of voice activity windows that are written: before the end of speech (1 s), and at most after it (2 s)."""
 
-# Speech that is detected more than this many seconds after the true end of the turn counts as background, not as the
-# caller's.
+# Speech that is detected more than this many seconds after the true end of the turn counts as background and not as
+# speech of the caller.
 _END_TOLERANCE_S = 0.3
 # A silence counts as an inserted pause if it begins at most this many seconds before the pause. The detector may end
 # speech early, at a soft last sound.

@@ -76,7 +76,7 @@ class CorpusEvent:
         scene: What the agent does when the event begins.
         expected: The right behavior.
         parts: What is heard, in order.
-        pauses_ms: Silence between the parts, in milliseconds. One less than `parts`.
+        pauses_ms: Silence after each part except the last, in milliseconds.
         level_dbfs: Active speech level of the parts in dBFS.
         asked: What the agent has said before; "" if nothing.
         background: Sound below the whole event: "television", "babble" or "".
