@@ -155,10 +155,10 @@ class LlamaCpp:
             self._active -= 1
 
     async def _wait_for_session(self, request: LlmRequest) -> bool:
-        """Wait for the session's earlier requests; return True if none is left.
+        """Wait for the session's earlier requests to end. Return True if none is left.
 
-        The wait is at most SESSION_WAIT_S, or PREFILL_WAIT_S for a prefill of the same instructions: to compute them
-        again in another slot at the same time would take longer.
+        The wait is at most SESSION_WAIT_S seconds. It is at most PREFILL_WAIT_S if a prefill of the same instructions
+        runs, because another slot would need longer to compute them again.
         """
         if others := self._running.get(request.session):
             prefilled = self._prefills.get(request.session)
