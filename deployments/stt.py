@@ -153,6 +153,7 @@ def _transcript(waiting: _Waiting, result: CascadeResult, began: float, decode_m
         tokens=result.tokens,
         usable=result.usable,
         language=result.language,
+        agreed=result.agreed,
     )
 
 

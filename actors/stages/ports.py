@@ -123,11 +123,11 @@ class Transcript:
         avg_logprob: Mean log-probability of the tokens (natural logarithm).
         full_padding: True if Whisper decoded the audio padded to 30 s.
         repeated: True if the first-pass recognizer had low confidence and the second recognizer decoded the job again.
-        low_confidence: True if the first-pass recognizer had low confidence and the text is its result. A second
-            opinion may be asked for (`Priority.SECOND_OPINION`).
+        low_confidence: True if the text is a first-pass one with low confidence (see `Priority.SECOND_OPINION`).
         tokens: The engine's own token ids, for `SttJob.guess`.
         usable: False if a text with low confidence is too bad to be answered without a second opinion.
         language: Code of the language of `text` if it is not the configured one; "" otherwise.
+        agreed: True if two recognizers have heard the same words.
     """
 
     text: str
@@ -141,6 +141,7 @@ class Transcript:
     tokens: tuple[int, ...] = ()
     usable: bool = True
     language: str = ""
+    agreed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

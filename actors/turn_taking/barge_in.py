@@ -139,9 +139,11 @@ class BargeInDetector:
             return
         language = self._services.settings.stt.main_language
         stopped = has_stop_word(latest, self._settings, language) and not self._is_background(latest)
-        if stopped or (stable and self._addresses_agent(stable)):
+        addressed = self._addresses_agent(latest)
+        # The stable words may be the first half of a backchannel: "I" of "I see".
+        if stopped or (addressed and stable and self._addresses_agent(stable)):
             self._post(InterimReady(state.revision, addressed=True))
-        elif not self._addresses_agent(latest):
+        elif not addressed:
             self._post(InterimReady(state.revision, addressed=False))
 
     def _transcribed(self, revision: int, transcript: asyncio.Future[Transcript]) -> None:
@@ -155,9 +157,10 @@ class BargeInDetector:
         state, language = self._state(), self._services.settings.stt.main_language
         speech_ms = (state.speech_end - state.start) * 1000 / STT_RATE
         over_reply = self._agent_speech().interrupted and self._settings.min_words > 0
-        if over_reply and is_unsure(
+        unsure = not transcript.agreed and is_unsure(
             transcript.text, transcript.avg_logprob, speech_ms, self._settings, language=language
-        ):
+        )
+        if over_reply and unsure:
             self.rejected_as = SpeechKind.NO_WORDS
             return False
         return self._addresses_agent(transcript.text)

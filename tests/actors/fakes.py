@@ -101,8 +101,9 @@ def open_words() -> ScriptedStt:
 class ScriptedStt:
     """Fake speech-to-text that returns `texts` in order, and repeats the last. The first `failures` calls fail.
 
-    An interim transcript has the text of the next final one. `partials` has the requests for interim transcripts,
-    `jobs` those for final ones.
+    Interim transcripts have the texts of `interims`, in order, and then the text of the next final one. `logprob` and
+    `agreed` are those of the final transcripts (`Transcript.avg_logprob`, `Transcript.agreed`). `partials` has the
+    requests for interim transcripts, `jobs` those for final ones.
     """
 
     texts: deque[str] = field(default_factory=lambda: deque(["What time is it?"]))
@@ -114,13 +115,17 @@ class ScriptedStt:
     partials: list[SttJob] = field(default_factory=list)
     avoided: list[frozenset[str]] = field(default_factory=list)
     cancelled: int = 0
+    interims: deque[str] = field(default_factory=deque)
+    logprob: float = -0.2
+    agreed: bool = False
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         if job.priority is Priority.INTERIM:
             self.partials.append(job)
+            text = self.interims.popleft() if self.interims else self.texts[0]
             await asyncio.sleep(self.delay_s)
             return Transcript(
-                self.texts[0], audio_ms=len(job.pcm) / 32, queue_ms=0.0, decode_ms=self.delay_s * 1000, avg_logprob=-0.2
+                text, audio_ms=len(job.pcm) / 32, queue_ms=0.0, decode_ms=self.delay_s * 1000, avg_logprob=-0.2
             )
         self.avoided.append(avoid)
         try:
@@ -139,7 +144,12 @@ class ScriptedStt:
         self.jobs.append(job)
         text = self.texts.popleft() if len(self.texts) > 1 else self.texts[0]
         return Transcript(
-            text, audio_ms=len(job.pcm) / 32, queue_ms=0.0, decode_ms=self.delay_s * 1000, avg_logprob=-0.2
+            text,
+            audio_ms=len(job.pcm) / 32,
+            queue_ms=0.0,
+            decode_ms=self.delay_s * 1000,
+            avg_logprob=self.logprob,
+            agreed=self.agreed,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from deployments.engines.pcm import Pcm
 from deployments.engines.stt.languages import FIRST_PASS_DOUBT_LOGPROB
 from deployments.engines.stt.moonshine import Moonshine, MoonshineResult
-from deployments.engines.stt.transcript_guards import Hypothesis, is_invention, is_trustworthy
+from deployments.engines.stt.transcript_guards import Hypothesis, agree, is_invention, is_trustworthy, same_words
 from deployments.engines.stt.whisper import WhisperResult
 
 USABLE_LOGPROB = FIRST_PASS_DOUBT_LOGPROB
@@ -60,6 +60,7 @@ class CascadeResult:
         full_padding: True if Whisper decoded the clip padded to 30 s.
         tokens: The first-pass recognizer's tokens, to pass as `guess` with a longer clip of the same utterance.
         language: Code of the language of `text` if it is not the expected one; "" otherwise.
+        agreed: True if both recognizers have heard the same words.
     """
 
     text: str
@@ -70,6 +71,7 @@ class CascadeResult:
     tokens: tuple[int, ...] = ()
     usable: bool = True
     language: str = ""
+    agreed: bool = False
 
 
 class SttCascade:
@@ -135,7 +137,8 @@ class SttCascade:
         return [
             replace(
                 _main_result(result, repeated=True),
-                text="" if is_invention(result.text, result.no_speech_prob, opinion.text) else result.text,
+                text=_believed(result, opinion),
+                agreed=same_words(opinion.text, result.text),
             )
             for result, opinion in zip(decoded, first, strict=True)
         ]
@@ -155,6 +158,13 @@ class SttCascade:
         """Return True if a first-pass transcript has words and a high log-probability, and passes the guards."""
         has_words = any(character.isalnum() for character in hypothesis.text)
         return has_words and hypothesis.avg_logprob >= self._min_logprob and is_trustworthy(hypothesis)
+
+
+def _believed(result: WhisperResult, opinion: FirstOpinion) -> str:
+    """Return the main recognizer's text; "" if it is made up. A text that the first pass confirms is not."""
+    if not result.text and agree(opinion.text, result.rejected):
+        return result.rejected
+    return "" if is_invention(result.text, result.no_speech_prob, opinion.text) else result.text
 
 
 def _main_result(decoded: WhisperResult, *, repeated: bool = False) -> CascadeResult:

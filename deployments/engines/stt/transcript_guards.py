@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 NO_SPEECH_PROB = 0.7
 """If the no-speech probability is above this, the audio contains no speech."""
@@ -64,6 +65,17 @@ INVENTIONS = frozenset(
 """Texts that Whisper often makes up on noise, in small letters without punctuation."""
 INVENTION_NO_SPEECH_PROB = 0.3
 """A text in INVENTIONS is made up if the no-speech probability is above this and the first pass heard other words."""
+
+DIGITS = dict(
+    zip(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], "0123456789", strict=True)
+)
+"""Digit of each number word."""
+AGREED_SHARE = 0.5
+"""Share of letters, in the same order, that two transcripts must have in common to agree: twice the common letters,
+divided by all letters of both.
+"""
+MIN_AGREED_LETTERS = 4
+"""A shorter text proves nothing: "you" and "so" are often made up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +152,27 @@ def is_invention(hypothesis_text: str, no_speech_prob: float, first_pass_text: s
     words = _bare(hypothesis_text)
     typical = " ".join(words) in INVENTIONS and no_speech_prob > INVENTION_NO_SPEECH_PROB
     return typical and not set(words) & set(_bare(first_pass_text))
+
+
+def agree(first_pass_text: str, hypothesis_text: str) -> bool:
+    """Return True if two recognizers have heard the same words, so that there was speech, whatever one of them says.
+
+    Whisper takes digits that a synthetic voice reads for noise. Two recognizers seldom make up the same words on noise.
+    Number words count as digits, because one recognizer writes "four" and the other "4".
+    """
+    first, second = (_letters(text) for text in (first_pass_text, hypothesis_text))
+    matches = SequenceMatcher(None, first, second, autojunk=False)
+    return min(len(first), len(second)) >= MIN_AGREED_LETTERS and matches.ratio() >= AGREED_SHARE
+
+
+def same_words(first_pass_text: str, hypothesis_text: str) -> bool:
+    """Return True if two transcripts have the same words, at least one."""
+    first = _bare(first_pass_text)
+    return bool(first) and first == _bare(hypothesis_text)
+
+
+def _letters(text: str) -> str:
+    return "".join(DIGITS.get(word, word) for word in _bare(text))
 
 
 def is_plausible(hypothesis: Hypothesis) -> bool:

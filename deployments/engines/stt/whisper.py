@@ -100,6 +100,8 @@ class WhisperResult:
         full_padding: True if the clip was decoded padded to 30 s.
         no_speech_prob: Probability that the clip contains no speech.
         language: Code of the language of `text` if it is not the expected one; "" otherwise.
+        rejected: What was decoded although the clip seems to contain no speech; "" if `text` is not empty, or if the
+            decode cannot be what a person said.
     """
 
     text: str
@@ -107,6 +109,7 @@ class WhisperResult:
     full_padding: bool = False
     no_speech_prob: float = 0.0
     language: str = ""
+    rejected: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,8 @@ class Whisper:
             full: True if the last decode was padded to 30 s.
         """
         text = (first.text if is_trustworthy(first) else settled_text(first, last)) if holds_speech(first) else ""
-        return WhisperResult(text, last.avg_logprob, full, last.no_speech_prob)
+        rejected = last.text if not text and last.finished and is_plausible(last) else ""
+        return WhisperResult(text, last.avg_logprob, full, last.no_speech_prob, rejected=rejected)
 
     def _in_other_language(self, audio: Samples, encoded: Encoded, check: LanguageCheck) -> WhisperResult | None:
         """Return the transcript of a clip in another language; None if it is in the expected one, or has no speech.

@@ -41,6 +41,34 @@ async def test_a_hum_does_not_end_a_reply() -> None:
     assert play.metrics.counts["overheard backchannel"] == 1
 
 
+@pytest.mark.parametrize(("agreed", "ended"), [(True, True), (False, False)])
+@virtual
+async def test_a_short_word_is_believed_if_two_recognizers_agree(agreed: bool, ended: bool) -> None:
+    """A short word of low confidence over a reply is a sound, unless both recognizers have heard it."""
+    play = Play(stt=ScriptedStt(deque([QUESTION, "Actually."]), logprob=-0.9, agreed=agreed))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta", 5)
+        await caller.speak(0.4)
+        await caller.listen("response.done")
+    assert (caller.of("response.done")[0]["response"]["status"] == "cancelled") is ended
+
+
+@virtual
+async def test_the_first_half_of_a_backchannel_does_not_end_a_reply() -> None:
+    """Interim transcripts "I see." and "I see," agree on "I", which addresses the agent. The reply goes on."""
+    stt = ScriptedStt(deque([QUESTION, "I see."]), delay_s=0.05)
+    play = Play(stt=stt)
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta", 5)
+        stt.interims.extend(["I see.", "I see,"])
+        await caller.speak(1.2)
+        await caller.listen("response.done")
+    assert not stt.interims
+    assert caller.of("response.done")[0]["response"]["status"] == "completed"
+
+
 @virtual
 async def test_a_television_is_not_answered() -> None:
     """After a turn of the caller, words that are 24 dB quieter are not answered, whatever they are."""

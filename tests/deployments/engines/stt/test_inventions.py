@@ -5,14 +5,18 @@ Recognizers repeat themselves on babble and clicks, guess words on noise, and in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from deployments.engines.pcm import Pcm
 from deployments.engines.speech_in.silero import Silero
-from deployments.engines.stt.transcript_guards import Hypothesis, is_invention, settled_text
+from deployments.engines.stt.cascade import FirstOpinion, SttCascade
+from deployments.engines.stt.transcript_guards import Hypothesis, agree, is_invention, settled_text
+from deployments.engines.stt.whisper import WhisperResult
 from deployments.vad import contains_speech
 from rejoinder.core.audio.pcm import STT_RATE, float_to_pcm16
 from rejoinder.store.human_clips import moonshine_clips
@@ -81,6 +85,49 @@ def test_typical_inventions_need_a_second_witness(text: str, no_speech: float, f
     Other texts, and clips that are surely speech, are believed. `no_speech` is the probability that nobody speaks.
     """
     assert is_invention(text, no_speech, first) is invented
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ("4242-1616-8899-0321-1616-8899-0321-1616-8899-0", "4242 1616 8899 0321", True),
+        ("It's our four, four, one, seven, zero.", "It's R44170", True),
+        ("Okay, so.", "you", False),
+        ("But.", "Thank you for watching.", False),
+        ("", "", False),
+        ("So", "So", False),
+    ],
+)
+def test_two_recognizers_that_agree_prove_speech(first: str, second: str, together: bool) -> None:
+    """Digits that both have heard are speech, although Whisper calls them noise; a short word proves nothing."""
+    assert agree(first, second) is together
+
+
+def test_a_rejected_text_that_the_first_pass_confirms_is_believed() -> None:
+    """The cascade returns what Whisper took for noise, if the first pass has heard the same words."""
+    rejected = WhisperResult("", -0.4, no_speech_prob=0.8, rejected="4242 1616 8899 0321")
+    cascade = SttCascade(_Answering(rejected))
+    confirmed, alone = (
+        cascade.second_opinion([b"\0\0"], [FirstOpinion(text, -0.2)])[0].text
+        for text in ("4242-1616-8899-0321.", "Hm.")
+    )
+    assert (confirmed, alone) == ("4242 1616 8899 0321", "")
+
+
+class _Answering:
+    """A main recognizer that gives one result."""
+
+    name = "answering"
+
+    def __init__(self, result: WhisperResult) -> None:
+        self._result = result
+
+    def warm_up(self) -> None:
+        """Do nothing."""
+
+    def transcribe_batch(self, clips: Sequence[Pcm], doubtful: Sequence[bool] | None = None) -> list[WhisperResult]:
+        """Return the result for each clip."""
+        return [self._result for _ in clips]
 
 
 def _clicks(seconds: float, rate: float) -> npt.NDArray[np.float64]:
