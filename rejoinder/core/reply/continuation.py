@@ -40,7 +40,7 @@ def _ends_sentence(word: str) -> bool:
 
 
 def _last_sentence_start(text: str) -> int:
-    """Return the index in `text` at which its last sentence starts; len(text) if white space after a sentence ends it."""
+    """Return the index at which the last sentence of `text` starts; len(text) after a sentence and white space."""
     starts = (word.end() for word in _WORD.finditer(text) if "\n" in word[2] or _ends_sentence(word[1]))
     return max(starts, default=0)
 

@@ -101,9 +101,9 @@ class Segmenter:
         self._open.clear()
 
     def flush(self) -> list[SpeechSegment]:
-        """End the current line, and return the remaining text as segments.
+        """Return all remaining text as segments, at the end of a text.
 
-        Later text of the same reply, such as a new answer after a failure, starts a new line.
+        If the same reply has another text, `push` may be called again. The new text starts a new line.
         """
         segments = self._end_word(glued=False) + self._end_line()
         self._open.clear()
