@@ -52,9 +52,10 @@ class LowPassFilter:
 
     @cached_property
     def phases(self) -> tuple[npt.NDArray[np.float32], ...]:
-        """One array of `taps / up` filter taps for each of the `up` output samples that `down` input samples give.
+        """Filter coefficients, divided into `up` arrays of `taps / up` coefficients each.
 
-        The taps are reversed, so that an output sample is the dot product of its array with the audio.
+        A block of `down` input samples gives `up` output samples. Array k belongs to the k-th of these output samples.
+        The coefficients are in reverse order, so that an output sample is the dot product of its array with the audio.
         """
         n = np.arange(self.taps) - (self.taps - 1) / 2
         sinc = np.sinc(2 * self.cutoff_hz / (self.rate * self.up) * n) * np.kaiser(self.taps, KAISER_BETA)

@@ -91,7 +91,7 @@ class ServiceSampler:
         self._stall_at = -1
 
     def next_s(self, concurrent: int) -> float:
-        """Return the time of the next service in seconds.
+        """Return a random service time, in seconds, for the next request.
 
         Args:
             concurrent: Number of requests in service, including the one whose service starts now.

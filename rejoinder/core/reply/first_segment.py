@@ -73,7 +73,7 @@ class FirstSegmentSizer:
         """
         if min(self._word_s.count(now), self._voice_s.count(now)) < LEAST_SAMPLES:
             return most
-        # Each word of the first segment plays longer than the model takes to generate a word. This is the difference.
+        # Seconds that each word of the first segment gains: its playing time minus the time to generate one more word.
         gained_s = SPOKEN_S - self._word_s.quantile(QUANTILE, now)
         needed_s = self._voice_s.quantile(QUANTILE, now) + RESERVE_S
         if gained_s <= 0:

@@ -60,7 +60,7 @@ class Playout:
         self._anchor_played = 0.0
 
     def begin(self, segment: SpeechSegment) -> None:
-        """Start a segment: the audio added after this call speaks it. The previous segment becomes complete."""
+        """Start a segment, to which the audio added after this call belongs. The previous segment becomes complete."""
         self.end()
         self._segments.append(_Segment(segment.units, self._added))
 

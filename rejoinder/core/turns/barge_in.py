@@ -130,8 +130,8 @@ def is_unsure(text: str, logprob: float, speech_ms: float, settings: BargeInSett
     """Return True if short speech over a reply is more probably a sound than the words that were recognized.
 
     Recognizers write a word with low confidence for a "mm-hm" or for the clearing of a throat. Speech is unsure if it
-    has one or two words and is within the limits `unsure_ms` and `unsure_logprob`. Stop words and common short answers
-    ("yes", "what") are never unsure.
+    has at most two words, lasts at most `unsure_ms`, and has a confidence below `unsure_logprob`. Stop words and common
+    short answers ("yes", "what") are never unsure.
 
     Args:
         text: The transcript.

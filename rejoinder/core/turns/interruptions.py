@@ -98,7 +98,7 @@ def _with_cut_pause(state: TurnState, start: int) -> PauseStats:
 def _needs_check(state: TurnState, rules: TurnRules, now: float) -> bool:
     """Return True if speech that starts now needs a barge-in check, because it may be noise or an echo.
 
-    While no reply is under way, this is the case for `echo_tail_ms` after the last reply.
+    If no reply is under way, only speech within `echo_tail_ms` after the last reply needs a check.
     """
     if state.agent is AgentState.IDLE:
         return rules.barge_in.echo_guard and now - state.reply_ended_at < rules.barge_in.echo_tail_ms / 1000

@@ -377,8 +377,9 @@ Handler = Callable[..., TurnStep]
 # The handler of each event in each caller state. tests/core/turns/test_machine.py checks that every pair has an entry.
 TABLE: dict[tuple[CallerState, type], Handler] = {
     (CallerState.QUIET, SpeechStarted): interruptions.speech_started,
-    (CallerState.QUIET, SoftEnd): _ignore,  # The client has already cleared or committed this speech.
-    # The detector decided that speech resumed just before it learned of the commit: the speech is a new utterance.
+    (CallerState.QUIET, SoftEnd): _ignore,  # SoftEnd: the client has already cleared or committed this speech.
+    # SpeechResumed: the detector decided this before it learned that the turn was committed. The speech therefore opens
+    # a new utterance.
     (CallerState.QUIET, SpeechResumed): interruptions.speech_started,
     (CallerState.QUIET, VerdictReady): _ignore,  # The turn that this result belongs to is over.
     (CallerState.QUIET, TranscriptReady): _ignore,  # The turn that this result belongs to is over.

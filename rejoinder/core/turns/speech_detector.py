@@ -242,7 +242,10 @@ def committed(state: SpeechState) -> SpeechState:
 
 
 def silence(state: SpeechState, now_sample: int) -> int:
-    """Return the number of samples since the last speech, or since the start of the call, at sample `now_sample`."""
+    """Return the number of samples from the end of the last speech to `now_sample`.
+
+    If there was no speech yet, the samples count from the start of the call.
+    """
     return max(0, now_sample - state.speech_end)
 
 

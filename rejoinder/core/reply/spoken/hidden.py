@@ -1,8 +1,8 @@
 """Hidden text: the parts of a model's output that no caller hears or reads, removed while the text streams in.
 
-Hidden are reasoning (`<think>`), tool syntax, special tokens of chat templates, and control characters. A mark, such as
-`<think>`, may be split over any number of streamed pieces. Only text that could begin a mark is held back, so text
-without marks passes at once. A block that is never closed hides everything that follows.
+The hidden parts are reasoning (`<think>`), tool syntax, special tokens of chat templates, and control characters. A
+mark, such as `<think>`, may be split over any number of streamed pieces. Only text that could begin a mark is held
+back, so text without marks passes at once. A block that is never closed hides everything that follows.
 
 A closing mark without an opening mark is removed too. The text before it stays visible, because it has already been
 passed on.

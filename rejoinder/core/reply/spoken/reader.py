@@ -238,8 +238,8 @@ class WordReader:
     def _overlong(self, word: str, *, glued: bool) -> SpokenUnit:
         """Return the unit of a word longer than MAX_WORD characters, or of a further part of such a word (`glued`).
 
-        An address is spoken in short form. Text in a script without spaces between words is spoken in full. For any
-        other overlong word, the first one in a reply speaks the note "long", and the others are silent.
+        An address is spoken in short form. Text in a script without spaces between words is spoken in full. The first
+        other overlong word of a reply speaks the note "long" instead, and later ones are silent.
         """
         self._queue.pop(0)
         self._line_start = False

@@ -1,4 +1,4 @@
-"""Tables of one spoken language, and the choice of the language for a voice."""
+"""Type of the tables of one spoken language (`choice.py` chooses the language for a voice)."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def phone(view: View) -> Reading | None:
 
 
 def _groups(view: View) -> list[str]:
-    """Return the written words that are groups of digits, from the next word up to the first other word."""
+    """Return the written words that are groups of digits, from the next word up to a pause or another word."""
     groups: list[str] = []
     while _GROUP.fullmatch(view.word(len(groups)).core):
         token = view.word(len(groups))

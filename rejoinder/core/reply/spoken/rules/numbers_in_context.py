@@ -1,4 +1,4 @@
-"""Plain integers whose reading depends on the words around them: years, days, codes, zip codes, emergency numbers."""
+"""Rules for integers whose spoken form depends on the words around them: years, days, codes, emergency numbers."""
 
 from __future__ import annotations
 

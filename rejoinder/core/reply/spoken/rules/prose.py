@@ -188,7 +188,7 @@ def _bound(view: View, words: str) -> Reading:
     """Return the reading of an abbreviation with a full stop. The full stop rarely ends the sentence.
 
     It ends the sentence at the end of the line. It also does before a typical first word of a sentence, unless the
-    abbreviation is a title ("Dr.").
+    abbreviation is a title ("Dr.") or a single letter.
 
     Args:
         view: The words that are read next.
