@@ -1,8 +1,8 @@
 """Where to cut long speech into windows that a recognizer can transcribe.
 
-Recognizers were trained on at most 30 s of audio, and Whisper sometimes drops the end of a full window. So speech of
-more than SPLIT_S is transcribed in windows of 12 to 17 s. The cut is at the quietest place. One window ends shortly
-after the cut, and the next window begins shortly before it, so both contain the words around the cut in full.
+Recognizers were trained on at most 30 s of audio, and Whisper sometimes drops the end of a full window. Speech of more
+than SPLIT_S (18 s) is therefore transcribed in windows of 12 to 17 s. The cut is at the quietest place. One window ends
+shortly after the cut, and the next window begins shortly before it, so both contain the words around the cut in full.
 `transcript_windows.merge` joins the two transcripts. If the cut is in a pause of PAUSE_S, the windows do not overlap.
 """
 

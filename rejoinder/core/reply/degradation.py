@@ -12,8 +12,8 @@ another:
 
 `late_turns` turns in a row that are late because of a group apply the next measure of this group. `good_turns` turns in
 a row that are not late because of it lift one measure. If the group becomes slow again after a measure was lifted, the
-next recovery takes twice as many good turns, up to MAX_RECOVERY_FACTOR * `good_turns`. So the policy rarely lifts a
-measure while a stage stays slow.
+next recovery takes twice as many good turns, up to MAX_RECOVERY_FACTOR * `good_turns`. The policy
+therefore rarely lifts a measure while a stage stays slow.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The caller waits for the words of the first segment and for its synthesis, so a short first segment is heard sooner. If
 it is too short, it ends before the second segment has any audio, and the reply stutters. A segment of n words plays for
 n * SPOKEN_S seconds. In this time the model must generate n more words (`word_s` each), and the first audio of the next
-segment must be synthesized (`voice_s`). So n is the smallest number with
+segment must be synthesized (`voice_s`). The result n is the smallest number with
 
     n * SPOKEN_S  >=  n * word_s + voice_s + RESERVE_S
 

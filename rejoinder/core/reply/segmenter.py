@@ -2,10 +2,10 @@
 
 The first segment decides when the caller hears something, so it is short. Later segments are synthesized while earlier
 audio plays, so they are whole sentences, which sound better. Text arrives in pieces of any size. A word is complete
-when whitespace or the end of the text follows it, and decisions use complete words only. So the segments do not depend
-on how the text was split into tokens, and a number ("3.5", "1,000") is never split. The reader (`spoken/reader.py`)
-returns the spoken words of each word. It keeps a word back only while its spoken form depends on the next word. A
-segment is complete as soon as the spoken form of its last word is known.
+when whitespace or the end of the text follows it, and decisions use complete words only. The segments therefore do not
+depend on how the text was split into tokens, and a number ("3.5", "1,000") is never split. The reader
+(`spoken/reader.py`) returns the spoken words of each word. It keeps a word back only while its spoken form depends on
+the next word. A segment is complete as soon as the spoken form of its last word is known.
 
 Each complete word has a boundary after it:
 

@@ -199,8 +199,8 @@ def _has_content_after_email(said: str) -> bool:
 def _is_open_list(said: str) -> bool:
     """Return True if lower-case speech is a list that may go on.
 
-    Such speech has at least three items with commas between them. The last two items are short (_LONGEST_ITEM words),
-    and the last one does not begin with "and", "or", "please" or "thanks".
+    Such speech has at least three items with commas between them. The last two items have at most _LONGEST_ITEM
+    words each, and the last one does not begin with "and", "or", "please" or "thanks".
     """
     items = [item.strip(" .!?") for item in said.split(",")]
     if len(items) <= _MIN_COMMAS:

@@ -291,7 +291,8 @@ def _between_operands(view: View) -> bool:
 def _dash(view: View) -> str:
     """Return the word for a dash between two numbers: "to" in a range, "minus" in a subtraction.
 
-    A smaller number before a larger one is a range, unless an equals sign follows. So are times and amounts of money.
+    A smaller number before a larger one is a range, unless an equals sign follows. Two times, or two amounts of money,
+    are always a range.
     """
     before, after = view.previous().core, view.word(1)
     if not (before.isdecimal() and after.core.isdecimal()):
