@@ -27,10 +27,10 @@ from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
 if TYPE_CHECKING:
     from actors.session import Session
 
-# Minimum length of a commit, in seconds. OpenAI refuses a shorter one.
+# Minimum length, in seconds, of the audio that an input_audio_buffer.commit commits. OpenAI refuses a shorter commit.
 MIN_COMMIT_S = 0.1
-# A client's playback clock may run fast. A truncation up to this many ms after the end of the audio is taken as a
-# truncation at its end.
+# A conversation.item.truncate up to this many ms after the end of the audio counts as a truncation at its end, because
+# a client's playback clock may run fast.
 TRUNCATE_SLACK_MS = 500
 # OpenAI's limits on metadata: number of pairs, characters of a key, characters of a value.
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
@@ -152,7 +152,7 @@ class ClientEventHandler:
         self._session.request_reply(request)
 
     def _reply_request(self, fields: Fields) -> ReplyRequest:
-        """Return the session's default request, changed by the fields of a response.create."""
+        """Return the reply request of the session's configuration, changed by the fields of a response.create."""
         request = self._session.replies.default_request()
         if "output_modalities" in fields:
             request = replace(request, spoken=wire_session.modality(fields) == "audio")

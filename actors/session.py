@@ -1,7 +1,7 @@
 """One conversation: its mailbox, the turn machine, and the objects that carry out the machine's commands.
 
 The loop takes one event from the mailbox, passes it to `rejoinder.core.turns.machine.step`, and executes the commands
-that `step` returns. Nothing else in this class decides anything about turns.
+that `step` returns. All decisions about turns are made by `step`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class Session:
         self._client_events = ClientEventHandler(self, context)
         self._vad_failures = StageFailures(services.metrics)
         self._pending_greeting = services.settings.conversation.greeting
-        # True if the newest audio message displaced audio that was still needed. The client is told once.
+        # True if the newest audio message displaced audio that was still needed. The client gets one error event for
+        # all such messages in a row.
         self._losing = False
         self._barge_in = BargeInDetector(
             context, self.audio_input, self.replies, state=lambda: self.state, post=self._mailbox.post
@@ -183,7 +184,10 @@ class Session:
         await self._mailbox.answered()
 
     def reject(self, fault: CallerError, client_event_id: str | None) -> None:
-        """Send an error for a client event that was refused. The session continues."""
+        """Send an error event for a client event that was refused. The session continues.
+
+        `client_event_id` is the event's own `event_id`; None if it has none.
+        """
         self._services.metrics.error("caller", "wire")
         self.emit(server.error(fault, client_event_id))
 
@@ -197,7 +201,8 @@ class Session:
         """Handle the starts and ends of speech in a window that was just decided (`VadListener.speech`)."""
         for event in events:
             self._mailbox.post(event)
-        # A dip has just begun. If the window also has a speech edge, the final transcript is requested instead.
+        # A dip has just begun, so an interim transcript is due. If speech ends in the same window, the turn machine
+        # requests the final transcript instead.
         if self.audio_input.dip == self.audio_input.processed and not events:
             self._interims.dip_started()
         if self.audio_input.in_speech:
@@ -207,13 +212,13 @@ class Session:
         self._executor.caught_up()
 
     def vad_failed(self) -> None:
-        """Handle a failed tick (`VadListener.vad_failed`): apologise if the caller may be speaking."""
+        """Handle a failed call of voice activity detection (`VadListener`): apologise if the caller may be speaking."""
         self._vad_failures.mark("vad")
         if self.state.caller is not CallerState.QUIET or self.audio_input.backlog_audible():
             self.replies.apologise(self._vad_failures)
 
     def vad_recovered(self) -> None:
-        """Handle the first successful tick after failed ones (`VadListener.vad_recovered`)."""
+        """Handle the first successful call of voice activity detection after failed ones (`VadListener`)."""
         self._vad_failures.recovered("vad")
 
     # -- handling of the mailbox's events ------------------------------------------------------------------------------
@@ -257,15 +262,16 @@ class Session:
         return self.replies.current is not None and self.replies.current.open
 
     def configured(self) -> None:
-        """Apply a changed configuration from the next voice activity window on."""
+        """Apply the new configuration after a session.update, for turn detection from the next audio window on."""
         self._barge_in.configured()
         self.replies.read_ahead()
         self._greet()
 
     def _greet(self) -> None:
-        """Speak the greeting at the first call: after the first session.update, or with the first audio.
+        """Speak the greeting, once per session: after the first session.update, or with the first audio.
 
-        Later calls do nothing. A conversation that already has items, or whose replies are text, gets no greeting.
+        If the method was called before, it does nothing. A conversation that already has items, or whose replies are
+        text, gets no greeting.
         """
         greeting, self._pending_greeting = self._pending_greeting, ""
         if greeting and not len(self.conversation) and not self.busy:

@@ -103,7 +103,7 @@ class Llm(StageDeployment):
     """Ray Serve deployment of one language model engine."""
 
     def __init__(self, settings: Settings) -> None:
-        os.nice(settings.llm.nice)  # set before the engine starts its threads, because these inherit it
+        os.nice(settings.llm.nice)  # before the engine starts its threads, because threads inherit the nice value
         self._engine = open_engine(settings)
         self._replica = Replica("llm", self._engine.name, settings.llm)
         if isinstance(self._engine, Vllm):

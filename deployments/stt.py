@@ -120,7 +120,10 @@ class Stt(StageDeployment):
                 waiting.answer.set_result(_transcript(waiting, result, began, decode_ms))
 
     def _transcribe(self, jobs: list[SttJob]) -> list[CascadeResult]:
-        """Return the result of each job. Audio without speech has no text, and is not decoded."""
+        """Return the result of each job, in order. Audio without speech is not decoded; its result has no text.
+
+        All jobs have the same priority: second opinions go to the main recognizer, other jobs to the first pass.
+        """
         has_speech = [job.speech_detected or contains_speech(self._silero, job.pcm) for job in jobs]
         spoken = [job for job, speech in zip(jobs, has_speech, strict=True) if speech]
         clips = [job.pcm for job in spoken]
@@ -137,7 +140,7 @@ def _opinion(first: Transcript | None) -> FirstOpinion:
 
 
 def _transcript(waiting: _Waiting, result: CascadeResult, began: float, decode_ms: float) -> Transcript:
-    """Return the port's result for a job whose decoding began at `began` and took `decode_ms`."""
+    """Return the port's result for a job whose decoding began at `began` (`time.monotonic`) and took `decode_ms`."""
     return Transcript(
         result.text,
         audio_ms=len(waiting.job.pcm) * 500 / STT_RATE,  # 2 bytes a sample, 1000 ms a second

@@ -49,8 +49,8 @@ def speech_settings(settings: SpeechSettings, detection: TurnDetection) -> Speec
     """Return the operator's speech settings, changed by the client's turn detection if its mode is server_vad.
 
     With server_vad the client sets the speech threshold, the padding before speech and the silence that ends a turn.
-    This silence is kept exactly, so the tentative end of speech (`soft_end_ms`) comes no later. The distance between
-    threshold and release threshold does not change.
+    If that silence is shorter than `soft_end_ms`, `soft_end_ms` is shortened to it, but not below one window. The
+    distance between threshold and release threshold does not change.
     """
     if detection.mode is not DetectionMode.SERVER_VAD:
         return settings
@@ -85,10 +85,13 @@ class MessageArrivals:
         self._count += 1
 
     def at(self, sample: int) -> float | None:
-        """Return the monotonic time at which the stream reached `sample`; None if it has not, or if it is forgotten."""
+        """Return the monotonic time at which the stream reached `sample`.
+
+        None if the stream has not reached it, or if the time is no longer stored (see ARRIVALS).
+        """
         arrived_at = None
         for index in range(self._count - 1, max(-1, self._count - 1 - ARRIVALS), -1):
-            # Newest first, because a caller usually asks for a sample that has just arrived.
+            # Search from the newest message back, because the wanted sample has usually just arrived.
             slot = index % ARRIVALS
             if self._ends[slot] < sample:
                 break
@@ -177,7 +180,10 @@ class AudioInput:
         return lost
 
     def _needed_from(self, *, keep_all: bool) -> int:
-        """Return the oldest sample in the ring buffer that is still needed; `keep_all` as in `append`."""
+        """Return the oldest sample in the ring buffer that is still needed.
+
+        With `keep_all` all audio since the last turn is needed.
+        """
         needed = self._decided if self._held is None else min(self._decided, self._held)
         return max(self._ring.start, min(needed, self._taken) if keep_all else needed)
 
@@ -232,7 +238,7 @@ class AudioInput:
         return tuple(self._marked(event) for event in events)
 
     def _marked(self, event: SpeechEvent) -> SpeechEvent:
-        """Return the event. A start or end of speech that may be background speech is marked as faint."""
+        """Return the event, with `faint` set if it is a start or end of speech that may be background speech."""
         match event:
             case SpeechStarted(at):
                 self._started = at
@@ -264,12 +270,12 @@ class AudioInput:
         return self._level.is_background(level, self._background, addressed=addressed)
 
     def caller_heard(self, level: float) -> None:
-        """Learn the caller's level from that of a turn, in dBFS."""
+        """Update the estimate of the caller's level; `level` is the level of one of the caller's turns, in dBFS."""
         if math.isfinite(level):
             self._level = self._level.heard(level)
 
     def background_dismissed(self, level: float, end: int) -> None:
-        """Learn the level of background speech, in dBFS, which ended at sample `end`."""
+        """Update the estimate of the background's level: background speech of `level` dBFS ended at sample `end`."""
         if math.isfinite(level):
             self._level = self._level.dismissed(level, end)
 
@@ -304,12 +310,12 @@ class AudioInput:
         Args:
             speech_end: The sample at which the utterance's speech ended.
             end: The sample at which the turn ended.
-            heard: The sample up to which the audio was transcribed or dropped; by default `end`. The silence between
-                `heard` and `end` may contain the soft onset of the next utterance, which may still reach into it.
+            heard: The sample up to which the audio was transcribed or dropped; by default `end`. The next utterance's
+                padding may begin there, because the silence between `heard` and `end` may contain its soft onset.
         """
         self._taken = max(self._taken, min(end if heard is None else heard, self._ring.end))
         passed = max(0, min(end, self._ring.end) - self._decided)
-        # Only whole windows are passed over, because the next window must start where a window ends.
+        # Skip only whole windows, because the next window must start where a window ends.
         self._decided += passed - passed % VAD_WINDOW
         if self._speech.speech_end <= speech_end:
             self._speech = committed(self._speech)
@@ -317,7 +323,7 @@ class AudioInput:
     def padded(self, start: int) -> int:
         """Return the first sample of an utterance whose speech begins at sample `start`: `prefix_padding_ms` earlier.
 
-        It is never before the end of the last turn, nor before audio that was dropped: no sample is heard twice.
+        The result is never before the end of the audio that was transcribed with the last turn or dropped.
         """
         return max(self._taken, start - round(self.settings.prefix_padding_ms * STT_RATE / 1000))
 

@@ -35,8 +35,8 @@ class EndOfTurnRequest:
         verdict: The verdict whether the turn is over; None if none was requested.
         tasks: The task that gets the transcript, then the tasks that make the verdict, if one was requested.
         transcribed_at: When the transcript became available; None before.
-        correction: Future of a second opinion that came too late for the answer, or is not there yet; None if there is
-            none. It may raise BackendError.
+        correction: Future of the second recognizer's transcript, while it is pending or if it came too late for the
+            answer; None otherwise. It may raise BackendError.
     """
 
     started_at: float
@@ -136,10 +136,11 @@ class EndOfTurn:
         return request
 
     def transcribe_window(self, pcm: bytes, speech_detected: bool) -> asyncio.Future[Transcript]:
-        """Start to transcribe a window of long speech, and return the future of its transcript.
+        """Start to transcribe a window of long speech (`pcm`), and return the future of its transcript.
 
         The future raises BackendError if all attempts failed. Cancelling it cancels the job. The session's windows are
         transcribed one after another, so that minutes of audio sent at once do not fill the stage's queue.
+        `speech_detected` is False if voice activity detection has not found speech in the utterance.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         job = SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, speech_detected=speech_detected)
@@ -152,12 +153,18 @@ class EndOfTurn:
             await self._settled(transcript, self._in_full(job, StageFailures(self._services.metrics)))
 
     async def _in_full(self, job: SttJob, failures: StageFailures) -> Transcript:
-        """Return the transcript of a job, and of the second opinion if its confidence is low, however long it takes."""
+        """Return the first-pass transcript of a job, or the second recognizer's if the first has low confidence.
+
+        There is no time limit for the second recognizer. `failures` records failed attempts.
+        """
         first = await self._result(job, failures)
         return await self._result(_second_opinion(job, first), failures) if first.low_confidence else first
 
     async def _transcribe(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> None:
-        """Transcribe the rest of the utterance, join it to the transcripts of its windows, and settle the request."""
+        """Transcribe the end of the utterance, join it to the transcripts of its windows, and settle the request.
+
+        `job` has the audio after `windows`.
+        """
         await self._settled(request.transcript, self._whole(job, request, windows))
 
     async def _whole(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> Transcript:
@@ -167,10 +174,11 @@ class EndOfTurn:
         return transcript
 
     async def _in_time(self, job: SttJob, request: EndOfTurnRequest, windows: tuple[SpeechWindow, ...]) -> Transcript:
-        """Return the transcript of the windows and the job. A second opinion is used if it is in time.
+        """Return the joined transcript of the windows and of the job, whose audio follows them.
 
-        If it comes later than `second_opinion_ms`, the first transcript stands, and the second one becomes the
-        request's `correction`. A first transcript that is too bad to be answered waits for the second one.
+        If the job's first transcript has low confidence, the second recognizer has `second_opinion_ms` to replace it.
+        After that the first transcript is returned, and the second one becomes the request's `correction`. If the
+        first transcript is too bad to be answered (`Transcript.usable`), the wait has no limit.
         """
         first = await self._result(job, request.failures)
         if not first.low_confidence:
@@ -178,7 +186,8 @@ class EndOfTurn:
         failures = StageFailures(self._services.metrics) if first.usable else request.failures
         second: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         task = self._group.create_task(self._settled(second, self._second(job, first, failures, windows=windows)))
-        # Cancelled with the request, if the caller continues. A turn that is committed keeps it.
+        # If the caller continues, the request is cancelled and cancels the second recognizer's job with it. After the
+        # commit the job continues, for the correction.
         second.add_done_callback(lambda future: task.cancel() if future.cancelled() else None)
         request.correction = second
         limit_s = self._services.settings.stt.second_opinion_ms / 1000 if first.usable else None
@@ -191,15 +200,15 @@ class EndOfTurn:
     async def _second(
         self, job: SttJob, first: Transcript, failures: StageFailures, *, windows: tuple[SpeechWindow, ...]
     ) -> Transcript:
-        """Return the transcript of the windows and the second opinion about the job.
+        """Return the transcripts of the windows, joined with the second recognizer's transcript of the job.
 
-        A second opinion without words does not replace the words of the first one.
+        If the second recognizer finds no words after windows, a usable `first` transcript is joined instead.
         """
         second = await self._result(_second_opinion(job, first), failures)
         return await _with_windows(first if windows and first.usable and not second.text else second, windows)
 
     async def _result(self, job: SttJob, failures: StageFailures) -> Transcript:
-        """Return the transcript of one job. Failed attempts are repeated.
+        """Return the transcript of one job. Failed attempts are recorded in `failures` and repeated.
 
         Raises:
             BackendError: All attempts failed, or the engine refuses the audio.
@@ -228,7 +237,9 @@ class EndOfTurn:
 
 
 async def _with_windows(rest: Transcript, windows: tuple[SpeechWindow, ...]) -> Transcript:
-    """Return the transcript of an utterance from those of its windows and of the rest.
+    """Return the transcript of a whole utterance: those of its windows, in order, joined with `rest`.
+
+    `rest` is the transcript of the audio after the last window.
 
     Raises:
         BackendError: A window could not be transcribed.
@@ -239,12 +250,19 @@ async def _with_windows(rest: Transcript, windows: tuple[SpeechWindow, ...]) -> 
 
 
 def _second_opinion(job: SttJob, first: Transcript) -> SttJob:
-    """Return the job of a second opinion about `job`, whose first transcript has low confidence."""
+    """Return the job that has the second recognizer transcribe the audio of `job` again.
+
+    `first` is the first-pass transcript, which has low confidence.
+    """
     return replace(job, priority=Priority.SECOND_OPINION, guess=(), first=first, speech_detected=True)
 
 
 def _joined(left: Transcript, right: Transcript, *, overlaps: bool) -> Transcript:
-    """Return the transcript of two windows in a row. Its times are sums, its other values those of the worse window."""
+    """Return the transcript of two successive windows, `left` before `right`.
+
+    Queue and decoding times are added. Confidence and language are those of the window with the lower confidence.
+    With `overlaps` the windows share audio, so the words that both have appear once.
+    """
     worse = min(left, right, key=lambda transcript: transcript.avg_logprob)
     return replace(
         worse,

@@ -29,8 +29,8 @@ from rejoinder.core.turns.local_agreement import Agreement, agree
 
 CREDIT_S = 0.15
 """How much of the pause between two interim transcripts a dip may skip, in seconds. The skipped part is added to the
-next pause. The transcript at the last dip is worth more than the one before it. If speech-to-text takes 50 ms, this
-allows two transcripts in a row; if it takes 300 ms, most of the pause remains."""
+next pause. The transcript at the last dip of a turn is the most useful one, because it may have all words of the turn.
+If speech-to-text takes 50 ms, this allows two transcripts in a row; if it takes 300 ms, most of the pause remains."""
 
 
 @dataclass(slots=True, eq=False)
@@ -213,7 +213,7 @@ class InterimTranscripts:
             least_s = skipped_s + took_s * (1 / self._settings.share - 1)
             pause_s = max(interval_s - took_s, least_s)
             self._services.metrics.interim_transcript("heard")
-            if self._too_long:  # the transcript does not begin with the utterance
+            if self._too_long:  # the transcript covers only the newest audio, so its words are no prompt for a prefill
                 self._barge_in.interim_transcribed(transcript.text, self._agreement.text)
             else:
                 self._use(transcript, whole=in_dip and not transcript.low_confidence)
@@ -240,9 +240,8 @@ class InterimTranscripts:
     async def _transcribe(self, deadline_s: float) -> Transcript:
         """Return a transcript of the utterance so far, or of its newest part if the utterance is too long.
 
-        It becomes the newest interim transcript.
-
-        `deadline_s` is the longest wait in the speech-to-text queue, in seconds.
+        The transcript becomes the session's newest interim transcript. `deadline_s` is the longest wait in the
+        speech-to-text queue, in seconds.
         """
         self._newest = interim = InterimTranscript(
             self._audio_input.received, asyncio.get_running_loop().create_future()

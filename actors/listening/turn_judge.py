@@ -89,18 +89,21 @@ class OpenVerdict:
         self.report()
 
     def sound(self, turn_model: float) -> None:
-        """Add the turn detector's probability. It is not reported before the words: they may contradict it."""
+        """Add the turn detector's probability (`turn_model`).
+
+        It is reported only after the words are known, because they may contradict it.
+        """
         self._evidence = replace(self._evidence, turn_model=turn_model)
         if self.has_words:
             self.report()
 
     def overdue(self) -> None:
-        """Report what is known, because the evidence must have arrived by now."""
+        """Report the probability from the evidence so far (None without any), unless one was reported before."""
         if not self._reported:
             self.report()
 
     def report(self) -> None:
-        """Report the probability that follows from the evidence so far."""
+        """Call `on_verdict` with the probability that follows from the evidence so far."""
         self._reported = True
         self._probability = self._services.endpoint_rule.table.probability(self._evidence)
         self._request.on_verdict(self._probability)
@@ -118,7 +121,7 @@ class TurnJudge:
     def start(
         self, request: VerdictRequest, transcript: asyncio.Future[Transcript]
     ) -> tuple[OpenVerdict, list[asyncio.Task[None]]]:
-        """Start to gather evidence. Return the verdict, and the tasks that do it; cancelling them stops it.
+        """Start to gather evidence. Return the open verdict, and the tasks to cancel if it is no longer needed.
 
         Args:
             request: What to judge.
@@ -153,7 +156,8 @@ class TurnJudge:
     async def _judge_sound(self, verdict: OpenVerdict, request: VerdictRequest, words: asyncio.Task[None]) -> None:
         """Call the turn detector, unless the words decide before `ask_after_ms` of silence.
 
-        If neither is known after `verdict_timeout_ms`, report that. Cancelling this task cancels the call.
+        After `verdict_timeout_ms` the call is abandoned, and the verdict is reported without it. Cancelling this task
+        cancels the call. `words` is the task that adds the words to the verdict.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.verdict_timeout_ms / 1000
         early_ms = self._settings.ask_after_ms - self._services.settings.speech.soft_end_ms

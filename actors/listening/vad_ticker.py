@@ -6,10 +6,10 @@ its state after one window to decide the next. One tick is in flight at a time. 
 only when the current one was decided. A failed call is repeated with the same states on another replica, and no audio
 is lost as long as it fits into the ring buffer.
 
-One session must not make all others deaf. If a batch has failed SPLIT_AFTER times, each of its windows is decided by a
-call of its own, once, and so is a window of silence. If only some of these calls fail, the fault lies in those windows:
-they are skipped, and their sessions are decided alone until a call succeeds. If all fail, the stage is down, and the
-batch is repeated until it answers.
+A window that makes the model fail must not stop the detection of all sessions. If a batch has failed SPLIT_AFTER times,
+each of its windows is decided by a call of its own, once. A window of silence is sent too, as a control. If only some
+of these calls fail, the fault lies in those windows: they are skipped, and their sessions are decided alone until a
+call succeeds. If all fail, the stage is down, and the batch is repeated until a call succeeds.
 """
 
 from __future__ import annotations
@@ -152,7 +152,11 @@ class VadTicker:
                 self._apply(session, result)
 
     def _apply(self, session: VadListener, result: _Decision | None) -> None:
-        """Apply the result of a session's window. Without a result, skip the window and suspect the session."""
+        """Apply the result of a session's window.
+
+        None means that the window made its calls fail. Then the window is skipped, and the session's windows are
+        decided by calls of their own until one succeeds.
+        """
         if result is None:
             self._metrics.error("backend", "vad")
             self._suspects.add(session)
@@ -165,7 +169,7 @@ class VadTicker:
         session.speech(session.audio_input.decide(*result))
 
     async def _results(self, waiting: list[_Waiting]) -> list[_Decision | None]:
-        """Return the probability and state of each window; None for a window that makes its calls fail.
+        """Return the speech probability and the next state of each window; None for one that makes its calls fail.
 
         A failed batch is repeated until a replica answers. All sessions of the host are told of each failure, and of
         the first success after failures.
@@ -196,7 +200,9 @@ class VadTicker:
         return [None if isinstance(outcome, BaseException) else outcome[0] for outcome in outcomes]
 
     async def _call(self, windows: Sequence[_Window], avoid: frozenset[str]) -> list[_Decision]:
-        """Return the probability and state of each window, from one call of the port.
+        """Return the speech probability and the detector's next state for each window, from one call of the port.
+
+        `avoid` has the ids of replicas that should not be used.
 
         Raises:
             BackendError: The result has the wrong size.

@@ -133,14 +133,14 @@ class Drafts:
     ) -> None:
         """Begin a draft, if the budget and the degradation measures allow one.
 
-        It is begun again if the final transcript has other words.
+        The draft is begun again if the final transcript has other words than its prompt.
 
         Args:
             revision: The revision to answer.
             end_of_turn: The request that transcribes the revision.
             terms: The request, the voice and the speed of the reply.
             prompt: Returns the prompt for the conversation as it is now and these words of the caller.
-            carry_out: Assigns `reply` and `task` of a new draft.
+            carry_out: Called with a new draft; starts its reply and assigns `reply` and `task`.
         """
         declined = self._budget.begin(self._of_this_turn) if self._degradation.speculates else DraftDeclined.DEGRADATION
         if declined:
@@ -155,7 +155,12 @@ class Drafts:
     def _confirm(self, draft: Draft, prompt: Callable[[str], Prompt], carry_out: Callable[[Draft], None]) -> None:
         """Begin the draft again if the final transcript has other words than the draft's prompt.
 
-        The budget of drafts is not charged again. The arguments are those of `begin`.
+        The budget of drafts is not charged again.
+
+        Args:
+            draft: The draft. Nothing happens if it is no longer the session's draft.
+            prompt: Returns the prompt for the conversation as it is now and these words of the caller.
+            carry_out: Called with the new draft; starts its reply and assigns `reply` and `task`.
         """
         if draft is not self._draft or not draft.end_of_turn.transcribed or not draft.prompt_differs(prompt):
             return
@@ -169,7 +174,7 @@ class Drafts:
         draft, self._draft = self._draft, None
         if draft:
             self._metrics.draft("discarded")
-            if draft.reply.ready_at is not None:  # the draft's first audio was ready, so more work is lost
+            if draft.reply.ready_at is not None:  # the first audio was already synthesized, so this discard cost more
                 self._metrics.draft("discarded_ready")
             draft.task.cancel()
 

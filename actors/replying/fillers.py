@@ -106,7 +106,8 @@ class Fillers:
     async def _fill(self, marks: Callable[[], Marks], answered_turn: Callable[[], CommittedTurn | None]) -> None:
         """Play a filler, once, if the first audio is predicted to come later than `filler_after_ms`.
 
-        A reply that answers no speech gets no filler.
+        `marks` returns the stage times of the reply. `answered_turn` returns the turn that the reply answers; a reply
+        that answers no speech gets no filler.
         """
         await self._released.wait()
         turn, services = answered_turn(), self._services

@@ -19,7 +19,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.openings import Opening
 from rejoinder.core.wire.server import ResponseEvents
 
-# A continuation that begins with one of these characters needs no space before it.
+# If the language model's text after an opening begins with one of these characters, no space is put between the two.
 CLOSING = frozenset(".,;:!?)'\"\u2019\u201d\u2026")
 
 

@@ -30,9 +30,10 @@ logger = logging.getLogger(__name__)
 LONGEST_S = 60.0
 # Seconds from which the prefill of instructions is worth a warning: a caller may well speak before it has ended.
 SLOW_S = 1.0
-# Number of prompts whose end probability is kept: those of the newest interim transcripts and the final one.
+# Number of prompts for which the probability that the caller's message ends there is kept. They are the prompts of the
+# newest interim transcripts and of the final one.
 KEPT_ENDS = 4
-# Longest wait of a speculative reply for the end probability of its own prompt, in seconds.
+# Longest wait, in seconds, of a speculative reply until it is known how probably the caller's message is complete.
 END_FIRST_S = 0.15
 
 Prompt = tuple[ChatMessage, ...]
@@ -67,11 +68,10 @@ class Prefill:
         self._enqueue(LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole))
 
     async def message_end(self, messages: Prompt) -> float | None:
-        """Return the probability that the last message of a prompt ends where it ends; None if it is not known.
+        """Return the probability that the last message of a prompt is complete; None if it is not known.
 
-        It is not known if the engine cannot tell, or while the host is busy with replies.
-
-        The prompt is prefilled unless it was before. Cancelling the wait leaves the prefill running.
+        It is not known if the engine cannot tell, or while the host is busy with replies. A prompt that was not
+        prefilled before is prefilled. Cancelling the wait leaves the prefill running.
 
         Args:
             messages: The prompt. Punctuation at its end is ignored.
@@ -81,10 +81,11 @@ class Prefill:
         return await asyncio.shield(self._judged(_without_end_marks(messages)))
 
     async def wait_for_end(self, messages: Prompt) -> None:
-        """Wait until the end probability of a prompt is known, but not longer than END_FIRST_S.
+        """Wait until it is known how probably the prompt's last message is complete, but at most END_FIRST_S.
 
-        A speculative reply calls this before it sends the prompt. The verdict needs the probability, and the engine
-        cannot tell it any more while it generates the answer. Little time is lost: the answer needs the same state.
+        A speculative reply calls this before it sends the prompt. The turn's verdict needs the probability, and the
+        engine cannot compute it while it generates the answer. The wait costs little, because the answer needs the
+        same KV cache.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(END_FIRST_S):
@@ -92,7 +93,10 @@ class Prefill:
 
     @property
     def _busy(self) -> bool:
-        """True if the host prepares so many replies that nothing should be computed ahead."""
+        """True if as many replies of the host wait for the language model as `speculation.max_concurrent`.
+
+        Then nothing is computed ahead.
+        """
         return self._services.draft_budget.thinking >= self._services.settings.speculation.max_concurrent
 
     @property
@@ -101,7 +105,10 @@ class Prefill:
         return settings.endpointing.message_end and settings.llm.judges_message_end
 
     def _judged(self, messages: Prompt) -> asyncio.Future[float | None]:
-        """Return the future of the end probability of a prompt. Request it if it was not requested before."""
+        """Return the future of the probability that a prompt's last message is complete.
+
+        The probability is requested if it was not requested before.
+        """
         if (known := self._ends.get(messages)) is not None:
             return known
         self._ends[messages] = future = asyncio.get_running_loop().create_future()
@@ -115,7 +122,10 @@ class Prefill:
         return future
 
     def _enqueue(self, request: LlmRequest, *, priority: bool = False) -> None:
-        """Prefill a prompt after the current one. It replaces a prompt that waits, except one that a verdict needs."""
+        """Queue a prefill after the one under way. It replaces a queued one.
+
+        A queued prefill that a verdict needs (`judge_end`) is replaced only with `priority`.
+        """
         replaced, waiting = self._next, self._next is not None and self._next.judge_end
         if waiting and not priority:
             return
@@ -126,7 +136,10 @@ class Prefill:
             self._task = self._group.create_task(self._run())
 
     def _end_known(self, request: LlmRequest, probability: float | None) -> None:
-        """Answer those who wait for the end probability of a prompt. An unknown one may be requested again."""
+        """Settle the future of the probability that a prompt's last message is complete.
+
+        If the probability is None (not known), it may be requested again.
+        """
         if not request.judge_end:
             return
         future = self._ends.get(request.messages)
@@ -159,7 +172,10 @@ class Prefill:
                     self._end_known(request, found)
 
     def _log_instructions(self, request: LlmRequest, usage: LlmUsage, seconds: float) -> None:
-        """Log what a session's instructions cost, if the prompt has nothing else and something was computed."""
+        """Log tokens and duration (`seconds`) of a prefill whose prompt has only the session's instructions.
+
+        Nothing is logged if all tokens came from the KV cache.
+        """
         computed = usage.prompt_tokens - usage.cached_tokens
         if len(request.messages) > 1 or computed <= 0:
             return

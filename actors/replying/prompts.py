@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.drafts import Draft, Prompt
+from actors.replying.openings import opening_of
 from actors.replying.prefill import Prefill
 from actors.replying.requests import CommittedTurn, ReplyRequest
 from actors.replying.summaries import Summaries
@@ -81,13 +82,15 @@ class Prompts:
         if draft.turn:
             return await self.for_turn(draft.turn, draft.terms.request, requested=False)
         draft.sent_prompt = self.current(draft.terms.request, transcript)
-        # The language model works on this prompt from here on, so the wait is a part of its time.
-        draft.reply.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
+        openings = self._services.settings.conversation.openings
+        if not opening_of(draft.reply.plan.events, draft.sent_prompt, openings):
+            # The language model works on this prompt from here on, so the wait is a part of its time.
+            draft.reply.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
         await self.prefill.wait_for_end(draft.sent_prompt)
         return draft.sent_prompt
 
     def current(self, request: ReplyRequest, transcript: str = "") -> Prompt:
-        """Return the prompt of the conversation as it is now.
+        """Return the prompt: the instructions of `request`, and the conversation as it is now.
 
         If `transcript` is not empty, it is added as the newest turn of the caller.
         """
@@ -96,7 +99,7 @@ class Prompts:
         return self.summaries.window.prompt(request.instructions, turns, self.summaries.newest)
 
     def language_notice(self, end_of_turn: EndOfTurnRequest) -> str:
-        """Return what to say if the caller speaks a language that is not served; "" if the language is served."""
+        """Return what to say if the transcript of `end_of_turn` is in a language that is not served; "" otherwise."""
         foreign = end_of_turn.transcribed and end_of_turn.transcript.result().language
         return self._services.settings.other_language_notice if foreign else ""
 
@@ -132,12 +135,12 @@ class Prompts:
     async def _correct(
         self, turn: CommittedTurn, first: Transcript, correction: asyncio.Future[Transcript], *, asked_for: bool
     ) -> None:
-        """Replace the turn's transcript by the second opinion. The reply to the first one is under way already.
+        """Replace the turn's transcript by the second recognizer's, although the first is being answered already.
 
         Args:
             turn: The turn.
-            first: The first transcript, which was answered.
-            correction: Future of the second opinion. If it fails or has no words, the first transcript stays.
+            first: The first transcript, which the reply answers.
+            correction: Future of the second transcript. If it fails or has no words, the first transcript stays.
             asked_for: Whether the client gets the transcript. It gets one transcript of each turn: the better one.
         """
         better = first

@@ -128,7 +128,8 @@ class Replies:
     def _release_draft(self, turn: CommittedTurn, request: ReplyRequest, revision: int | None) -> bool:
         """Use the draft that answers the turn, if there is one and no other reply (an apology) is running.
 
-        Return True if a draft is used.
+        Return True if a draft is used. `revision` is the revision that the draft must answer (None for no draft), and
+        `request` is the reply request in effect now, with which the draft must agree.
         """
         idle = self.current is None or self.current not in self._running
         terms, prompt = self._terms(request), partial(self._prompts.current, request)

@@ -310,7 +310,7 @@ class Reply:
         async with aclosing(stream) as deltas:
             async for delta in deltas:
                 if not delta.text and not delta.finish:
-                    continue  # a sign of life
+                    continue  # an empty delta says only that the engine still works
                 if delta.continues is not None:
                     await self._restart(segmenter)
                     shown = HiddenTextFilter()
@@ -325,7 +325,7 @@ class Reply:
         rest = shown.flush()
         self._text.append(rest)
         await self._output(rest, [*segmenter.push(rest), *segmenter.flush()])
-        if self.generation.usage:  # set only if the whole answer was generated, or came from the cache
+        if self.generation.usage:  # token counts exist only for a complete answer; its pace is learned
             self._services.first_segment_sizer.thought(self.marks, len(self.answer.split()), self._services.clock())
         return True
 
@@ -344,9 +344,10 @@ class Reply:
             await self._speech.say(segment)
 
     async def _restart(self, segmenter: Segmenter) -> None:
-        """Start the answer again with a new sentence, because the next attempt does not continue its words.
+        """Prepare for an answer that starts anew, because the next attempt does not continue the words so far.
 
-        Words that were not spoken yet are dropped. If some were, the bridge comes between them and the new sentence.
+        Words that are in no spoken segment yet are dropped. If some were spoken or sent, the configured bridge
+        (`conversation.bridge`) comes between them and the new answer.
         """
         segmenter.discard()
         bridge = self._services.settings.conversation.bridge
@@ -362,7 +363,10 @@ class Reply:
     # -- failure and end of the reply ----------------------------------------------------------------------------------
 
     async def _end(self) -> None:
-        """Close the response after the generation has ended. If nothing was audible, say so first."""
+        """Close the response after the generation has ended.
+
+        If the answer was empty or declined, speak the prepared sentence for that before.
+        """
         spoken = self.plan.events.spoken
         present = self.answer_from_ms is not None if spoken else bool(self.answer)
         ending = ending_of(self.generation.finish, present=present)
@@ -376,7 +380,10 @@ class Reply:
         self._close(ending.status, ending.details, self.answer if present else "")
 
     async def _fail(self, fault: Exception) -> None:
-        """Say that the reply failed and close the response. The text that was sent stays in the conversation."""
+        """Speak the prepared sentence for a failed reply and close the response as failed.
+
+        The text whose audio was sent stays in the conversation.
+        """
         expected = isinstance(fault, RejoinderError)
         logger.error("reply failed: %s", fault, exc_info=None if expected else fault)
         at_fault: Literal["caller", "backend", "internal"] = "backend" if expected else "internal"

@@ -110,7 +110,7 @@ class AnswerCacheClient:
             return None
         stats.cache, hit = await self._look_up(self._cache, question)
         self._metrics.cache(stats.cache)
-        # An answer of the small model is never stored, because the small model only replaces a slow one for a time.
+        # An answer of the small model is never stored: that model only replaces the normal one while it is slow.
         if hit is None and not request.small:
             stats.question = question
         return hit

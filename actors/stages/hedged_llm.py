@@ -288,7 +288,7 @@ class Hedger:
                             failures.recovered("llm")
                             attempt.progressed()
                         if request.prefix == given and delta.continues is not None:
-                            delta = replace(delta, continues=None)  # nothing was generated before
+                            delta = replace(delta, continues=None)  # no text was received before, so none is replaced
                         request = replace(
                             request,
                             prefix=request.prefix[: delta.continues] + delta.text,
@@ -305,7 +305,7 @@ class Hedger:
         return self.backends.paused_s(self.backends.choose(0, small=request.small))
 
     async def start(self, attempt: _Attempt, request: LlmRequest, avoid: frozenset[str], strict: bool) -> None:
-        """Start an attempt's task. Waits until `run` has started."""
+        """Start an attempt's task. Waits until `run` has started. `avoid` and `strict` as in `LlmPort.open`."""
         await self._running.wait()
         assert self._group is not None
         attempt.task = self._group.create_task(attempt.run(request, avoid, strict))
@@ -415,8 +415,10 @@ class _Racing:
     def _may_retry(self, fault: RejoinderError) -> bool:
         """Return True if another attempt may follow a failed one without a pause.
 
-        The other backend may always serve. Another replica may only if the fault is not of the request, the
-        configuration or a server that all replicas share, in the first round, and within the caller's budget.
+        With a backup, the first failure may always be followed by an attempt at the other backend. Otherwise another
+        replica may be tried if nothing has failed in an earlier race of this request, and the conversation's budget
+        of retries allows it. A fault of the request, the configuration or a server that all replicas share is not
+        retried at once.
         """
         if self._hedger.backends.has_backup and len(self._attempts) == 1:
             return True

@@ -50,7 +50,7 @@ class LlmBackends:
         return self._pauses.wait_s(backend, self._clock())
 
     def failed(self, backend: int, fault: RejoinderError) -> None:
-        """Record what a fault says about a whole backend: how long it wants no requests, or a wrong configuration."""
+        """Record a fault that concerns a whole backend: a server that asks for a pause, or a wrong configuration."""
         if isinstance(fault, Overloaded) and fault.shared:
             self._pauses.refused(backend, fault.retry_after_s, self._clock())
         if isinstance(fault, ConfigError):

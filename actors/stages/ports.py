@@ -243,7 +243,7 @@ class VadPort(Protocol):
     """Interface of voice activity detection for all sessions of a host."""
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
-        """Return the speech probability of every window of a batch.
+        """Return the speech probability of every window of a batch, if possible from a replica not in `avoid`.
 
         The call has no side effects: the states are part of the batch and of the result. After a failure the session
         repeats it with the same states, on any replica. A result of the wrong size counts as a failure.
@@ -271,7 +271,7 @@ class SttPort(Protocol):
     """Interface of speech-to-text."""
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
-        """Return the transcript of one utterance.
+        """Return the transcript of one utterance, if possible from a replica not in `avoid`.
 
         The call has no side effects. While one call is late, the session may make a second call for the same audio.
         Cancelling removes a queued job at once. A batch that already runs is completed, and the result is dropped.
@@ -341,7 +341,7 @@ class TtsPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """A complete answer of the language model, and the question."""
+    """A complete answer of the language model, with the question that it answers."""
 
     question: CacheQuestion
     answer: str
@@ -482,7 +482,7 @@ class Metrics(Protocol):
     def dismissed_speech(self, reading: str) -> None:
         """Count speech during or just after a reply that did not become a turn.
 
-        `reading` says why: "no_words", "backchannel" or "echo" (values of `SpeechKind`).
+        `reading` says why: "no_words", "backchannel", "echo" or "background" (values of `SpeechKind`).
         """
         ...
 

@@ -23,7 +23,7 @@ from rejoinder.core.turns.barge_in import (
 from rejoinder.core.turns.events import InterimReady, TranscriptReady, TurnEvent
 from rejoinder.core.turns.state import AgentState, BargeInCheck, CallerState, TurnState
 
-# The part of the reply that may come back as an echo: seconds before and after the position that the listener hears.
+# The part of the reply whose words may come back as an echo: seconds before and after the listener's position in it.
 SPOKEN_BEFORE_S = 10.0
 SPOKEN_BEHIND_S = 1.0
 
@@ -75,7 +75,7 @@ class BargeInDetector:
         self.tune()
 
     def tune(self) -> None:
-        """Choose how long a sound must be to count as speech: shorter while it would pause an audible reply."""
+        """Set how long a sound must be to count as speech: shorter while speech would pause an audible reply."""
         state = self._state()
         sensitive = state.agent is AgentState.REPLYING and state.caller is CallerState.QUIET and self._replies.audible
         self._audio_input.settings = (
@@ -88,7 +88,10 @@ class BargeInDetector:
         self.rejected_as = SpeechKind.NO_WORDS
 
     def dismissed(self, end: int) -> None:
-        """Learn the level of background speech, which was dismissed and ended at sample `end` (16 kHz)."""
+        """Update the background's level if the dismissed utterance was background speech.
+
+        `end` is the sample (16 kHz) at which its speech ended.
+        """
         if self.rejected_as is SpeechKind.BACKGROUND:
             self._audio_input.background_dismissed(self._level, end)
 
@@ -168,7 +171,10 @@ class BargeInDetector:
         return reading is SpeechKind.ADDRESSED
 
     def _is_background(self, text: str) -> bool:
-        """Return True if the current utterance is that of a television or of other people, by its level and words."""
+        """Return True if level and words (`text`) of the current utterance show that it is background speech.
+
+        Background speech comes from a television or from other people.
+        """
         self._level = self._audio_input.utterance_level(self._state().start)
         addressed = is_addressed(text, self._replies.asked, self._services.settings.stt.main_language)
         return self._audio_input.is_background(self._level, addressed=addressed)

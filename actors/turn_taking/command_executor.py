@@ -30,7 +30,16 @@ class CommandExecutor:
         barge_in: BargeInDetector,
         post: Callable[[TurnEvent], None],
     ) -> None:
-        """Create the executor; `post` sends an event that a command caused to the turn machine."""
+        """Create the executor.
+
+        Args:
+            services: Shared services of the host.
+            audio_input: The caller's audio.
+            utterance: The caller's current utterance.
+            replies: The session's replies.
+            barge_in: The session's barge-in detector.
+            post: Sends an event that a command caused to the turn machine.
+        """
         self._services = services
         self._audio_input = audio_input
         self._utterance = utterance

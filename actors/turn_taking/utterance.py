@@ -48,7 +48,10 @@ class CallerUtterance:
         self._context.emit(server.speech_started(self._item_id, _ms(padded_start)))
 
     def transcribe(self, start: int, end: int, on_verdict: Callable[[float | None], None] | None) -> None:
-        """Start the end-of-turn request for samples [start, end). With `on_verdict` it also gets the turn verdict."""
+        """Start the end-of-turn request for samples [start, end).
+
+        `on_verdict` is called with the probability that the turn is over. If it is None, the request transcribes only.
+        """
         if not self._long.active:
             self._long.begin(self._audio_input.padded(start), speech_detected=False)
         self._long.advance(end)
@@ -155,7 +158,7 @@ class CallerUtterance:
         )
 
     def _learn_level(self, turn: CommitTurn, request: EndOfTurnRequest) -> None:
-        """Learn the caller's level from the speech of a turn, once it is known that it has words."""
+        """Use the level of a turn's speech to update the caller's level, once the transcript is known to have words."""
         level = self._audio_input.level(turn.start, turn.speech_end)
 
         def learn(_: object) -> None:
@@ -179,7 +182,10 @@ class CallerUtterance:
 
 
 def _marks(speech_ended_at: float, request: EndOfTurnRequest) -> Marks:
-    """Return the stage times of a turn that is not transcribed yet. Stage.STT has started; the transcript ends it."""
+    """Return the stage times of a turn that is not transcribed yet: Stage.SILENCE, and the start of Stage.STT.
+
+    `speech_ended_at` is the monotonic time at which the caller's last speech arrived.
+    """
     marks = Marks()
     marks.start(Stage.SILENCE, speech_ended_at)
     marks.end(Stage.SILENCE, request.started_at)

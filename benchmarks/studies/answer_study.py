@@ -1,4 +1,4 @@
-"""How reliably the answer cache matches questions: `python -m benchmarks.studies.answer_study`.
+"""Study of how reliably the answer cache matches questions: `python -m benchmarks.studies.answer_study`.
 
 The study has pairs of paraphrases, which should share an answer, and near misses, which must not. It judges each pair
 by two rules: the cosine of the embeddings alone, and the answer cache's default of cosine and content words. The word

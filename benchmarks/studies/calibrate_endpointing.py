@@ -63,14 +63,16 @@ ABLATIONS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("words alone", ("words",), False),
     ("turn detector alone", ("turn_model",), False),
 )
-"""Name, pieces of evidence, and whether the prosody is used."""
+"""Rows of the table that `ablation` prints: (name, pieces of evidence, whether the prosody is used)."""
 
 LEAST_MS = 250.0
-"""Shorter pauses end before any evidence is there."""
+"""Shortest silence in milliseconds that the weights are fitted on. Shorter pauses end before any evidence is known."""
 COUNTED_MS = (300.0, 1064.0)
-"""Pauses that count, in milliseconds until speech is detected again, which is two windows (64 ms) after it begins."""
+"""Shortest and longest pause that counts for the budget: milliseconds until speech is detected again, which is two
+windows (64 ms) after it begins.
+"""
 WORDS_MS, SOUND_MS = 200.0, 300.0
-"""Silence in milliseconds at which the words, and the turn detector's probability too, are known."""
+"""Silences in milliseconds after which the words are known, and after which the turn detector's probability is too."""
 TURN_MODEL_AT = "200"
 BUDGETS = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 RIDGE = 1.0
@@ -79,21 +81,23 @@ SIGNS = {
     **dict.fromkeys(("open", "trailing_mark", "clause", "digits_open", "digits", "address_open"), -1.0),
     **dict.fromkeys(("list", "spelling", "one_word", "two_words"), -1.0),
 }
-"""Signs that a weight must have to mean something. A few hundred events of a recipe can give it the other one."""
+"""Required sign (1 or -1) of an input's weight, by input. A fit on a few hundred synthetic events can give a weight the
+opposite sign, which would not generalize.
+"""
 STEPS, FOLDS, SEEDS = 30, 10, (0, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledSilence:
-    """A silence with its evidence.
+    """A silence of a corpus event, with the evidence whether the turn is over.
 
     Attributes:
-        content: Events with the same content are in the same fold.
-        kind: Kind of the event.
-        ended: True if the turn was over.
-        counted: True if it is a pause that counts for the budget.
-        resumed_ms: When speech was detected again; infinite after an end.
-        evidence: All evidence.
+        content: The words or clip of the event. Silences of the same content are in the same cross-validation fold.
+        kind: The event's kind.
+        ended: True if the caller's turn was over.
+        counted: True if it is a pause that counts for the budget of pauses that may be cut off.
+        resumed_ms: Milliseconds of silence after which speech was detected again; infinite if the turn was over.
+        evidence: All evidence about the silence.
     """
 
     content: str
@@ -109,7 +113,7 @@ class LabelledSilence:
         return self.kind.startswith("human")
 
     def reduced(self, pieces: Sequence[str], prosody: bool = True) -> TurnEvidence:
-        """Return the evidence with these pieces only."""
+        """Return the evidence with these pieces only: "words", "message_end", "turn_model", and the prosody if True."""
         evidence = self.evidence
         return replace(
             evidence,
@@ -121,16 +125,23 @@ class LabelledSilence:
 
 
 def read(file: Path, ends: Mapping[str, float | None]) -> list[LabelledSilence]:
-    """Return the silences of a file of features; `ends` has the language model's probabilities by `end_key`.
+    """Return the silences of a file that `endpoint_dataset` wrote.
 
-    Silences between two sentences of a recording are left out, because both decisions are right there.
+    Silences between two sentences of a recording are left out, because it is right both to wait and to answer there.
+
+    Args:
+        file: The file.
+        ends: The language model's probability that the message ends, by `end_key`; None if not known.
     """
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     return [labelled(row, ends) for row in rows if row["label"] != "between" and TURN_MODEL_AT in row["turn"]]
 
 
 def labelled(row: Mapping[str, Any], ends: Mapping[str, float | None]) -> LabelledSilence:
-    """Return one silence of the file of features."""
+    """Return the silence in one line (`row`) of a file of `endpoint_dataset`.
+
+    `ends` has the language model's probability that the message ends, by `end_key`.
+    """
     ended = row["label"] == "end"
     resumed_ms = float("inf") if ended else float(row["resumed_ms"])
     evidence = TurnEvidence(
@@ -160,14 +171,19 @@ def _prosody(row: Mapping[str, Any]) -> Any:
 
 
 def end_key(row: Mapping[str, Any]) -> str:
-    """Return the key of the language model's probability: what was asked and the words."""
+    """Return the key under which the language model's end probability is stored: the agent's question and the words."""
     return f"{row['asked']}|{bare_words(row['text'])}"
 
 
 def message_ends(file: Path, settings: Settings, kept: Path) -> dict[str, float | None]:
-    """Return the language model's end probability for each text in `file`. `kept` is a file that has those known.
+    """Return the language model's probability that the message ends, for each text in `file`, by `end_key`.
 
     The prompt has the default instructions, so delete `kept` when they or the model change.
+
+    Args:
+        file: A file that `endpoint_dataset` wrote.
+        settings: Settings of the language model.
+        kept: JSON file that stores the probabilities between runs. Only missing ones are computed.
     """
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     known: dict[str, float | None] = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
@@ -179,7 +195,7 @@ def message_ends(file: Path, settings: Settings, kept: Path) -> dict[str, float 
 
 
 async def _asked(missing: Mapping[str, Mapping[str, Any]], settings: Settings) -> dict[str, float | None]:
-    """Return the language model's end probability for each row, by key."""
+    """Return the language model's probability that the message ends, for each row of `missing`, by the same key."""
     engine = open_engine(settings)
     known: dict[str, float | None] = {}
     for key, row in missing.items():
@@ -194,9 +210,13 @@ async def _asked(missing: Mapping[str, Mapping[str, Any]], settings: Settings) -
 
 
 def fit(evidence: Sequence[TurnEvidence], ended: Floats) -> dict[str, float]:
-    """Return the weights of the logistic regression by input, fitted by Newton's method with a ridge penalty.
+    """Return the weights of a logistic regression by name of the input, fitted by Newton's method with a ridge penalty.
 
     An input whose weight gets the wrong sign (SIGNS) is left out, and the others are fitted again.
+
+    Args:
+        evidence: The evidence at each silence.
+        ended: 1 for each silence after which the turn was over, 0 for a pause.
     """
     inputs = [features(one) for one in evidence]
     names = list(inputs[0])
@@ -211,7 +231,10 @@ def fit(evidence: Sequence[TurnEvidence], ended: Floats) -> dict[str, float]:
 
 
 def _newton(x: Floats, ended: Floats) -> Floats:
-    """Return the weights of the columns of `x`. The first column, the bias, is not penalized."""
+    """Return the weights of the columns of `x` (a row per silence). The first column, the bias, is not penalized.
+
+    `ended` is 1 for each silence after which the turn was over, 0 for a pause.
+    """
     weights, penalty = np.zeros(x.shape[1]), np.eye(x.shape[1]) * RIDGE
     penalty[0] = 0.0
     for _ in range(STEPS):
@@ -225,8 +248,13 @@ def _newton(x: Floats, ended: Floats) -> Floats:
 def trained(silences: Sequence[LabelledSilence], pieces: Sequence[str], prosody: bool = True) -> dict[str, float]:
     """Return the weights for one combination of evidence, fitted on the silences of at least LEAST_MS.
 
-    The turn detector learned from people. On synthetic voices it is worse than chance, so its weight is fitted on human
-    speech: elsewhere its probability counts as unknown (0.5).
+    The turn detector was trained on people. On synthetic voices it is worse than chance, so its weight is fitted on
+    human speech only: for a synthetic voice its probability is replaced by 0.5.
+
+    Args:
+        silences: The silences.
+        pieces: Names of the pieces of evidence, as in `LabelledSilence.reduced`.
+        prosody: True to use the prosody as well.
     """
     used = [silence for silence in silences if silence.resumed_ms >= LEAST_MS]
     evidence = [one.reduced(pieces, prosody) for one in used]
@@ -238,9 +266,10 @@ def trained(silences: Sequence[LabelledSilence], pieces: Sequence[str], prosody:
 
 
 def cross_validated(silences: Sequence[LabelledSilence], pieces: Sequence[str], prosody: bool = True) -> Floats:
-    """Return the probability of each silence. Its weights are fitted without the silence's content.
+    """Return the probability of an end of turn for each silence, from weights fitted without the silence's content.
 
-    The log-odds are averaged over three divisions into ten folds.
+    The log-odds are averaged over three random divisions of the contents into ten folds. `pieces` and `prosody` choose
+    the evidence, as in `LabelledSilence.reduced`.
     """
     contents = sorted({silence.content for silence in silences})
     total = np.zeros(len(silences))
@@ -256,12 +285,18 @@ def cross_validated(silences: Sequence[LabelledSilence], pieces: Sequence[str], 
 
 
 def threshold_of(scores: Floats, share: float) -> float:
-    """Return the probability that this share of the pauses reaches; `scores` are the pauses' highest probabilities."""
+    """Return the probability of an end of turn that the given share of the pauses reaches.
+
+    `scores` has the highest probability of each pause.
+    """
     return round(float(np.quantile(scores, 1 - share)), 4)
 
 
 def calibrated(silences: Sequence[LabelledSilence], provenance: Mapping[str, object]) -> EndOfTurnTable:
-    """Return the table: weights fitted on all silences, thresholds measured on cross-validated probabilities."""
+    """Return the table: weights fitted on all silences, thresholds measured on cross-validated probabilities.
+
+    `provenance` is stored in the table and says how it was made.
+    """
     weights = {"+".join(pieces): trained(silences, pieces) for pieces in COMBINATIONS}
     scores = np.maximum(cross_validated(silences, COMBINATIONS[1]), cross_validated(silences, PIECES))
     pauses = scores[[silence.counted for silence in silences]]
@@ -272,7 +307,15 @@ def calibrated(silences: Sequence[LabelledSilence], provenance: Mapping[str, obj
 def delay_ms(
     silence: LabelledSilence, rule: EndpointRule, probability: Callable[[TurnEvidence], float | None]
 ) -> float:
-    """Return the silence in ms after which the turn ends, if the evidence arrives as it usually does."""
+    """Return after how many ms of silence the turn ends, if the evidence arrives at its usual times.
+
+    The words are assumed to arrive after WORDS_MS and the turn detector's result after SOUND_MS.
+
+    Args:
+        silence: The silence. When speech resumes (`resumed_ms`) is ignored.
+        rule: Maps a probability to the silence that ends the turn.
+        probability: Returns the probability that the turn is over, from the evidence; None if unknown.
+    """
     first = silence.reduced(("words", "message_end"))
     soonest = max(WORDS_MS, _silence_ms(rule, probability(first)))
     if soonest <= SOUND_MS:
@@ -285,7 +328,13 @@ def _silence_ms(rule: EndpointRule, probability: float | None) -> float:
 
 
 def report(silences: Sequence[LabelledSilence], table: EndOfTurnTable, settings: Settings) -> None:
-    """Print for each budget the share of pauses that is cut off, and how long the ends wait."""
+    """Print a table: for each budget, the share of pauses that is cut off, and how long finished turns wait.
+
+    Args:
+        silences: The silences to apply the table of weights and thresholds to.
+        table: Weights and thresholds of the end-of-turn probability.
+        settings: The section `endpointing` is used.
+    """
     print("| budget | pauses cut off (95% interval) | ends: p50 | p90 | within 300 ms |\n|---|---|---|---|---|")
     for budget in (0.01, 0.02, 0.03, 0.05, 0.08, 0.12):
         rule = EndpointRule(settings.endpointing.model_copy(update={"cut_off_budget": budget}), table)
@@ -301,9 +350,9 @@ def report(silences: Sequence[LabelledSilence], table: EndOfTurnTable, settings:
 
 
 def ablation(silences: Sequence[LabelledSilence]) -> None:
-    """Print for each set of evidence the share of ends that may end at once while 5% of the pauses are cut off.
+    """Print for each set of evidence the share of finished turns that may end at once if 5% of the pauses are cut off.
 
-    The second column counts ends of human speech only. The interval is a bootstrap over contents.
+    The table's last column counts turns of human speech only. The interval is a bootstrap over contents.
     """
     ended = np.array([one.ended for one in silences])
     human = np.array([one.human for one in silences])
@@ -327,7 +376,10 @@ def _fast(
 def _bootstrapped(
     silences: Sequence[LabelledSilence], measure: Callable[[npt.NDArray[np.intp]], float]
 ) -> tuple[float, float, float]:
-    """Return the 2.5th percentile, the value on all silences and the 97.5th percentile over 500 draws of contents."""
+    """Return (lower end, value on all silences, upper end) of a measure with its 95% bootstrap interval.
+
+    The interval is over 500 draws of contents. `measure` computes the value from the indices of the drawn silences.
+    """
     rng = np.random.default_rng(0)
     groups: dict[str, list[int]] = {}
     for number, silence in enumerate(silences):
@@ -342,7 +394,7 @@ def _bootstrapped(
 
 
 def main() -> None:
-    """Calibrate, or check the table with other silences."""
+    """Fit and write the table, or with `--check` apply the existing table to other silences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path)
     parser.add_argument("--out", type=Path, default=SHIPPED, help="table to write, by default the product's")

@@ -40,25 +40,29 @@ TURN_AT_MS = (200, 320, 480, 640, 800, 1000, 1500)
 """Silences in milliseconds at which the turn model is queried, besides the tentative end itself."""
 
 WINDOWS_BEFORE, WINDOWS_AFTER = 31, 62
-"""Voice activity windows before the end of speech, and at most after it, that are written (1 s and 2 s)."""
+"""Number of voice activity windows that are written: before the end of speech (1 s), and at most after it (2 s)."""
 
-# Speech that resumes this much after the true end of the turn is not the caller's: it is the background.
+# Speech that is detected more than this many seconds after the true end of the turn counts as background and not as
+# speech of the caller.
 _END_TOLERANCE_S = 0.3
-# The detector may end speech a little before the true end of a part, at a soft last sound.
+# A silence counts as an inserted pause if it begins at most this many seconds before the pause. The detector may end
+# speech early, at a soft last sound.
 INSERTED_TOLERANCE_S = 0.3
-# The turn model reads the last 8 s.
+# Seconds of audio that are passed to the turn model (Smart Turn), which reads no more.
 VERDICT_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class SilenceFeatures:
-    """One tentative end of speech and what is known then. Times are milliseconds after the last speech window.
+    """One tentative end of speech and what is known then.
+
+    Fields in ms are milliseconds after the last speech window, unless they are durations.
 
     Attributes:
-        event: The event's id.
-        kind: Its kind.
-        voice: Its voice.
-        split: Its part of the corpus.
+        event: The corpus event's id.
+        kind: The event's kind.
+        voice: The event's voice.
+        split: The event's part of the corpus.
         asked: What the agent said before; "" if nothing.
         label: "pause" (the agent must wait), "end" (it may answer) or "between" (natural silence after a whole
             sentence in the middle of a recording: neither right nor wrong).
@@ -68,10 +72,10 @@ class SilenceFeatures:
         speech_end_s: End of the last speech window, in seconds after the event's first sample.
         start_s: Start of the utterance in seconds after the event's first sample.
         soft_ms: When the tentative end was detected.
-        resumed_ms: When the detector reports new speech; None after an end.
+        resumed_ms: When the detector reports new speech; None if the caller's turn is over.
         earlier_ms: Lengths of the earlier silences of this event.
-        turn: The turn model's probability of the end, by milliseconds of silence. The first key is `soft_ms`. Silences
-            longer than the pause are absent.
+        turn: The turn model's probability that the turn is over, by milliseconds of silence. The first key is
+            `soft_ms`. There is no key after the end of the pause.
         judged_ms: Duration of the turn model's inference at the tentative end.
         text: Transcript at the tentative end, with padding before it, as in a session.
         avg_logprob: Mean log-probability of the transcript's tokens.
@@ -80,7 +84,7 @@ class SilenceFeatures:
         vad: Speech probability of each window of 32 ms, from WINDOWS_BEFORE windows before the end of speech until
             speech resumes, at most WINDOWS_AFTER after it.
         level_db: Level of the same windows in dBFS.
-        wav: The event's audio.
+        wav: Path of the event's WAV file.
     """
 
     event: str
@@ -118,14 +122,14 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class HeardEvent:
-    """One event with what is known of all its silences.
+    """One event with the facts that all its silences share.
 
     Attributes:
         event: The event.
-        audio: Its sound.
-        text: The words that are spoken in it.
-        windows: Its voice activity windows.
-        earlier_ms: Lengths of the silences so far.
+        audio: The event's sound.
+        text: The words that are spoken in the event.
+        windows: Speech probability and level of the event's voice activity windows.
+        earlier_ms: Lengths of the silences of this event that were processed so far, in milliseconds.
     """
 
     event: CorpusEvent
@@ -135,7 +139,10 @@ class HeardEvent:
     earlier_ms: list[float] = field(default_factory=list)
 
     def windows_around(self, soft: SoftEnd, resumed_ms: float | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return the probabilities and the levels of the windows around an end of speech, as in SilenceFeatures."""
+        """Return the values of `SilenceFeatures.vad` and `SilenceFeatures.level_db` for one end of speech.
+
+        `resumed_ms` is the silence in ms after which speech resumed; None if it did not.
+        """
         last = soft.speech_end // VAD_WINDOW
         lasts = WINDOWS_AFTER if resumed_ms is None else round(resumed_ms * STT_RATE / 1000) // VAD_WINDOW
         shown = slice(max(0, last - WINDOWS_BEFORE), last + min(WINDOWS_AFTER, lasts))
@@ -188,7 +195,14 @@ class DatasetModels:
         return Windows(np.array(vad, np.float32), np.array(level, np.float32))
 
     def _features(self, heard: HeardEvent, soft: SoftEnd, resumed_ms: float | None, *, start: int) -> SilenceFeatures:
-        """Return the features of one silence. `start` is the first sample of the utterance."""
+        """Return the features of one silence.
+
+        Args:
+            heard: The event.
+            soft: The tentative end of speech at which the silence begins.
+            resumed_ms: Silence in ms after which speech resumed; None if the caller's turn is over.
+            start: First sample of the utterance.
+        """
         event, made = heard.event, heard.audio
         begin = max(0, start - round(self.settings.speech.prefix_padding_ms * STT_RATE / 1000))
         before = time.perf_counter()
@@ -233,7 +247,17 @@ class DatasetModels:
     def _judge_later(
         self, pcm: npt.NDArray[np.int16], begin: int, soft: SoftEnd, resumed_ms: float | None
     ) -> dict[str, float]:
-        """Return the turn model's probabilities at TURN_AT_MS of silence, as far as the silence lasts."""
+        """Return the turn model's probability that the turn is over after each silence of TURN_AT_MS.
+
+        The keys are the milliseconds as text. Silences are left out if they are not longer than that of the tentative
+        end, or longer than the pause.
+
+        Args:
+            pcm: The event's audio.
+            begin: First sample that the model may read.
+            soft: The tentative end of speech.
+            resumed_ms: Silence in ms after which speech resumed; None if the caller's turn is over.
+        """
         found = {}
         for silence_ms in TURN_AT_MS:
             end = soft.speech_end + round(silence_ms * STT_RATE / 1000)
@@ -252,7 +276,13 @@ def _soft_ms(soft: SoftEnd) -> float:
 
 
 def resumed_ms_after(soft: SoftEnd, later: list[SpeechEvent], made: EventAudio) -> float | None:
-    """Return when speech resumes after a tentative end, in ms of silence; None if the caller's turn is over."""
+    """Return the silence in ms after which speech resumes; None if the caller's turn is over.
+
+    Args:
+        soft: The tentative end of speech.
+        later: The voice activity events after `soft`.
+        made: The event's audio, with the true end of speech.
+    """
     resumed = next((happened for happened in later if isinstance(happened, SpeechResumed | SpeechStarted)), None)
     if resumed is None or resumed.at / STT_RATE > made.speech_end_s + _END_TOLERANCE_S:
         return None
@@ -267,7 +297,10 @@ def listening(split: Split) -> list[CorpusEvent]:
 
 
 def build(models: DatasetModels, split: Split, folder: Path) -> Path:
-    """Add the events of a split that are not there yet to its file in `folder`. Return the file."""
+    """Add the silences of all events that are missing in the file of one part of the corpus. Return the file.
+
+    The file is in `folder`.
+    """
     file = folder / f"silences-{split.value}.jsonl"
     done = {json.loads(line)["event"] for line in file.read_text("utf-8").splitlines()} if file.exists() else set()
     for event in listening(split):

@@ -129,7 +129,7 @@ def cascade(clips: Sequence[RecognizedClip], threshold: float) -> Cascade:
 
 
 def describe(row: Cascade) -> str:
-    """Return one threshold's line of the table, with the columns of HEADER."""
+    """Return the table's line of text for one confidence threshold, with the columns of HEADER."""
     low, high = row.interval
     return (
         f"{row.threshold:9.2f} {row.repeated:9.0%} {row.wer:7.2f} {row.difference:+8.2f} ({low:+.2f} to {high:+.2f})"

@@ -53,7 +53,7 @@ def pink(count: int, seed: int) -> Samples:
 
 
 def at_level(samples: Samples, db: float) -> Samples:
-    """Return the samples scaled to the RMS level `db` (dBFS)."""
+    """Return the samples scaled to an RMS level of `db` dBFS."""
     return (samples * np.float32(10 ** ((db - level_db(samples)) / 20))).astype(np.float32)
 
 

@@ -15,7 +15,7 @@ from rejoinder.core.turns.speech_detector import SpeechEvent, SpeechState, step
 
 
 def edges(vad: Silero, settings: SpeechSettings, pcm: npt.NDArray[np.int16]) -> Iterator[SpeechEvent]:
-    """Yield the events that voice activity detection finds in 16 kHz audio, such as the start of speech, in order."""
+    """Yield the starts, tentative ends and resumptions of speech that are detected in 16 kHz audio, in order."""
     state: Samples = np.zeros((1, STATE_SIZE), np.float32)
     speech = SpeechState()
     for end in range(VAD_WINDOW, pcm.size + 1, VAD_WINDOW):

@@ -1,4 +1,4 @@
-"""Where a pause can be inserted into human speech: `python -m benchmarks.studies.word_boundaries FILE`.
+"""Study of where a pause can be inserted into human speech: `python -m benchmarks.studies.word_boundaries FILE`.
 
 Whisper finds the words of each clip. A boundary between two words is usable if a phrase continues across it: the word
 before it has no punctuation, and at least two words precede and follow. The cut is placed at the quietest 10 ms near
@@ -25,14 +25,14 @@ from rejoinder.store import open_store
 from rejoinder.store.human_clips import HumanClip
 from rejoinder.store.human_corpus import human_clips, missing_packages
 
-# Shortest clip, and fewest words on each side of a cut.
+# Minimum duration of a clip in seconds, and minimum number of words on each side of a cut.
 SHORTEST_S = 2.4
 SIDE_WORDS = 2
-# Seconds around the recognizer's boundary in which the cut may lie, and the least distance between two cuts.
+# Maximum distance in seconds of a cut from the recognizer's word boundary, and minimum distance between two cuts.
 NEAR_S = 0.06
 APART_S = 0.9
 STEP_S = 0.01
-# Words shown before and after a cut.
+# Number of words in the table's columns "before" and "after".
 SHOWN = 3
 _PUNCTUATION = ".,;:?!-"
 

@@ -222,7 +222,7 @@ class EmulatedTts(StageDeployment):
         self._vowel = _vowel()
 
     async def synthesize(self, request: TtsRequest, route: ReplicaRoute | None = None) -> AsyncGenerator[bytes, None]:
-        """Yield 24 kHz 16-bit PCM after the service time, at the speed relative to real time that the profile names.
+        """Wait for the service time, then yield 24 kHz 16-bit PCM as fast as the profile's engine would synthesize it.
 
         `route` is for the router in the calling process; this method ignores it. Raises Overloaded if all slots are
         taken and the queue is full.

@@ -1,4 +1,4 @@
-"""Check of model files that the user brings, before anything is started: quick, and without loading the model."""
+"""Check of the user's own model files before anything is started: quick, and without loading the model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from rejoinder.store.hub_models import WHISPER_FILES
 
 
 def check_model_files(field: str, path: Path) -> None:
-    """Raise ModelError, with what to do, if the model at `path` cannot be loaded by the engine of a setting.
+    """Raise ModelError if the engine that reads the setting `field` cannot load the model at `path`.
+
+    The error says what to do.
 
     Args:
-        field: The setting that names the model, for example "args.llm.model". Other settings are not checked.
+        field: The setting that names the model, for example "args.llm.model". Only the models of llm, llm_backup, tts
+            and stt (`stt.model`) are checked.
         path: The model's file or folder.
     """
     section = field.split(".")[1]

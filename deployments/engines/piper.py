@@ -61,7 +61,10 @@ Latent = npt.NDArray[np.float32]
 
 
 def feed_of_one_speaker(conditions: Sequence[str]) -> Feed:
-    """Return the first speaker for each name in `conditions`, the inputs of a decoder beside its frames."""
+    """Return inputs of a decoder that select a voice's first speaker.
+
+    `conditions` has the names of the decoder's inputs other than the frames.
+    """
     return {name: np.array([0], np.int64) for name in conditions}
 
 
@@ -146,7 +149,10 @@ class PiperVoice:
             yield pending
 
     def _sentences(self, text: str, speed: float) -> Iterator[bytes]:
-        """Yield 24 kHz 16-bit PCM, part by part, with at most LEAD_MS of silence before the first sound."""
+        """Yield `text` as 24 kHz 16-bit PCM, part by part, with at most LEAD_MS of silence before the first sound.
+
+        `speed` is the speaking rate relative to the voice's own.
+        """
         rate = self._voice.config.sample_rate
         resampler = soxr.ResampleStream(rate, WIRE_RATE, 1, dtype="float32")
         started = False
@@ -159,7 +165,10 @@ class PiperVoice:
         yield float_to_pcm16(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
     def _audio(self, text: str, length_scale: float) -> Iterator[Samples]:
-        """Yield samples at the voice's own rate, sentence by sentence, each sentence in parts."""
+        """Yield samples at the voice's own sample rate, sentence by sentence, each sentence in parts.
+
+        `length_scale` multiplies the durations of the phonemes: a larger value gives slower speech.
+        """
         config = self._voice.config
         scales = np.array([config.noise_scale, length_scale, config.noise_w_scale], np.float32)
         for phonemes in self._voice.phonemize(text):
@@ -201,13 +210,23 @@ class ChunkedNetwork:
     """
 
     def __init__(self, file: Path, threads: int, inputs: tuple[str, ...] = _INPUTS) -> None:
-        """Split the file into two networks; raise ModelError if it is not a VITS voice with a HiFi-GAN decoder."""
+        """Split the file into two networks.
+
+        Args:
+            file: The voice's ONNX file.
+            threads: Threads of one inference.
+            inputs: Names of the network's inputs. A voice with several speakers has one more.
+
+        Raises:
+            ModelError: The file is not a VITS voice with a HiFi-GAN decoder.
+        """
         model = read_model(file, inputs)
         decoder_input = next((node for node in model.graph.node if node.name == _DECODER_INPUT), None)
         if decoder_input is None:
             raise ModelError("has no separate decoder.", "Set tts.chunked to false for this voice.", file=str(file))
         latent, weights = decoder_input.input[:2]
-        # The weights of a convolution have the shape (channels out, channels in, width).
+        # A convolution's weights have the shape (channels out, channels in, width). Its input channels are the channels
+        # of a frame.
         channels = next(entry.dims[1] for entry in model.graph.initializer if entry.name == weights)
         parts = onnx.utils.Extractor(model)
         output = model.graph.output[0].name
@@ -225,13 +244,16 @@ class ChunkedNetwork:
         begin, size = 0, FIRST_FRAMES
         while begin < frames.shape[2]:
             end = min(begin + size, frames.shape[2])
-            # A remainder shorter than the overlap is decoded with this part.
+            # If fewer frames than the overlap would remain after this part, decode them with it.
             end = frames.shape[2] if frames.shape[2] - end < self._overlap else end
             yield self._decoded(frames, begin, end, overlap=self._overlap, conditions=conditions)
             begin, size = end, min(2 * size, MAX_FRAMES)
 
     def _decoded(self, frames: Latent, begin: int, end: int, *, overlap: int, conditions: Feed) -> Samples:
-        """Return the samples of the frames from `begin` to `end`, decoded with `overlap` frames around them."""
+        """Return the samples of the frames from `begin` to `end`, decoded with `overlap` frames on either side.
+
+        `conditions` has the decoder's other inputs by name (the speaker).
+        """
         first, last = max(0, begin - overlap), min(end + overlap, frames.shape[2])
         (samples,) = self._samples.run(None, {self._latent: frames[:, :, first:last], **conditions})
         flat: Samples = samples.reshape(-1)
@@ -239,10 +261,14 @@ class ChunkedNetwork:
         return flat[(begin - first) * hop : (end - first) * hop]
 
     def _needed_overlap(self, channels: int, conditions: Feed) -> int:
-        """Return the smallest of OVERLAPS with which a part has the samples of the whole.
+        """Return the smallest of OVERLAPS with which a part has the same samples as in a decode of all frames.
 
-        Voices of quality "high" have a decoder that looks further than those of "medium" and "low". Noise as frames
-        shows it. If no overlap suffices, the largest is returned, whose error is the smallest.
+        The overlap is found by decoding random frames, because a voice's decoder depends on its quality: "high" reads
+        more neighbouring frames than "medium" and "low". If no overlap suffices, the largest is returned.
+
+        Args:
+            channels: Number of channels of a frame.
+            conditions: The decoder's other inputs by name (the speaker).
         """
         largest = OVERLAPS[-1]
         frames = np.random.default_rng(0).standard_normal((1, channels, 2 * largest + 8)).astype(np.float32)

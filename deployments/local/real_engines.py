@@ -91,7 +91,7 @@ class RepeatingTts:
     async def open(
         self, request: TtsRequest, *, avoid: frozenset[str] = ANYWHERE
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Yield the stream of 24 kHz PCM chunks."""
+        """Yield the stream of 24 kHz PCM chunks: repeated if `request` was synthesized before, else from the engine."""
         if request in self._known:
             yield self._repeat(self._known[request])
             return
@@ -99,7 +99,7 @@ class RepeatingTts:
             yield self._noted(request, chunks)
 
     async def _noted(self, request: TtsRequest, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yield the chunks, and keep them if the stream is read to its end."""
+        """Yield the chunks. At the end of the stream, store them with their delays, so that they can be repeated."""
         kept, before = [], self._clock()
         async for chunk in chunks:
             kept.append((self._clock() - before, chunk))

@@ -1,4 +1,4 @@
-"""Event loop that skips idle time: real engines at their own speed, and no waiting for a caller who speaks.
+"""Event loop that skips idle time: engines run at their own speed, and nobody waits while a test caller speaks.
 
 The loop's clock runs while a job runs in a thread (`run_in_executor`, as every engine does) or while callbacks run. If
 nothing runs and the next thing is a timer, the clock jumps to it. So 10 s of a conversation take as long as the engines
@@ -52,7 +52,7 @@ class SkippingSelector(selectors.DefaultSelector):
         self._last = self._measure()
 
     def advance(self) -> float:
-        """Advance the clock by what was measured since the last call, and return it."""
+        """Advance the clock by the time that was measured since the last call, and return the clock in seconds."""
         with self._lock:
             return self._advance()
 
@@ -70,7 +70,10 @@ class SkippingSelector(selectors.DefaultSelector):
             self._running += change
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return the ready files. Wait really if a job runs or waits; else jump."""
+        """Return the ready files.
+
+        While a job runs or waits in a thread, wait in real time. Otherwise advance the clock by `timeout` seconds.
+        """
         if timeout is None or timeout <= 0 or self.jobs:
             return super().select(timeout)
         ready = super().select(0)
@@ -112,7 +115,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         return asyncio.wrap_future(job, loop=self)
 
     def _ended_soon(self) -> None:
-        """Note from the job's thread that it has ended. A job may outlive the loop."""
+        """Tell the loop from a job's thread that the job has ended. Do nothing if the loop is closed already."""
         if not self.is_closed():
             self.call_soon_threadsafe(self._ended)
 

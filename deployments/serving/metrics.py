@@ -17,10 +17,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 
-# Bounds for the time in which a barge-in stops the reply. The guide's limit is 150 ms; callers notice differences of
-# tens of milliseconds.
+# Bucket bounds, in seconds, for the time in which a barge-in stops the reply. The latency guide's limit is 150 ms;
+# callers notice differences of tens of milliseconds.
 STOP_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-# From 1 ms to 30 s, each bound 1.125 times the one before: fine enough to draw service times from the histogram.
+# Bucket bounds of service times, from 1 ms to 30 s. Each is 1.125 times the one before, which is fine enough to draw
+# random service times from the histogram.
 SERVICE_BUCKETS_S = tuple(round(0.001 * 1.125**step, 6) for step in range(89))
 SESSION_BUCKETS_S = (1, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
@@ -66,7 +67,8 @@ HOST_HELP = {
     ),
     "rejoinder_filler_seconds": "Seconds from the caller's last speech to the start of a filler.",
     "rejoinder_dismissed_speech_total": (
-        "Utterances during or just after a reply that became no turn, by reason: no_words, backchannel or echo."
+        "Utterances during or just after a reply that became no turn, by reason: no_words, backchannel, "
+        "echo or background."
     ),
     "rejoinder_degradation_steps_total": (
         "Degradation measures that a session took because a stage was slow, by measure: short_segment, no_speculation, "

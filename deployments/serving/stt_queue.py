@@ -1,4 +1,6 @@
-"""Bounded priority queue for speech-to-text jobs: final transcripts first, then interim ones, oldest first.
+"""Bounded priority queue for speech-to-text jobs: final ones first, then second opinions, then interim ones.
+
+Jobs of the same priority are served oldest first.
 
 Each job has a deadline. A job that is still waiting after its deadline is returned as expired and is not decoded. The
 queue has no clock: its methods take `now`, in seconds.
@@ -33,7 +35,7 @@ class _Entry(Generic[Job]):
 class SttQueue(Generic[Job]):
     """Priority queue of at most `limit` jobs.
 
-    A final job that is pushed into a full queue displaces the youngest interim job.
+    A final or second-opinion job that is pushed into a full queue displaces the youngest interim job.
     """
 
     def __init__(self, limit: int) -> None:
@@ -51,12 +53,12 @@ class SttQueue(Generic[Job]):
 
         Args:
             job: The job. It must not be in the queue already.
-            priority: Whether the job is for a final or an interim transcript (`Priority.INTERIM`).
+            priority: The job's rank: FINAL, SECOND_OPINION or INTERIM.
             deadline_s: Number of seconds after `now` at which the job expires.
             now: The current time in seconds.
 
         Returns:
-            The interim job that was removed to make room for this final one, or None.
+            The interim job that was removed to make room for this one, or None.
 
         Raises:
             Overloaded: If the queue is full and the job is interim, or there is no interim job to displace.

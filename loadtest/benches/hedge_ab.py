@@ -1,7 +1,7 @@
 """A/B comparison of hedging off and on, with the same arrivals and the same replicas.
 
-Latency is measured from a request's scheduled arrival to its first token, so a late send counts as latency. Arrivals do
-not wait for answers. The schedule is Poisson, drawn once from a seed.
+Latency is measured from a request's scheduled arrival to its first token, so sending a request late adds to it.
+Requests are sent without waiting for earlier answers. The arrivals are a Poisson process, drawn once from a seed.
 """
 
 from __future__ import annotations

@@ -16,33 +16,40 @@ from loadtest.results.intervals import Percentile, Share, percentile, wilson
 from loadtest.turn_corpus.event import CorpusEvent, Expected, Split, order_of
 
 LONGEST_PAUSE_MS = 1000
-"""Pauses up to this length inside phrases and numbers must be waited for. Longer ones are in the table only."""
+"""Longest inserted pause, in milliseconds, that counts in the verdict: the agent must wait in it. Turns with longer
+pauses appear only in the tables.
+"""
 
 INTERRUPTS_BAR, YIELD_BAR_S, SELECTIVITY_BAR = 0.05, 0.3, 0.9
-"""Bars: most interrupted turns, the 95th percentile of the yield latency, and the least selectivity."""
+"""Bars of the verdict: the largest share of interrupted turns (0 to 1), the largest 95th percentile of the yield
+latency in seconds, and the smallest selectivity (0 to 1).
+"""
 
 QUICK_EVENTS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class EventOutcome:
-    """What happened in one event. Times are in seconds.
+    """What the agent did in one event of the turn-taking corpus.
 
     Attributes:
         event: The event's id.
-        kind: Its kind.
-        voice: Its voice; "" for a noise.
-        split: Its split.
-        expected: The right behavior.
-        longest_pause_ms: Its longest inserted pause; 0 if there is none.
-        sentences: Number of sentences in its text. Between two of them an answer is not wrong.
-        answered_s: From the end of the caller's speech to the first audible sample of a reply. Negative if the agent
-            interrupted. None if no reply became audible, or if the event is over a reply.
-        went_on: Over a reply: True if the reply was audible again, or still, after the event. None elsewhere.
-        yield_s: Over a reply that ended: from the first frame of speech to the reply's last audible sample.
-        commits: Ends of turns that the server decided, before the end of the caller's speech.
-        heard: The transcripts, in order.
-        fault: Why the event could not be played, for example because the reply before it did not come; "" if it was.
+        kind: The event's kind.
+        voice: The event's voice; "" for a noise.
+        split: The part of the corpus to which the event belongs: a value of `Split`.
+        expected: The right behavior: a value of `Expected`.
+        longest_pause_ms: The longest pause that was inserted into the event, in milliseconds; 0 if there is none.
+        sentences: Number of sentences in the event's text. An answer between two of them is not wrong.
+        answered_s: Seconds from the end of the caller's speech to the first audible sample of a reply. Negative if the
+            agent interrupted. None if no reply became audible, or if the event is over a reply.
+        went_on: For an event over a reply: True if the reply was still or again audible after the event. None for
+            other events.
+        yield_s: For an event over a reply that stopped: seconds from the first frame of speech to the reply's last
+            audible sample. None otherwise.
+        commits: Number of times that the server ended the turn before the end of the caller's speech.
+        heard: The server's transcripts of the caller's speech, in order.
+        fault: Why the event could not be played, for example because the reply to talk over did not come; "" if it was
+            played.
     """
 
     event: str
@@ -66,12 +73,12 @@ class EventOutcome:
 
     @property
     def counts(self) -> bool:
-        """True if the event was played."""
+        """True if the event was played, so that it counts in the figures."""
         return not self.fault
 
 
 def outcome_of(event: CorpusEvent, **found: Any) -> EventOutcome:
-    """Return the outcome of an event. `found` are the fields that were measured."""
+    """Return the outcome of an event. `found` has the measured fields of `EventOutcome`, such as `answered_s`."""
     text = " ".join(part.text for part in event.parts)
     return EventOutcome(
         event.id,
@@ -91,12 +98,14 @@ def sentences(text: str) -> int:
 
 
 def selected(events: Iterable[CorpusEvent], split: Split, *, quick: bool = False) -> list[CorpusEvent]:
-    """Return the events of a split, in an order without a pattern, so that a part of a run is a fair sample.
+    """Return the events of one part of the corpus, in a fixed shuffled order.
+
+    The events that a stopped run has played are thus a fair sample.
 
     Args:
         events: All events.
-        split: The split.
-        quick: True for about QUICK_EVENTS of them: the same share of every kind.
+        split: The part of the corpus.
+        quick: True to return only about QUICK_EVENTS events, the same share of every kind.
     """
     kinds: dict[tuple[str, str], list[CorpusEvent]] = defaultdict(list)
     for event in events:
@@ -114,20 +123,23 @@ def selected(events: Iterable[CorpusEvent], split: Split, *, quick: bool = False
 
 @dataclass(frozen=True, slots=True)
 class TurnTaking:
-    """Figures of a set of outcomes.
+    """Figures of a set of outcomes. Shares and percentiles have a 95% confidence interval.
 
     Attributes:
-        interrupts: Turns in which a reply was audible before the caller had finished, of the turns with pauses of at
-            most LONGEST_PAUSE_MS inside one sentence.
-        interrupts_all: The same of all turns of one sentence, longer pauses and turns without a pause included.
-        answered: Turns that got an answer after their end, of those that were not interrupted.
-        latency_p50_s: Median of the response latency of these, and its 95th percentile in `latency_p95_s`.
-        latency_p95_s: See `latency_p50_s`.
-        yields: Interruptions of the caller that ended the reply.
-        yield_p50_s: Median of the yield latency, and its 95th percentile in `yield_p95_s`.
-        yield_p95_s: See `yield_p50_s`.
-        selectivity: Backchannels, coughs, side speech and noises over a reply after which it went on.
-        background_answered: Sounds that are not meant for the agent, while it is silent, that it answered.
+        interrupts: Share of turns in which a reply was audible before the caller had finished, among the turns of one
+            sentence with inserted pauses of at most LONGEST_PAUSE_MS.
+        interrupts_all: The same share among all turns of one sentence, with longer pauses or none.
+        answered: Share of the turns without such an interruption that got an answer.
+        latency_p50_s: Median time from the end of the caller's speech to the first audible sample of the answer, in
+            seconds, over the turns without an interruption.
+        latency_p95_s: 95th percentile of the same time.
+        yields: Share of the caller's interruptions that stopped the reply.
+        yield_p50_s: Median time from an interruption's first frame of speech to the reply's last audible sample, in
+            seconds.
+        yield_p95_s: 95th percentile of the same time.
+        selectivity: Share of backchannels, coughs, side speech, background and noises over a reply after which the
+            reply went on.
+        background_answered: Share of sounds not meant for a silent agent that the agent answered.
         unplayed: Number of events that could not be played.
     """
 
@@ -145,7 +157,11 @@ class TurnTaking:
 
     @property
     def holds(self) -> bool:
-        """True if all three bars are met. A figure without any event does not meet its bar."""
+        """True if the run passes: every interruption stopped the reply, and three figures meet their bars.
+
+        They are `interrupts` (INTERRUPTS_BAR), `yield_p95_s` (YIELD_BAR_S) and `selectivity` (SELECTIVITY_BAR). Without
+        any event a figure does not meet its bar.
+        """
         return (
             self.interrupts.share <= INTERRUPTS_BAR
             and self.yields.count == self.yields.total > 0
@@ -155,7 +171,7 @@ class TurnTaking:
 
 
 def figures(outcomes: Sequence[EventOutcome]) -> TurnTaking:
-    """Return the figures of outcomes. Events that could not be played count for none of them."""
+    """Return the figures of these outcomes. Events that could not be played count only in `unplayed`."""
     played = [outcome for outcome in outcomes if outcome.counts]
     asked = [outcome for outcome in played if outcome.expected == Expected.ANSWER.value]
     single = [outcome for outcome in asked if outcome.sentences == 1]
@@ -186,7 +202,7 @@ def _share(outcomes: Sequence[EventOutcome], has: Callable[[EventOutcome], bool]
 
 
 def grouped(outcomes: Sequence[EventOutcome], key: Callable[[EventOutcome], str]) -> dict[str, TurnTaking]:
-    """Return the figures of each group of outcomes with the same `key`, by the key, in its order."""
+    """Group the outcomes by `key`. Return the figures of each group by its key, sorted by key."""
     groups: dict[str, list[EventOutcome]] = defaultdict(list)
     for outcome in outcomes:
         groups[key(outcome)].append(outcome)
@@ -194,7 +210,10 @@ def grouped(outcomes: Sequence[EventOutcome], key: Callable[[EventOutcome], str]
 
 
 def pause_group(outcome: EventOutcome) -> str:
-    """Return the row of a turn in the table of pauses: its longest pause, or the reason why it has none."""
+    """Return the name of a turn's row in the table of pauses: its longest inserted pause, or that it has none.
+
+    Return "" for an event that is no turn of the caller.
+    """
     if outcome.expected != Expected.ANSWER.value:
         return ""
     return f"{outcome.longest_pause_ms:4d} ms" if outcome.longest_pause_ms else "no inserted pause"
@@ -202,7 +221,14 @@ def pause_group(outcome: EventOutcome) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PublishedPanel:
-    """Published figures of another system, from its own corpus. None: not published. Shares are 0..1."""
+    """Published figures of another system, measured on another corpus; None if a figure was not published.
+
+    Attributes:
+        name: The system.
+        interrupts: Share of turns in which it spoke before the caller had finished, 0 to 1.
+        yield_s: Time until it stopped after an interruption, in seconds.
+        ignores_backchannels: Share of backchannels after which it went on speaking, 0 to 1.
+    """
 
     name: str
     interrupts: float | None
@@ -215,15 +241,15 @@ PUBLISHED = (
     PublishedPanel("xAI realtime", interrupts=0.84, yield_s=None, ignores_backchannels=0.93),
     PublishedPanel("LiveKit cascade", interrupts=0.64, yield_s=None, ignores_backchannels=None),
 )
-"""Published panels. Their corpora differ from this one, so the figures show an order of magnitude only."""
+"""Published figures. They come from other corpora than this one, so they show an order of magnitude only."""
 
 
 def report(outcomes: Sequence[EventOutcome], left_out: dict[str, int]) -> dict[str, Any]:
-    """Return the object that `--json` writes: bars, figures in all, by kind and by voice, and every outcome.
+    """Return the object that `--json` writes: bars, total figures, figures by kind, voice and pause, and outcomes.
 
     Args:
-        outcomes: What happened.
-        left_out: Number of events that this machine cannot make, by what is missing.
+        outcomes: The outcome of each event that was tried.
+        left_out: Number of events whose audio this machine cannot make, by the missing voice.
     """
     total = figures(outcomes)
     return {

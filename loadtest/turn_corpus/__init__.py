@@ -1,4 +1,4 @@
-"""Corpus of turn-taking: what callers say with pauses inside, over a reply, and in background speech.
+"""Corpus of turn-taking events: turns with pauses inside, speech and noise over a reply, and background speech.
 
 The recipe (`recipe.py`) lists every event; `manifest.jsonl` is its output, for reading and for comparison. Audio is
 made on demand (`audio.py`) from human clips, from synthetic voices of Debian packages and Piper, and from computed

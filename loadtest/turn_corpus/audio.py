@@ -1,7 +1,7 @@
 """Audio of an event, made from its parts and kept in a cache.
 
-Speech starts after LEAD_S of room noise, and TAIL_S of it follow. In a pause, a human clip continues with the noise of
-its own room. A synthetic voice has a faint room noise throughout.
+LEAD_S seconds of room noise precede the parts, and TAIL_S seconds follow them. In a human clip, this noise and that of
+the pauses come from the clip's own room. Below a synthetic voice there is a faint artificial room noise throughout.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ from rejoinder.store.human_corpus import human_clips
 from rejoinder.store.model_store import default_directory
 
 VERSION = 3
-"""Raise it when the audio of an unchanged event changes, so that the cache is made again."""
+"""Version of the code that makes audio. Increase it when the audio of an unchanged event changes: cached files of other
+versions are not used.
+"""
 
 LEAD_S, TAIL_S = 0.4, 2.5
 BACKGROUND_S = 6.0
-"""Length of television or babble that is an event of its own."""
+"""Length in seconds of an event that consists of television or babble only."""
 
 ROOM_DBFS = -62.0
-# Margin below the active level of a frame that still belongs to a part: synthetic voices fade out at their ends.
+# A frame belongs to a part if its level is at most this many dB below the part's active level. The margin is wide,
+# because synthetic voices fade out at their ends.
 _PART_DB = 30.0
-# Margin below the active level of a frame that counts as speech (ITU-T P.56), and the loudest gate in dBFS. Both are
-# those of `loadtest/scenario/clips.py`, so that latencies can be compared.
+# A frame counts as speech if its level is at most 15.9 dB below the active level (ITU-T P.56), or above -40 dBFS. Both
+# numbers are those of `loadtest/scenario/clips.py`, so that latencies can be compared.
 _SPEECH_DB, _HIGHEST_GATE_DBFS = 15.9, -40.0
 _READER = "two_cities.wav"
 
@@ -49,10 +52,10 @@ class EventAudio:
 
     Attributes:
         pcm: 16 kHz mono samples.
-        speech_start_s: First frame of speech, by ITU-T P.56.
-        speech_end_s: End of the last frame of speech, by ITU-T P.56. Latency is measured from here.
-        pauses: (start, end) of each inserted pause: no part is audible between them.
-        file: The WAV file in the cache.
+        speech_start_s: Start of the first frame that counts as speech by ITU-T P.56.
+        speech_end_s: End of the last frame that counts as speech by ITU-T P.56. Latency is measured from here.
+        pauses: (start, end) of each inserted pause, in which no part is audible.
+        file: The event's WAV file in the cache.
     """
 
     pcm: npt.NDArray[np.int16]
@@ -68,7 +71,7 @@ def cache_folder() -> Path:
 
 
 def missing(events: Iterable[CorpusEvent]) -> dict[str, list[CorpusEvent]]:
-    """Return the events that this machine cannot make, by what is missing: a voice or a human clip's source."""
+    """Return the events whose audio this machine cannot make, by what is missing: a voice or a human clip's source."""
     voices = {voice.name for voice in missing_voices()}
     found: dict[str, list[CorpusEvent]] = {}
     for event in events:
@@ -85,7 +88,9 @@ def clip_text(clip: str) -> str:
 
 
 def audio(event: CorpusEvent, folder: Path | None = None) -> EventAudio:
-    """Return the audio of an event, from the cache in `folder` if it is there.
+    """Return the audio of an event. It is read from the cache, or made and written there.
+
+    `folder` is the folder of the cache; None for `cache_folder`.
 
     Raises:
         ConfigError: The event's voice is not installed.
@@ -100,7 +105,7 @@ def audio(event: CorpusEvent, folder: Path | None = None) -> EventAudio:
         with wave.open(str(file), "wb") as out:
             out.setparams((1, SAMPLE_BYTES, STT_RATE, 0, "NONE", ""))
             out.writeframes(pcm)
-        # The marks are written last: they show that the audio is complete.
+        # Write the JSON file with the marks (start, end, pauses) last: its existence shows that the audio is complete.
         file.with_suffix(".json").write_text(json.dumps(asdict(marks) | {"id": event.id}), encoding="utf-8")
     with wave.open(str(file)) as stored:
         samples = np.frombuffer(stored.readframes(stored.getnframes()), "<i2")
@@ -151,7 +156,10 @@ def _made(event: CorpusEvent) -> tuple[bytes, _Marks]:
 
 
 def _below(event: CorpusEvent, size: int, seed: int) -> Samples:
-    """Return what sounds below the whole event: its background, or a faint room noise below synthetic sound."""
+    """Return `size` samples to add to the whole event: its background, or room noise below a synthetic voice.
+
+    A human clip without a background gets zeros, because it has room noise already.
+    """
     seconds = size / STT_RATE
     if event.background:
         return np.resize(sounds.at_level(_background(event.background, seconds, seed), event.background_dbfs), size)
@@ -161,7 +169,7 @@ def _below(event: CorpusEvent, size: int, seed: int) -> Samples:
 
 
 def _part(event: CorpusEvent, part: Part) -> Samples:
-    """Return the samples of one part, at any level."""
+    """Return the samples of one part, at the level of their source. The caller scales them to the event's level."""
     if event.voice in BY_NAME:
         spoken = _float(speak(event.voice, _read_aloud(part.text)))
         first, last = _bounds(spoken, sounds.active_dbfs(spoken) - _PART_DB)
@@ -178,13 +186,16 @@ def _part(event: CorpusEvent, part: Part) -> Samples:
 
 
 def _read_aloud(text: str) -> str:
-    """Return the text for the synthesizer: inside a turn it ends with a comma, for the melody of a continuation."""
+    """Return a part's text for the synthesizer, with a comma at the end unless it ends with punctuation.
+
+    The comma makes the voice sound as if the turn continues.
+    """
     return text if text[-1] in ".?!," else f"{text},"
 
 
 @cache
 def _readers() -> list[Samples]:
-    """Return the recordings of the model store, which every machine has."""
+    """Return the two readings in the model store, which serve as television and babble: every machine has them."""
     folder = open_store(ModelStoreSettings()).path("human-clips")
     return [_float(HumanClip("moonshine", file, folder / file, "").pcm()) for file in (_READER, "beckett.wav")]
 
@@ -205,7 +216,10 @@ def _human() -> dict[str, HumanClip]:
 
 
 def _bounds(samples: Samples, gate_dbfs: float) -> tuple[int, int]:
-    """Return the indexes of the first audible sample and of the sample after the last one."""
+    """Return the indexes of the first audible sample and of the sample after the last audible one.
+
+    A sample is audible if its 20 ms frame is louder than `gate_dbfs`. Without any, return the bounds of `samples`.
+    """
     first = first_audible(samples, STT_RATE, gate_dbfs, 20.0)
     last = last_audible(samples, STT_RATE, gate_dbfs, 20.0)
     return first or 0, samples.size if last is None else min(last, samples.size)

@@ -8,11 +8,12 @@ from enum import Enum
 from typing import Any
 
 HELD_OUT_OF = 3
-"""One content of this many is held out. See `split`."""
+"""One of this many contents (texts or clips) is held out. See `split`."""
 
 
-# Prefix of what is hashed for the split. It was chosen once, before any measurement, among the numbers below 4,000.
-# With it, about a third of the contents of every kind is held out, and none of the two readings of the model store.
+# Prefix of the text that `split` hashes. Its number was chosen among those below 4,000, once and before any
+# measurement: with it, about a third of the contents of every kind is held out, and neither of the model store's two
+# readings is.
 _SALT = "split-3766:"
 
 
@@ -35,7 +36,7 @@ class Scene(Enum):
 
 
 class Expected(Enum):
-    """The right behavior.
+    """The agent's right behavior in an event.
 
     ANSWER: wait in every pause, and answer after the end. YIELD: stop the reply. GO_ON: finish the reply. IGNORE: say
     nothing.
@@ -54,8 +55,8 @@ class Part:
     Attributes:
         text: What is said. For a clip, the words if they are known.
         clip: Name of a human clip (`HumanClip.name`), or of a computed noise; "" for a synthetic voice.
-        start_s: Start of the part in the clip, in seconds.
-        end_s: End of the part in the clip, in seconds; None for the clip's end.
+        start_s: Start of the part, in seconds from the clip's start.
+        end_s: End of the part, in seconds from the clip's start; None for the clip's end.
     """
 
     text: str = ""
@@ -66,7 +67,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class CorpusEvent:
-    """One event.
+    """One event of the corpus: sound that the agent hears, and how it should behave.
 
     Attributes:
         id: CONTENT/VARIANT. Events with the same content share words or a clip, and are in the same split.
@@ -75,7 +76,7 @@ class CorpusEvent:
         scene: What the agent does when the event begins.
         expected: The right behavior.
         parts: What is heard, in order.
-        pauses_ms: Silence between the parts, in milliseconds. One less than `parts`.
+        pauses_ms: Silence after each part except the last, in milliseconds.
         level_dbfs: Active speech level of the parts in dBFS.
         asked: What the agent has said before; "" if nothing.
         background: Sound below the whole event: "television", "babble" or "".
@@ -96,16 +97,16 @@ class CorpusEvent:
 
     @property
     def content(self) -> str:
-        """The part of the id that events with the same words share."""
+        """The id's part before the slash: the name of the words or clip that several events share."""
         return self.id.split("/", 1)[0]
 
     @property
     def split(self) -> Split:
-        """The event's part of the corpus."""
+        """The event's part of the corpus: DEVELOPMENT or HELD_OUT."""
         return split(self.content)
 
     def document(self) -> dict[str, Any]:
-        """Return the event as an object for JSON, without defaults, and with its split."""
+        """Return the event as an object for JSON, with its split. Fields of parts with default values are left out."""
         defaults = {field.name: field.default for field in fields(Part)}
         made = asdict(self) | {"scene": self.scene.value, "expected": self.expected.value, "split": self.split.value}
         made["parts"] = [{k: v for k, v in asdict(part).items() if v != defaults[k]} for part in self.parts]
@@ -113,17 +114,17 @@ class CorpusEvent:
 
 
 def split(content: str) -> Split:
-    """Return the part of the corpus of a content. It depends on nothing but the content's name."""
+    """Return the part of the corpus to which all events of a content belong: a hash of its name decides."""
     return Split.HELD_OUT if _number(_SALT + content) % HELD_OUT_OF == 0 else Split.DEVELOPMENT
 
 
 def chosen(key: str, options: tuple[Any, ...]) -> Any:
-    """Return one of `options`, selected by a hash of `key`. It takes the place of randomness."""
+    """Return one of `options`, selected by a hash of `key`, so that the same key always gives the same option."""
     return options[_number(key) % len(options)]
 
 
 def order_of(key: str) -> int:
-    """Return a number by which keys can be put into an order that is fixed and has no pattern."""
+    """Return a hash of `key` as a number. Sorting by it shuffles keys in the same way each time."""
     return _number(f"order:{key}")
 
 

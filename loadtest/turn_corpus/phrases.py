@@ -1,6 +1,7 @@
 """What the synthetic callers say. A bar marks a pause inside the turn: the agent must wait there.
 
-Each table maps the name of a content to its text, or to (what the agent asked before, text).
+A content is a text that several voices speak. Each table maps the name of a content to (what the agent asked before or
+"", text).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The recipe: every event of the corpus, from the tables of texts, voices, human cuts and noises.
+"""The recipe: every event of the corpus, from the tables of texts, voices, cuts of human clips, and noises.
 
 `python -m loadtest.turn_corpus.recipe` writes `manifest.jsonl`, one event per line.
 """
@@ -19,18 +19,19 @@ MANIFEST = Path(__file__).with_name("manifest.jsonl")
 _CUTS = Path(__file__).with_name("human_cuts.csv")
 
 PAUSES_MS = (300, 500, 650, 800, 1000, 1500)
-"""Lengths of the inserted pauses."""
+"""Lengths of the inserted pauses, in milliseconds."""
 
 LEVELS_DBFS = (-20.0, -24.0, -28.0)
-"""Speech levels of the callers."""
+"""Active speech levels of the callers, in dBFS."""
 
-# Human clips with natural pauses. Consecutive cuts of one reading are joined to turns of up to 20 s.
+# Human turns with natural pauses, of up to 20 s. Each row has the names of consecutive clips (file@start in seconds) of
+# one reading, which are joined to one turn.
 _READINGS = (
     ("two_cities.wav@0.8", "two_cities.wav@4.6", "two_cities.wav@8.3"),
     ("two_cities.wav@13.1", "two_cities.wav@17.1", "two_cities.wav@20.9"),
     ("two_cities.wav@24.3", "two_cities.wav@28.6"),
 )
-# Telephone prompts that a person could say to stop a reply.
+# Recorded telephone prompts, spoken by a person, whose words could be said to stop a reply.
 _STOPPING = (
     *("check-number-dial-again", "please-try-call-later", "pls-hold-while-try", "vm-sorry", "pm-invalid-option"),
     *("conf-getpin", "vm-leavemsg", "agent-pass", "dir-nomatch", "privacy-incorrect", "vm-savefolder", "transfer"),
@@ -49,7 +50,10 @@ def events() -> tuple[CorpusEvent, ...]:
 
 
 def _voices(content: str, count: int) -> list[str]:
-    """Return the voices that speak a content: one usual voice and held-out ones if it is held out, else usual ones."""
+    """Return the names of up to `count` voices that speak a content.
+
+    A held-out content gets one usual voice and otherwise held-out voices. Another content gets usual voices only.
+    """
     usual = _turned([voice.name for voice in VOICES if not voice.held_out], content)
     if split(content) is Split.HELD_OUT:
         return [usual[0], *_turned([voice.name for voice in VOICES if voice.held_out], content)][:count]
@@ -57,7 +61,7 @@ def _voices(content: str, count: int) -> list[str]:
 
 
 def _turned(names: list[str], content: str) -> list[str]:
-    """Return the names, beginning with one that depends on the content."""
+    """Return the names rotated, so that the first one depends on the content. Contents thus share the voices evenly."""
     first = names.index(chosen(f"voice:{content}", tuple(names)))
     return names[first:] + names[:first]
 
@@ -116,12 +120,12 @@ def _questions() -> Iterator[CorpusEvent]:
 
 
 def human_content(clip: str) -> str:
-    """Return the content of a human clip. All cuts of one reading have the same content: one voice and one text."""
+    """Return the name of a human clip's content, "human." and the recording. All clips of one reading have the same."""
     return f"human.{clip.split('@')[0]}"
 
 
 def source(clip: str) -> str:
-    """Return the voice of a human clip: the reader of a recording of the store, or the package."""
+    """Return the voice of a human clip: "human-" and the reading's name or the Debian package that has the clip."""
     if "@" in clip:
         return f"human-{clip.split('.')[0]}"
     return "human-pocketsphinx" if clip[0].isdigit() or "austen" in clip or clip == "goforward" else "human-asterisk"
@@ -138,7 +142,10 @@ def cuts() -> dict[str, list[float]]:
 
 
 def _chosen_clips() -> list[str]:
-    """Return the human clips of the corpus: of the telephone prompts, which one person speaks, only a third."""
+    """Return the names of the corpus's human clips.
+
+    Only a third of the telephone prompts is included, because one person speaks all of them.
+    """
     return [clip for clip in cuts() if source(clip) != "human-asterisk" or chosen(f"clip:{clip}", (True, False, False))]
 
 
@@ -159,7 +166,10 @@ def _human() -> Iterator[CorpusEvent]:
 
 
 def _spread(seconds: Sequence[float]) -> list[list[float]]:
-    """Return the cuts of one or two events: the first and the middle one."""
+    """Return the cuts of each event to make from a clip: one event is cut at the first place, another in the middle.
+
+    `seconds` are all places where the clip can be cut. If there is only one, there is only one event.
+    """
     middle = seconds[len(seconds) // 2]
     return [[seconds[0]], [middle]] if middle != seconds[0] else [[seconds[0]]]
 
@@ -217,7 +227,10 @@ def _idle() -> Iterator[CorpusEvent]:
 
 
 def _single(event_id: str, kind: str, part: Part, *, voice: str = "", level: float = -24.0) -> CorpusEvent:
-    """Return an event with one part. The last word of the id says what the agent does: "idle", or else it speaks."""
+    """Return an event with one part, at `level` dBFS.
+
+    Nobody speaks to the agent if the id ends with "idle"; otherwise the agent's reply is audible.
+    """
     scene = Scene.IDLE if event_id.endswith("idle") else Scene.OVER_REPLY
     rightly = Expected.IGNORE if scene is Scene.IDLE else Expected.GO_ON
     return CorpusEvent(
@@ -232,7 +245,7 @@ def _single(event_id: str, kind: str, part: Part, *, voice: str = "", level: flo
 
 
 def lines() -> str:
-    """Return the manifest's text."""
+    """Return the text of the manifest: one line of JSON per event."""
     return "".join(json.dumps(event.document(), sort_keys=True) + "\n" for event in events())
 
 

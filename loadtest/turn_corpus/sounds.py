@@ -1,6 +1,6 @@
-"""Sounds that no package has: room noise, coughs, clicks, and the far and band-limited sound of other speech.
+"""Computed sounds: room noise, coughs, clicks, and filters that make speech sound far away or like a television.
 
-Every function takes a seed or a name and always returns the same samples. Audio is float32 at 16 kHz.
+The same arguments always give the same samples; a seed selects one of many variants. Audio is float32 at 16 kHz.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import numpy as np
 
 from rejoinder.core.audio.pcm import STT_RATE, Samples
 
-# Frames of the active level, and how far below the loudest frame a frame still counts as active.
+# The active level is measured over frames of _FRAME samples (20 ms). A frame counts as active if its level is at most
+# _ACTIVE_DB dB below that of the loudest frame.
 _FRAME = STT_RATE // 50
 _ACTIVE_DB = 25.0
 _FADE = STT_RATE // 125
 
 
 def room(seconds: float, level_dbfs: float, seed: int) -> Samples:
-    """Return room noise: Gaussian noise that falls by about 6 dB an octave above 300 Hz, at `level_dbfs`."""
+    """Return `seconds` of room noise at `level_dbfs`: Gaussian, falling by about 6 dB an octave above 300 Hz."""
     size = round(seconds * STT_RATE)
     if not size:
         return np.zeros(0, np.float32)
@@ -26,7 +27,10 @@ def room(seconds: float, level_dbfs: float, seed: int) -> Samples:
 
 
 def own_room(audio: Samples, seconds: float, seed: int) -> Samples:
-    """Return noise of the room of a recording: its quietest 120 ms, repeated with overlaps from varying offsets."""
+    """Return `seconds` of the room noise of a recording: its quietest 120 ms, repeated with overlaps and offsets.
+
+    Zeros are returned if `audio` is shorter than 240 ms.
+    """
     size = round(seconds * STT_RATE)
     piece = round(0.12 * STT_RATE)
     if audio.size < 2 * piece:
@@ -43,13 +47,16 @@ def own_room(audio: Samples, seconds: float, seed: int) -> Samples:
 
 
 def noise(name: str) -> Samples:
-    """Return the noise KIND-SEED, such as "cough-2". Kinds: the keys of `_NOISES`."""
+    """Return the noise with this name, KIND-SEED, such as "cough-2". The kinds are the keys of `_NOISES`."""
     kind, _, number = name.partition("-")
     return _NOISES[kind](int(number))
 
 
 def babble(readers: Sequence[Samples], seconds: float) -> Samples:
-    """Return the sum of speech signals, each from another offset. A signal that is too short is repeated."""
+    """Return `seconds` of many voices at once: the sum of `readers`, each shifted by another time.
+
+    A signal that is too short is repeated.
+    """
     size = round(seconds * STT_RATE)
     mixed = np.zeros(size, np.float32)
     for number, reader in enumerate(readers):
@@ -58,7 +65,7 @@ def babble(readers: Sequence[Samples], seconds: float) -> Samples:
 
 
 def far(audio: Samples, seed: int) -> Samples:
-    """Return speech as from across a room: 0.3 s of reverberation, and less treble."""
+    """Return speech as from across a room: with 0.3 s of reverberation (varied by `seed`), and less treble."""
     decay = np.exp(-6.9 * np.arange(round(0.3 * STT_RATE)) / (0.3 * STT_RATE)).astype(np.float32)
     reflections = _white(decay.size, seed) * decay * 0.08
     reflections[0] = 1.0
@@ -68,7 +75,7 @@ def far(audio: Samples, seed: int) -> Samples:
 
 
 def loudspeaker(audio: Samples) -> Samples:
-    """Return speech as from a television: 180 to 6000 Hz."""
+    """Return speech as a television's loudspeaker plays it: limited to 180 to 6000 Hz."""
     return _filtered(audio, 180, 6000)
 
 
@@ -81,7 +88,7 @@ def active_dbfs(audio: Samples) -> float:
 
 
 def at_level(audio: Samples, level_dbfs: float) -> Samples:
-    """Return the audio with the active level `level_dbfs`."""
+    """Return the audio scaled to the active level `level_dbfs` (`active_dbfs`)."""
     scaled: Samples = (audio * np.float32(10 ** ((level_dbfs - active_dbfs(audio)) / 20))).astype(np.float32)
     return scaled
 
@@ -98,7 +105,10 @@ def faded(audio: Samples) -> Samples:
 
 
 def _cough(seed: int) -> Samples:
-    """Return one to three bursts: a sharp onset, and noise through the resonances of an open mouth."""
+    """Return a cough of one to three bursts, each with a sharp onset and noise through the resonances of an open mouth.
+
+    `seed` selects the number of bursts, their length and their pitch.
+    """
     bursts = []
     for number in range(1 + seed % 3):
         size = round((0.22 + 0.04 * (seed % 4)) * STT_RATE)
@@ -146,7 +156,7 @@ def _hum(seed: int) -> Samples:
 
 
 def _mmhmm(seed: int) -> Samples:
-    """Return a hummed "mm-hmm": two nasal sounds of rising pitch, and breath between them.
+    """Return a hummed "mm-hmm": two nasal sounds of rising pitch, and breath between them. `seed` selects the pitch.
 
     The energy of a nasal lies below 500 Hz. Synthetic voices cannot say it: they spell it, or open the mouth.
     """
@@ -186,7 +196,10 @@ def _buzz(size: int, hz: float) -> Samples:
 
 
 def _filtered(audio: Samples, low_hz: float, high_hz: float, *, slope_hz: float = 0.0) -> Samples:
-    """Return the audio between two frequencies. Above `slope_hz`, if given, it falls by 6 dB an octave."""
+    """Return the audio's frequencies from `low_hz` to `high_hz`.
+
+    Above `slope_hz`, if it is not 0, the amplitude falls by 6 dB an octave.
+    """
     spectrum = np.fft.rfft(audio)
     hz = np.fft.rfftfreq(audio.size, 1 / STT_RATE)
     gain = ((hz >= low_hz) & (hz <= high_hz)).astype(np.float64)

@@ -1,6 +1,6 @@
 """Synthetic voices: flite, espeak-ng and festival of Debian, and the Piper voice of the model store.
 
-Each makes the same samples from the same text every time. Piper does so because its noise is switched off.
+Each voice makes the same samples from the same text every time. Piper does so because its random noise is switched off.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rejoinder.store import open_store
 
 Pcm = npt.NDArray[np.int16]
 
-# Sounds that the synthesizers would spell letter by letter ("em em aitch em"), as words that they can say.
+# Replacements for sounds that the synthesizers would spell letter by letter ("em em aitch em").
 _SAID_AS = {"mm-hmm": "umhum", "hmm": "hum"}
 
 _FESTIVAL = Path("/usr/share/festival/voices")
@@ -66,13 +66,13 @@ VOICES = (
     Voice("festival-slt", "festival", "cmu_us_slt_arctic_hts", "festival festvox-us-slt-hts"),
     Voice("festival-ked", "festival", "ked_diphone", "festival festvox-kdlpc16k", held_out=True),
 )
-"""Every voice. The held-out ones are other speakers, or other settings of the synthesizer, than the rest."""
+"""Every voice. The held-out voices have other speakers, or other settings of the synthesizer, than the others."""
 
 BY_NAME = {voice.name: voice for voice in VOICES}
 
 
 def missing_voices() -> list[Voice]:
-    """Return the voices that this machine cannot speak with."""
+    """Return the voices whose program or data is not installed on this machine."""
     return [voice for voice in VOICES if not _installed(voice)]
 
 

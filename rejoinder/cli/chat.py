@@ -115,7 +115,10 @@ async def hold(
 
 
 async def _speak(connection: AsyncRealtimeConnection, caller: LiveCaller, sound: SoundCard, half_duplex: bool) -> None:
-    """Send the microphone's frames until the connection is lost."""
+    """Send the microphone's frames until the connection is lost.
+
+    With `half_duplex`, send silence instead while a reply plays.
+    """
     from websockets.exceptions import ConnectionClosed
 
     clock = asyncio.get_running_loop().time
@@ -139,7 +142,10 @@ async def _type(
     sound: SoundCard | None,
     replied: asyncio.Event,
 ) -> None:
-    """Send each typed line as a turn and wait for its reply, until the input ends."""
+    """Send each line from `read_line` as a turn and wait for its reply, until `read_line` returns "".
+
+    `replied` is set by `_receive` when a response has ended.
+    """
     clock = asyncio.get_running_loop().time
     while True:
         console.print(Text("you        ", style="bold"), end="")
@@ -166,7 +172,10 @@ async def _receive(
     *,
     replied: asyncio.Event,
 ) -> None:
-    """Execute what the server's events require until the connection is lost. Set `replied` after each response."""
+    """Process the server's events (play audio, print transcripts) until the connection is lost.
+
+    Set `replied` after each response.
+    """
     from websockets.exceptions import ConnectionClosed
 
     from loadtest.callers.live_caller import TurnOver

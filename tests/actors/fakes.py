@@ -189,8 +189,8 @@ class WordyLlm:
 
     `ttft_s` (seconds to the first token) and `break_after` (words before a failure) have a value per replica. A replica
     in `dead` fails each request. A replica in `stubborn` continues for 5 s after cancellation. A replica in `stopped`
-    sends nothing until it is removed from the set, like a process after SIGSTOP. `message_end` is its answer to
-    `LlmRequest.judge_end`.
+    sends nothing until it is removed from the set, like a process after SIGSTOP. `message_end` is the returned
+    probability that the caller's message is complete, for requests with `judge_end`.
     """
 
     answer: str = ANSWER

@@ -32,7 +32,7 @@ _TONE = (np.sin(np.arange(320) * 0.2) * 8000).astype("<i2").tobytes()
 _MURMUR = (np.sin(np.arange(320) * 0.2) * 505).astype("<i2").tobytes()
 _HUSH = bytes(640)
 APOLOGY_PCM = _TONE * 50
-# Audio of the sentences at the end of failed replies: 1 s of a tone that is quieter than the apology's.
+# Audio of the sentences at the end of failed replies: 1.5 s of a tone that is quieter than the apology's.
 ENDING_PCM = _MURMUR * 75
 
 TABLES = Path(__file__).with_name("tables")
@@ -43,7 +43,10 @@ SOUND_DECIDES = str(TABLES / "sound_decides.json")
 
 
 def with_table(settings: Settings) -> Settings:
-    """Return the settings, with the table WORDS_DECIDE if they name none. The fake voice has no prosody."""
+    """Return the settings with the end-of-turn table WORDS_DECIDE, unless they name a table.
+
+    The shipped table also weighs prosody, which the fake speech lacks.
+    """
     table = settings.endpointing.table or WORDS_DECIDE
     return settings.model_copy(update={"endpointing": settings.endpointing.model_copy(update={"table": table})})
 

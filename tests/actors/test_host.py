@@ -173,7 +173,7 @@ async def test_sessions_in_one_batch_are_independent() -> None:
         assert start_ms == pytest.approx(max(0, 100 * number - 300), abs=32)
         assert end_ms == pytest.approx(
             100 * number + 500 + 100, abs=64
-        )  # The turn ends as of 100 ms after speech, because the fake transcript looks complete.
+        )  # Speech of 500 ms, and the 100 ms of silence that end a turn whose transcript looks complete
 
 
 @virtual

@@ -46,7 +46,7 @@ async def test_a_full_client_lane_holds_the_client_back_and_not_the_system() -> 
 
 @virtual
 async def test_a_cancelled_submit_adds_nothing() -> None:
-    """If a `submit` that waits for a full lane is cancelled, its event is not added, and later ones can be."""
+    """If a `submit` that waits for a full lane is cancelled, its event is not added. Later events can be added."""
     box: Mailbox[str, int] = Mailbox(client_lane=1)
     await box.submit(1)
     waiting = asyncio.create_task(box.submit(2))

@@ -62,7 +62,7 @@ def check_shape(event: Json) -> None:
 
 
 class _Response:
-    """Checker of the order of one response's events, all but the deltas exactly once."""
+    """Checker of the order of one response's events. Each event but the deltas must come exactly once."""
 
     def __init__(self, created: Json) -> None:
         response = created["response"]

@@ -129,7 +129,7 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
         "stt": emulated(500, 1, most=2),
         "llm": emulated(400, 1, most=2),
         "tts": emulated(250, 1, most=2, speed=20),
-        "endpointing": {"ask_after_ms": 0},  # every end of speech needs the turn detector
+        "endpointing": {"ask_after_ms": 0},  # with 0 ms, every end of speech is sent to the turn detector
     }
     with served_on(nodes, tmp_path, args) as served:
         # Requests to a replica that is still starting wait for it and count as load. Wait until there are none.

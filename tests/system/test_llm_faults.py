@@ -60,7 +60,7 @@ class ShortTones:
 
 @asynccontextmanager
 async def calling(server: FaultyServer) -> AsyncIterator[Client]:
-    """Run a host whose language model is the server's, and yield a client of it."""
+    """Run a host whose language model is `server`, and yield a client of the host."""
     async with server.open() as url:
         llm = LlmSettings(engine="openai_api", base_url=url, model="m", nice=0, call_timeout_s=1.0)
         settings = Settings(conversation=CONVERSATION, llm=llm)
@@ -97,14 +97,14 @@ async def calling(server: FaultyServer) -> AsyncIterator[Client]:
 
 @dataclass
 class Heard:
-    """What the client got of one response.
+    """What the client received of one response.
 
     Attributes:
         transcript: The words of all audio.
         first_s: Seconds from the request to the first audio.
         end_s: Seconds from the request to response.done.
         audio_s: Length of the audio in seconds.
-        response: `response` of response.done.
+        response: The field `response` of the event response.done.
     """
 
     transcript: str = ""
@@ -115,14 +115,14 @@ class Heard:
 
     @property
     def reason(self) -> str:
-        """The status, with the reason or the error code."""
+        """The response's status, followed by the reason of an incomplete response or the error code of a failed one."""
         details = self.response["status_details"] or {}
         reason = details.get("reason") or details.get("error", {}).get("code", "")
         return f"{self.response['status']} {reason}".strip()
 
 
 class Client:
-    """A client of the OpenAI Realtime API that asks in text and listens to the answer."""
+    """A client of the OpenAI Realtime API that asks by text and receives the spoken answer."""
 
     def __init__(self, socket: Any, health_url: str) -> None:
         self.health_url = health_url
@@ -153,7 +153,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Case:
-    """A fault.
+    """A fault of the language model's server, and what the client must get.
 
     Attributes:
         replies: Responses of the server. The last one is repeated.
@@ -225,13 +225,23 @@ CASES = {
     "no usage": Case((Reply((*words(ANSWER), 'data: {"choices": [], "usage": null}\n\n', DONE)),), "completed", ANSWER),
     "empty choices": Case((Reply(('data: {"choices": []}\n\n', *words(ANSWER), DONE)),), "completed", ANSWER),
     "broken connection": Case((Reply(words(PART), cut=True), good()), "completed", ANSWER, 3),
+    "split think block": Case(
+        (Reply((*(chunk(content=part) for part in ("<th", "ink>hm", "</thi", "nk>")), *words(ANSWER), DONE)),),
+        "completed",
+        ANSWER,
+    ),
+    "Chinese": Case((Reply((*words("\u5df4\u9ece" * 1250), DONE)),), "incomplete max_output_tokens", None),
+    "long word": Case((Reply((*words("ab" * 1500), DONE)),), "incomplete max_output_tokens", None),
     "huge answer": Case((Reply(words("word " * 5000)),), "incomplete max_output_tokens", None),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 async def test_no_fault_is_silent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller hears something soon, and at the end an answer or an honest sentence. The next turn is answered."""
+    """For each fault in CASES, the caller hears audio within FIRST_SOUND_S seconds, and then the expected words.
+
+    The words are an answer, or a sentence that there is none. The next turn is answered.
+    """
     monkeypatch.setattr("deployments.engines.llm.answer_reader.GREETING_S", 0.2)
     case = CASES[name]
     server = FaultyServer(list(case.replies))
@@ -239,7 +249,7 @@ async def test_no_fault_is_silent(name: str, monkeypatch: pytest.MonkeyPatch) ->
         heard = await client.ask()
         asked = len(server.requests)
         server.replies = [good()]
-        # While the server asks to wait, the next turn is refused, too.
+        # While the server asks to wait ("429 for long"), the host would refuse a second turn, so none is started.
         again = None if name == "429 for long" else await client.ask()
     assert heard.reason == case.reason
     assert heard.first_s < FIRST_SOUND_S

@@ -34,9 +34,13 @@ def _args(replicas: int) -> dict[str, Any]:
     args: dict[str, Any] = {name: {"autoscaling": scaling, "inject_delay_ms": HELD_MS.get(name, 0)} for name in STAGES}
     args["vad"]["placement"] = "deployment"
     # The killed replica must be working on the request of the turn, so interim transcripts and prefill are off.
-    args |= {"interim_transcripts": {"enabled": False}, "llm": args["llm"] | {"reuse_state": False}}
-    # Settings by which every turn needs the turn detector, and without fillers, which a test would take for an answer.
-    return args | {"endpointing": {"ask_after_ms": 0}, "conversation": {"filler_after_ms": 0}}
+    # Without reused state every turn computes its whole prompt, so the model is the small one and the prompt is short.
+    llm = args["llm"] | {"reuse_state": False, "model": "smollm2-135m-instruct"}
+    args |= {"interim_transcripts": {"enabled": False}, "llm": llm}
+    # Every turn asks the turn detector, and ends 0.5 s after the last word if nothing vouches for its end: the limits
+    # are for the death of a replica, not for the patience with a caller. A test would take a filler for an answer.
+    endpointing = {"ask_after_ms": 0, "patience_ms": 500, "fallback_silence_ms": 500}
+    return args | {"endpointing": endpointing, "conversation": {"filler_after_ms": 0, "instructions": "Be brief."}}
 
 
 @pytest.fixture(scope="module")

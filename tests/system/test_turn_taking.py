@@ -1,4 +1,4 @@
-"""One event of the turn-taking corpus through the real session and the real engines, with idle time skipped."""
+"""Test of one event of the turn-taking corpus with a real session and real engines. Idle time is skipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
 
 
 def test_a_person_is_heard_and_answered_by_the_real_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recording of the model store is transcribed and gets an audible answer, not later than the bench waits."""
+    """A human recording of the corpus is transcribed and gets an audible answer less than 6 s after its end."""
     monkeypatch.setattr(audio, "cache_folder", lambda: tmp_path)
     event = next(event for event in events() if event.id == "human.two_cities.wav/natural-20.9")
     outcomes: list[EventOutcome] = []

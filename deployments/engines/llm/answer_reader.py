@@ -9,14 +9,16 @@ from deployments.engines.llm.chat_events import ChatEvents
 from rejoinder.core.errors import BackendError, BadResponse, StageTimeout
 from rejoinder.core.reply.continuation import Continuation, ends_sentence
 
-# A low estimate for English text. An answer that starts again generates its prefix again, which needs extra tokens.
+# Low estimate for English text. A server that cannot continue a prefix generates it again, so its limit of tokens is
+# raised by the prefix's characters divided by this number.
 CHARACTERS_PER_TOKEN = 3
 # No tokenizer has longer tokens on average. A server that sends more characters ignores `max_tokens`.
 MOST_CHARACTERS_PER_TOKEN = 32
-# Seconds for which a server may show that it is alive without sending text, as a model does that thinks.
+# Maximum time in seconds for which a server may send lines without text, for example while a model thinks.
 THINK_S = 30.0
-# Minimum time in seconds between two deltas without text; before the first one, if the model is not thinking.
+# Minimum time in seconds between two deltas without text, which say that the request is alive.
 ALIVE_EVERY_S = 0.25
+# Minimum time in seconds from a server's first line to the first delta without text, if the model does not think.
 GREETING_S = 2.0
 
 
@@ -86,11 +88,12 @@ class AnswerReader:
         return self._done or self._finish is not None
 
     def due(self, now: float, coalesce_s: float) -> TokenDelta | None:
-        """Return the delta to send after a line, or None.
+        """Return the delta to send after a line, or None if none is due.
 
-        Text is sent every `coalesce_s` seconds. A sign of life is sent every ALIVE_EVERY_S. Before the first text it
-        ends the race of hedged requests, as a first token does, so one that shows no work of the model comes late: some
-        servers greet a request long before they can answer it.
+        New text is sent at most every `coalesce_s` seconds. Without new text, a delta without text is due every
+        ALIVE_EVERY_S seconds. It counts as a first token in the race of hedged requests. Some servers send lines long
+        before the model works on the request, so without text or thinking the delta is due only after GREETING_S.
+        `now` is the monotonic time in seconds.
         """
         if self.text:
             if now < self._due_at:
@@ -116,12 +119,12 @@ class AnswerReader:
     def last(self) -> TokenDelta:
         """Return the last delta of the answer.
 
-        A server that says nothing at the end has ended if nothing is missing: the text ends with a sentence, ends where
-        an earlier answer ended, or there is no text.
+        A response without an end marker counts as complete if its text ends with a sentence or where an earlier answer
+        ended, or if it has no text.
 
         Raises:
             BadResponse: No line followed the protocol.
-            BackendError: The response broke off.
+            BackendError: The response ended before the answer did.
         """
         if not self.ended:
             self._check_end()

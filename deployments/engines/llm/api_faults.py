@@ -22,7 +22,7 @@ DEFAULT_WAIT_S = 1.0
 # Client errors that a repetition may repair: timeout, conflict, too early.
 TRANSIENT = frozenset({408, 409, 425})
 _TOO_LONG = re.compile(r"context.?(length|window|size)|too long|too large|maximum.{0,30}tokens", re.IGNORECASE)
-# Status codes of errors that a server reports inside a stream without a status, by a part of their code or type.
+# (part of an error's code or type, HTTP status): the status that counts for an error inside a stream, which has none.
 _CODES = (
     ("api_key", 401),
     ("authentication", 401),

@@ -29,7 +29,8 @@ class ChatPiece:
     """What one line of a response says.
 
     Attributes:
-        text: New text of the answer; "" for a sign of life (a comment, a thought of the model, an empty choice).
+        text: New text of the answer; "" if the line only shows that the request is alive (a comment, a thought of the
+            model, an empty choice).
         thinking: True if the model generated something that is not part of the answer.
         done: True if the server says that the response has ended (`[DONE]`).
     """
@@ -111,7 +112,7 @@ class ChatEvents:
         if reason := choice.get("finish_reason"):
             self.finish = _FINISHES.get(str(reason), "stop")
         text = delta.get("content") or delta.get("refusal") or ""
-        if isinstance(text, list):  # parts, of which only those of the answer have a text
+        if isinstance(text, list):  # some servers send a list of parts: those of the answer have the key "text"
             text = "".join(str(part.get("text") or "") for part in text if isinstance(part, Mapping))
         text = text.translate(_CONTROLS) if isinstance(text, str) else ""
         return ChatPiece(text, thinking=bool(delta.get("reasoning_content") or delta.get("reasoning")))

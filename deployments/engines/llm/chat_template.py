@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from rejoinder.core.errors import CallerError, ModelError
 from rejoinder.core.reply.prompt_window import ChatMessage, Role
 
-# Shorter control tokens occur in ordinary text.
+# Minimum length in characters of a control token that is broken up in messages. Shorter ones occur in ordinary text.
 _SHORTEST_TOKEN = 3
 
 
@@ -113,7 +113,8 @@ class ChatTemplate:
 
     def _rendered(self, messages: Sequence[ChatMessage], *, opened: bool) -> str:
         entries = [{"role": m.role, "content": self._harmless(m.content)} for m in messages]
-        # Models that can think before they answer are told not to: the caller would wait. Other templates ignore it.
+        # `enable_thinking=False` stops models from thinking before they answer, because the caller would wait. Other
+        # models' templates ignore the variable.
         prompt: str = self._template.render(
             messages=entries, add_generation_prompt=opened, enable_thinking=False, **self._special
         )

@@ -34,7 +34,7 @@ _SCALARS = {
     11: "<i8",
     12: "<f8",
 }
-# Longest string and array, so that a damaged length does not fill the memory.
+# Maximum size of a string or an array in bytes (64 MiB), so that a damaged length does not fill the memory.
 _MOST_BYTES = 1 << 26
 
 

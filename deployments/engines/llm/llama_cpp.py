@@ -155,10 +155,10 @@ class LlamaCpp:
             self._active -= 1
 
     async def _wait_for_session(self, request: LlmRequest) -> bool:
-        """Wait for the session's earlier requests; return True if none is left.
+        """Wait for the session's earlier requests to end. Return True if none is left.
 
-        The wait is at most SESSION_WAIT_S, or PREFILL_WAIT_S for a prefill of the same instructions: to compute them
-        again in another slot at the same time would take longer.
+        The wait is at most SESSION_WAIT_S seconds. It is at most PREFILL_WAIT_S if a prefill of the same instructions
+        runs, because another slot would need longer to compute them again.
         """
         if others := self._running.get(request.session):
             prefilled = self._prefills.get(request.session)
@@ -267,11 +267,11 @@ class _Answer:
                 remedy = "Shorten the instructions or the messages."
                 raise CallerError(f"the conversation is too long: {message}.", remedy, code="context_length_exceeded")
             raise BackendError(f"llama.cpp: {message}.", "Retry on another replica.", stage="llm")
-        if self._finish is None:
+        if self._finish is None and not self._writer.stopped:
             raise BackendError("llama.cpp ended the answer without a reason.", stage="llm")
         cached = (self._usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
         prompt = int(self._usage.get("prompt_tokens", 0))
-        return self._finish, LlmUsage(
+        return self._finish or "stop", LlmUsage(
             prompt, self._writer.tokens, int(cached), queue_s, end_probability=self._end_probability
         )
 

@@ -29,11 +29,11 @@ from rejoinder.core.errors import BackendError, BadResponse, ConfigError
 from rejoinder.core.reply.continuation import Continuation
 
 CONNECT_S = 2.0
-# vLLM's fields that continue the last message.
+# Request fields of vLLM with which the model continues the prompt's last message instead of answering it.
 CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 # Status codes with which servers refuse an unknown field.
 UNKNOWN_FIELD = (400, 422)
-# OpenAI accepts at most 64 characters.
+# Length of `prompt_cache_key` in characters. OpenAI accepts at most 64.
 CACHE_KEY_CHARACTERS = 32
 # Timeout in seconds between two chunks of a running answer. The session has a shorter timeout for the first token.
 READ_S = 30.0

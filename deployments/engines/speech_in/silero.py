@@ -113,7 +113,13 @@ class Silero:
 
 
 def _spectra(windows: Samples, context: Samples, basis: Samples) -> Samples:
-    """Return the magnitude spectra of each window's four frames, between two frames of zeros: (n, 6, 129)."""
+    """Return the magnitude spectra of each window's four frames, between two frames of zeros: (n, 6, 129).
+
+    Args:
+        windows: Samples of the windows, shape (n, 512).
+        context: The 64 samples before each window, shape (n, 64).
+        basis: Matrix of the short-time Fourier transform, shape (256, 258).
+    """
     n = len(windows)
     audio = np.empty((n, _PADDED), np.float32)
     audio[:, :_CONTEXT] = context

@@ -19,7 +19,7 @@ FIRST_PASS_DOUBT_LOGPROB = -0.45
 """Log-probability of the first pass below which the language is checked. Clips in other languages had at most -0.46."""
 
 MAIN_DOUBT_LOGPROB = -0.7
-"""The same for Whisper's own decode, if there is no first pass."""
+"""Mean log-probability of Whisper's own decode below which the language is checked, if there is no first pass."""
 
 MAX_EXPECTED_PROB = 0.7
 """The language is another one if the probability of the expected language is below this."""
@@ -32,8 +32,8 @@ MIN_CANDIDATE_PROB = 0.02
 
 OTHER_SCRIPTS = frozenset({"ru", "uk", "zh", "ja", "ko", "hi", "ar"})
 MIN_OTHER_SCRIPT_PROB = 0.2
-"""The same for languages that are not written in Latin letters. Real speech in them has nearly 1; robotic French had
-0.1 for Korean."""
+"""Smallest probability of a language to decode in, if it is not written in Latin letters. Real speech in one has
+nearly 1; robotic French had 0.1 for Korean."""
 
 PRIOR_WEIGHT = 0.4
 """Weight of a language's log-probability beside the mean log-probability of its decode."""
@@ -70,7 +70,10 @@ def _least(code: str) -> float:
 
 
 def best(decoded: Mapping[str, Hypothesis], shared: Mapping[str, float]) -> str:
-    """Return the language of the likeliest of several decodes, by its tokens and by the detection.
+    """Return the likeliest of the candidate languages.
+
+    It has the highest sum of the mean log-probability of its decode's tokens and PRIOR_WEIGHT times the log-probability
+    of the language.
 
     Args:
         decoded: The decode in each candidate language.

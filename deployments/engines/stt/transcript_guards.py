@@ -43,8 +43,8 @@ MAX_WORD_REPEATS = 4
 MAX_WORD_REPEATS times ("no no no no").
 """
 MAX_PHRASE_REPEATS = 3
-"""Nobody says a phrase of PHRASE_WORDS words more often than this in a row: such a text is made up, also if two decodes
-agree on it.
+"""Maximum number of times in a row that a person says a phrase of PHRASE_WORDS words. A text with more is made up, even
+if two decodes agree on it.
 """
 
 INVENTIONS = frozenset(
@@ -105,9 +105,10 @@ def is_trustworthy(hypothesis: Hypothesis) -> bool:
 
 
 def settled_text(before: Hypothesis, again: Hypothesis) -> str:
-    """Return the text of a second decode of a clip; "" if it is made up.
+    """Return the text of a clip's second decode: all of it, without its repetitions, or "" if it is made up.
 
-    The second decode is not believed blindly. Babble and clicks make both decodes repeat a sentence that nobody said.
+    Babble and clicks can make both decodes repeat a sentence that nobody said. So a repetition is kept only if both
+    decodes have the same words and at most MAX_PHRASE_REPEATS repetitions of a phrase.
 
     Args:
         before: The first decode, which is not trustworthy.
@@ -129,7 +130,7 @@ def settled_text(before: Hypothesis, again: Hypothesis) -> str:
 
 
 def is_invention(hypothesis_text: str, no_speech_prob: float, first_pass_text: str) -> bool:
-    """Return True for a typical invention of Whisper, where the first pass heard none of its words.
+    """Return True for a text that Whisper often makes up (INVENTIONS), if the first pass heard none of its words.
 
     Args:
         hypothesis_text: Whisper's text.

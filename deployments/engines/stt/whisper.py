@@ -46,8 +46,8 @@ FULL_FRAMES = 3000
 """30 s of 10 ms frames, which Whisper was trained on."""
 
 END_MARK_SLACK_S = 0.4
-"""Seconds before the end of the audio from which a timestamp counts as the end: Whisper rounds timestamps, and sets
-them at the end of the voice, not of the audio.
+"""A timestamp in this last part of the audio (in seconds) counts as the end of the speech. Whisper rounds timestamps,
+and sets them at the end of the voice, not of the audio.
 """
 
 TOKENS_PER_S = 7.0
@@ -58,7 +58,7 @@ TOKENS_BASE allows for timestamps and short commands.
 
 AUTO = "auto"
 EXPECTED_WITH_AUTO = "en"
-"""The language to try first if the language is detected."""
+"""The language to try first if the setting is AUTO, so that the language is detected."""
 
 _TIMESTAMP_S = 0.02
 _DEFAULT_SUPPRESSED = -1
@@ -111,17 +111,17 @@ class WhisperResult:
 
 @dataclass(frozen=True, slots=True)
 class LanguageCheck:
-    """Probabilities of the languages of one clip, from one or two encodings with different padding."""
+    """Probabilities of the languages of one clip, detected on one or two encodings of it with different padding."""
 
     found: tuple[dict[str, float], ...]
 
     def joined(self, other: LanguageCheck) -> LanguageCheck:
-        """Return a check with the encodings of both."""
+        """Return a check with the probabilities from this check's encodings and from those of `other`."""
         return LanguageCheck(self.found + other.found)
 
     @property
     def shared(self) -> dict[str, float]:
-        """Mean probability of each language."""
+        """Mean probability of each language over the encodings, by language code."""
         return {code: sum(each[code] for each in self.found) / len(self.found) for code in self.found[0]}
 
 
@@ -201,7 +201,8 @@ class Whisper:
         results: list[WhisperResult] = []
         for i, (audio, first) in enumerate(zip(audios, hypotheses, strict=True)):
             own, check, last, full = encoded[i : i + 1], checked[i], first, frames == FULL_FRAMES
-            # Speech in another language may look like noise to a decode with little padding.
+            # A clip that may be in another language (`check`) is decoded again even if the first decode found no
+            # speech: with little padding, such speech may look like noise.
             if not full and not is_trustworthy(first) and (check or holds_speech(first)):
                 own, full = self._encode([audio], FULL_FRAMES), True
                 (last,) = self._decode([audio], own)
@@ -211,12 +212,24 @@ class Whisper:
         return results
 
     def _result(self, first: Hypothesis, last: Hypothesis, full: bool) -> WhisperResult:
-        """Return the result of a clip in the expected language, from its first and last decode (the same if one)."""
+        """Return the result of a clip in the expected language.
+
+        Args:
+            first: The first decode.
+            last: The last decode; the same object if there was only one.
+            full: True if the last decode was padded to 30 s.
+        """
         text = (first.text if is_trustworthy(first) else settled_text(first, last)) if holds_speech(first) else ""
         return WhisperResult(text, last.avg_logprob, full, last.no_speech_prob)
 
     def _in_other_language(self, audio: Samples, encoded: Encoded, check: LanguageCheck) -> WhisperResult | None:
-        """Return the transcript in another language; None if the clip is in the expected one, or has no speech."""
+        """Return the transcript of a clip in another language; None if it is in the expected one, or has no speech.
+
+        Args:
+            audio: The clip's samples.
+            encoded: The encoder's output for the clip.
+            check: Probabilities of the clip's languages.
+        """
         shared = check.shared
         codes = candidates(shared, self._expected)
         if not codes:

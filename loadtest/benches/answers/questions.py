@@ -26,7 +26,7 @@ class AnswerQuestion:
     """One question.
 
     Attributes:
-        category: Name of its category.
+        category: Name of the question's category.
         turns: The conversation. Its last message is the question, and earlier ones alternate between caller and
             assistant.
         rule: Judges the answer.

@@ -1,8 +1,8 @@
 """A hesitant caller, who pauses inside turns, as a state machine without I/O.
 
-The caller speaks a script in real time and records what the server sends. Its clock is the number of frames sent. The
-server reports the start and end of utterances on the same scale. The caller reads the watermarks in an answer's audio
-(`rejoinder.core.measuring.audio_watermark`) and drops the audio.
+The caller speaks a script in real time and records what the server sends. Its time is the length of the audio sent so
+far. The server reports starts and ends of utterances as positions in this audio, so both can be compared. The caller
+reads the watermarks in an answer's audio (`rejoinder.core.measuring.audio_watermark`) and drops the audio.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class ReceivedAnswer:
 
 
 class HesitantCaller:
-    """State machine of one caller. Call `leaving` for every frame and `take` for every server event until `over`.
+    """State machine of one caller. Until `over` is true, call `leaving` for every frame and `take` for every event.
 
     Attributes:
         spoken: The phrases that the caller has spoken.
@@ -142,9 +142,10 @@ class HesitantCaller:
     # -- sending audio to the server -------------------------------------------------------------------------------
 
     def leaving(self, due: float) -> Sequence[bytes]:
-        """Return the one message with the next frame. `due` is not used: the clock is the number of frames sent.
+        """Return the messages to send for the next frame of audio: always one, with speech or silence.
 
-        A hesitant caller sends silence when it does not speak, because the server needs silence to end a turn.
+        The server needs the silence to end a turn. `due` (the frame's deadline) is not used, because the caller's time
+        is the length of the audio sent.
         """
         if not self._outgoing:
             self._advance()
@@ -199,9 +200,9 @@ class HesitantCaller:
             self._next_at = self.now + self._script[self._turns].think_s
 
     def _answer(self, turn: int) -> ReceivedAnswer | None:
-        """Return the newest answer to an utterance that reaches the end of turn number `turn`, or None.
+        """Return the newest answer to an utterance that includes the end of turn number `turn`; None if there is none.
 
-        Answers to an utterance that ended in a pause of the turn do not count.
+        An answer to an utterance that ended in a pause inside the turn does not count.
         """
         end_s = max(spoken.end_s for spoken in self.spoken if spoken.turn == turn)
         items = {utterance.item_id for utterance in self.utterances.values() if utterance.end_s >= end_s}
@@ -210,7 +211,7 @@ class HesitantCaller:
     # -- receiving events from the server --------------------------------------------------------------------------
 
     def take(self, message: bytes, arrived: float) -> None:
-        """Process one server event, given as JSON. `arrived` is not used."""
+        """Process one server event, given as JSON. `arrived` (the time of its arrival) is not used."""
         event = orjson.loads(message)
         handler = self._HANDLERS.get(event["type"])
         if handler:

@@ -36,7 +36,7 @@ SEAM = 2
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Part of an answer that does not belong to the committed utterance it follows.
+    """Part of an answer whose watermark does not fit the utterance that was committed before the answer.
 
     Attributes:
         turn: Number of the turn, from 0. None if no utterance was committed.
@@ -206,5 +206,5 @@ def _gaps(marks: Sequence[int | None]) -> Iterator[int]:
 
 
 def _found(marks: Sequence[int | None]) -> tuple[int | None, ...]:
-    """Return the different watermarks in `marks`, in the order of their first occurrence."""
+    """Return the different watermarks in `marks` (None is one of them), in the order of their first occurrence."""
     return tuple(dict.fromkeys(marks))

@@ -88,8 +88,13 @@ async def _call(
 ) -> Evidence:
     """Make one call and return its evidence.
 
-    `when` is (start of the call, number of turns in the longest script). The start is in seconds of the monotonic
-    clock. The number of turns times `SECONDS_PER_TURN` limits the length of the call.
+    Args:
+        url: The server's WebSocket URL, without `/realtime`.
+        speech: The encoded phrases to which the script refers.
+        script: The caller's turns.
+        pacer: Sends the caller's frames at their deadlines.
+        when: (start of the call in seconds of the monotonic clock, number of turns in the longest script). The call
+            lasts at most that number times `SECONDS_PER_TURN`.
     """
     begins_at, turns = when
     await asyncio.sleep(max(0.0, begins_at - time.monotonic()))

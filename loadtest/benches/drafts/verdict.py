@@ -83,9 +83,9 @@ class DraftFindings:
 
     @property
     def tried(self) -> bool:
-        """True if the run tested enough: at least `LEAST_TRIED` speculative replies per pause were discarded.
+        """True if the run discarded enough speculative replies to prove something.
 
-        At least one of them must have had audio ready to be sent.
+        It must have discarded at least `LEAST_TRIED` per pause, and at least one that had audio ready to be sent.
         """
         return self.drafts("discarded") >= LEAST_TRIED * self.hesitations and self.drafts("discarded_ready") > 0
 

@@ -21,7 +21,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.settings import Settings
 
 SPOKEN_WORDS = 7
-"""Number of words after which speech synthesis certainly has its first segment."""
+"""Number of words of an answer after which the first segment for speech synthesis is complete in any case."""
 WARM_UP = "Hello, can you hear me?"
 
 
@@ -30,9 +30,9 @@ class ModelAnswer:
     """One answer of a model.
 
     Attributes:
-        question: What was asked, with the rule.
+        question: The question, with the rule that judges the answer.
         text: The answer.
-        fault: What the rule found wrong, or None.
+        fault: What the rule found wrong with the answer; None if it is right.
         cut_off: True if the answer reached the limit of tokens.
         first_token_ms: Milliseconds until the first token.
         words_ms: Milliseconds until SPOKEN_WORDS (7) words, or until the end of a shorter answer.
@@ -81,7 +81,7 @@ class ModelAnswers:
         return sum(answer.fault is AnswerFault.LANGUAGE for answer in self.answers)
 
     def shares(self) -> dict[str, tuple[int, int]]:
-        """Return the number of right answers and of questions by category, in the order of the questions."""
+        """Return (number of right answers, number of questions) of each category, in the order of the questions."""
         counts: dict[str, tuple[int, int]] = {}
         for answer in self.answers:
             right, asked = counts.get(answer.question.category, (0, 0))
@@ -89,14 +89,14 @@ class ModelAnswers:
         return counts
 
     def latency(self) -> dict[str, Spread]:
-        """Return the statistics of the first token and of the first seven words."""
+        """Return statistics of the milliseconds to the first token and to the first seven words, by name."""
         return {
             "first token": spread([answer.first_token_ms for answer in self.answers]),
             f"{SPOKEN_WORDS} words": spread([answer.words_ms for answer in self.answers]),
         }
 
     def holds(self, bar: float) -> bool:
-        """Return True if the share of right answers reaches `bar` and no answer is in a wrong language."""
+        """Return True if the share of right answers is at least `bar` (0 to 1) and no answer is in a wrong language."""
         return self.share >= bar and not self.foreign
 
     def document(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ async def _ask_all(engine: LlmEngine, settings: Settings, questions: Sequence[An
 
 
 async def _answer(engine: LlmEngine, request: LlmRequest) -> tuple[str, bool, float, float]:
-    """Return the answer, whether it was cut off, and the seconds to its first token and to its first seven words."""
+    """Return (text, whether the limit of tokens cut it off, seconds to the first token, seconds to seven words)."""
     began, text, cut_off = time.perf_counter(), "", False
     first_s = words_s = 0.0
     async with aclosing(engine.stream(request)) as deltas:
@@ -150,7 +150,7 @@ async def _answer(engine: LlmEngine, request: LlmRequest) -> tuple[str, bool, fl
             passed_s = time.perf_counter() - began
             text += delta.text
             first_s = first_s or (passed_s if text else 0.0)
-            # A word is complete when the next one starts.
+            # The last word may be incomplete, so seven words are known only when the eighth has begun.
             words_s = words_s or (passed_s if len(text.split()) > SPOKEN_WORDS else 0.0)
             cut_off = delta.finish == "length"
     whole_s = time.perf_counter() - began

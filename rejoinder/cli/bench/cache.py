@@ -21,8 +21,8 @@ LIMIT_MS = 50.0
 """Limit of the 95th percentile of the time of a lookup that finds an answer, in milliseconds."""
 
 SCOPE = "bench"
-# Formats of the stored questions, of their paraphrases, and of questions without a stored answer. The placeholder is
-# the number of a building.
+# Format strings of the stored questions, of their paraphrases, and of questions without a stored answer. The
+# placeholder is the number of a building.
 KEPT, AGAIN, OTHER = (
     "Where is the entrance of building {}?",
     "Please tell me where the entrance of the building {} is.",

@@ -26,7 +26,7 @@ LISTED = 10
 
 
 def measure(callers: int, turns: int, hesitating: float, seed: int) -> DraftFindings:
-    """Start a server, make all calls concurrently, and return the replies that the callers heard, checked for leaks.
+    """Start a server, make all calls concurrently, and return the findings: what callers heard, and server counters.
 
     Args:
         callers: Number of concurrent calls.
@@ -44,7 +44,7 @@ def settings(callers: int) -> Settings:
 
 
 def converse(url: str, callers: int, turns: int, hesitating: float, *, seed: int) -> DraftFindings:
-    """Make all calls concurrently and return the replies that the callers heard, checked for leaks.
+    """Make all calls concurrently and return the findings: leaks and faults that callers observed, and server counters.
 
     A leak is a part of a reply that does not belong to the turn before it.
 

@@ -85,7 +85,7 @@ async def _measured(case: HedgeCase, requests: int, hedging: bool) -> HedgeArm:
     """Measure one arm of a case in a separate Serve application, with `requests` requests.
 
     `hedging` is True for the arm with hedging. `serve.run` and `serve.delete` block, so they are called in a thread.
-    Serve's router needs the event loop that used it first, so that loop must keep running.
+    The event loop keeps running meanwhile, because Serve's router is bound to the loop that used it first.
     """
     from ray import serve
 

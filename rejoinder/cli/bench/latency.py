@@ -36,7 +36,7 @@ LINES = (
     DemoLine("4-human-wisdom", recording="two_cities.wav@4.6"),
     DemoLine("5-synthetic-egg", "How do I boil an egg?"),
 )
-"""A conversation of five turns. The later ones have a history."""
+"""The caller's lines in a conversation of five turns. The prompts of later turns contain the earlier ones."""
 
 TIMEOUT_S = 30.0
 MOST_TRIES = 6

@@ -67,22 +67,28 @@ LONG_REPLY = (
     "and stone. In the next century there were new squares, parks and theaters. The first underground railway opened "
     "in eighteen sixty three. Today about nine million people live there, and many more come to visit every year."
 )
-"""Reply over which the caller or somebody else speaks. It lasts about 30 s."""
+"""Text of the reply over which an event is played. Its audio lasts about 30 s."""
 SHORT_REPLY = "Of course."
 
 FIRST_S, SPREAD_S = 1.5, 2.0
-"""Seconds of the reply after which an event begins: FIRST_S, and up to SPREAD_S more, by the event's id."""
+"""An event over a reply begins FIRST_S seconds after the reply, plus up to SPREAD_S, depending on the event's id."""
 
 SETUP_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 6.0
-"""Seconds after the end of the caller's speech in which an answer counts."""
+"""Longest wait for an answer, in seconds after the end of the caller's speech."""
 CHECK_S = 1.8
-"""Seconds after the end of the event's sound at which a reply that went on must be audible."""
+"""Seconds from the end of an event's sound to the check whether the reply still goes on."""
 
 
 @dataclass(slots=True)
 class HeardReply:
-    """One response as the caller hears it: its loudspeaker, and when its first audible sample is played."""
+    """One response as the caller hears it.
+
+    Attributes:
+        speaker: Simulated loudspeaker that plays the response.
+        audible_at: Time on the event loop's clock at which the first audible sample is played; None if none is.
+        done: True after `response.done`.
+    """
 
     speaker: Loudspeaker = field(default_factory=Loudspeaker)
     audible_at: float | None = None
@@ -90,7 +96,7 @@ class HeardReply:
 
 
 class BenchCaller:
-    """The caller of one conversation: sends audio, and hears the replies. Times are those of the event loop.
+    """The caller of one conversation: sends audio, and hears the replies. Times are on the event loop's clock, in s.
 
     Attributes:
         session: The session; set when it is open.
@@ -112,7 +118,7 @@ class BenchCaller:
         self._frames = 0
 
     def receive(self, event: Json) -> None:
-        """Take a server event."""
+        """Process a server event: play audio, stop the loudspeaker when speech is reported, or record a fact."""
         now = self._clock()
         match event["type"]:
             case "response.created":
@@ -136,16 +142,19 @@ class BenchCaller:
             if reply.speaker.playing(now):
                 reply.speaker.flush(now)
                 if reply.audible_at is not None and reply.audible_at >= now:
-                    reply.audible_at = None  # it was flushed before anybody heard it
+                    reply.audible_at = None  # the first audible sample was flushed before it was played
 
     def first_audible(self, after: float) -> float | None:
-        """Return when the first reply that became audible at `after` or later did so, as far as it was played."""
+        """Return the earliest time, from `after` until now, at which a reply became audible; None if there is none."""
         now = self._clock()
         times = [reply.audible_at for reply in self.replies.values() if reply.audible_at is not None]
         return min((at for at in times if after <= at <= now), default=None)
 
     async def say(self, pcm: npt.NDArray[np.int16], until: Callable[[], bool] = lambda: False) -> float:
-        """Send audio in the loop's real time, until `until` is true. Return the time of its first sample."""
+        """Send 16 kHz audio at the pace of the loop's clock, until it ends or `until` returns True.
+
+        Return the time of the first sample.
+        """
         began = self._due
         for start in range(0, pcm.size, FRAME_SAMPLES):
             frame = pcm[start : start + FRAME_SAMPLES]
@@ -155,7 +164,7 @@ class BenchCaller:
         return began
 
     async def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Send room noise for `seconds`, or until `until` is true. Return whether it was."""
+        """Send room noise for `seconds`, or until `until` returns True. Return the last result of `until`."""
         for _ in range(round(seconds / FRAME_S)):
             if until():
                 return True
@@ -165,7 +174,7 @@ class BenchCaller:
         return until()
 
     async def _send(self, frame: bytes) -> None:
-        """Send one frame when it is complete: a microphone delivers 20 ms of sound at their end."""
+        """Wait until the end of the next 20 ms, then send `frame`: a microphone sends a frame when it is complete."""
         self._due += FRAME_S
         await asyncio.sleep(max(0.0, self._due - self._clock()))
         self.session.append_audio(frame)
@@ -175,7 +184,14 @@ class TurnTakingBench:
     """Plays events to one host, one after the other."""
 
     def __init__(self, host: Host, llm: ScriptedLlm, eagerness: str, clock: Callable[[], float]) -> None:
-        """Create a bench over a running host. `eagerness` is the session's."""
+        """Create a bench over a running host.
+
+        Args:
+            host: The host that runs the conversations.
+            llm: The host's language model port, whose answers the bench replaces by a script.
+            eagerness: Eagerness of the sessions' semantic_vad: "low", "medium", "high" or "auto".
+            clock: Returns the event loop's time in seconds.
+        """
         self._host = host
         self._llm = llm
         self._eagerness = eagerness
@@ -183,7 +199,7 @@ class TurnTakingBench:
         self._calls = 0
 
     async def play(self, event: CorpusEvent) -> EventOutcome:
-        """Have the conversation of one event, and return what happened."""
+        """Have a conversation in which one event of the corpus is played, and return what the agent did."""
         made = audio(event)
         async with self._call() as caller:
             if event.scene is Scene.LISTENING:
@@ -235,7 +251,10 @@ class TurnTakingBench:
         )
 
     async def _asked(self, caller: BenchCaller, event: CorpusEvent) -> HeardReply | None:
-        """Ask a question and return its reply when it is audible; None if none comes."""
+        """Ask a question to get a reply over which the event can be played.
+
+        Return the reply as soon as it is audible; None if none becomes audible within SETUP_TIMEOUT_S seconds.
+        """
         own = event.voice in BY_NAME and event.kind != "side-speech"
         question = CorpusEvent(
             f"setup/{event.voice if own else SETUP_VOICE}",
@@ -285,7 +304,7 @@ class TurnTakingBench:
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What a run plays, and how.
+    """Options of one run: the events to play, and how to play them.
 
     Attributes:
         split: A value of `Split`, or "all".
@@ -293,8 +312,8 @@ class BenchOptions:
         only: Beginnings of ids or kinds, with commas; "" for all events.
         quick: True to play a subset in real time.
         pace: A value of `Pace`: what the clock follows while an engine runs.
-        outcomes: File with one outcome per line. Its events are not played again, and new outcomes are added. None for
-            no file.
+        outcomes: File with one outcome per line (JSON). Events that it contains are not played again, and new outcomes
+            are appended. None for no file.
         most: Maximum number of events to play in this run; 0 for no limit.
     """
 
@@ -329,7 +348,7 @@ class BenchOptions:
 
 
 def run(options: BenchOptions, console: Console) -> tuple[bool, dict[str, Any]]:
-    """Play the selected events, print the tables, and return whether the bars hold, and the report."""
+    """Play the selected events and print the tables. Return (whether all bars are met, object for `--json`)."""
     chosen = options.events()
     absent = missing(chosen)
     for name, group in absent.items():
@@ -364,7 +383,7 @@ def run(options: BenchOptions, console: Console) -> tuple[bool, dict[str, Any]]:
 
 
 def _known(file: Path | None) -> dict[str, EventOutcome]:
-    """Return the outcomes in a file by event, {} without a file."""
+    """Return the outcomes in `file` by event id; {} if there is no file."""
     if file is None or not file.exists():
         return {}
     found = [EventOutcome(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -399,7 +418,10 @@ def measure(
 
 
 def tables(outcomes: Sequence[EventOutcome], total: TurnTaking) -> list[Table]:
-    """Return the tables: the comparison with published panels, and the figures by kind, by voice and by pause."""
+    """Return the tables to print: the comparison with published figures, and the figures by kind, voice and pause.
+
+    `total` has the figures of all outcomes.
+    """
     kinds = grouped(outcomes, lambda each: each.kind)
     voices = grouped(outcomes, lambda each: each.voice or "(noise)")
     pauses = {name: found for name, found in grouped(outcomes, pause_group).items() if name}
@@ -414,7 +436,7 @@ def tables(outcomes: Sequence[EventOutcome], total: TurnTaking) -> list[Table]:
 
 
 def comparison(total: TurnTaking) -> Table:
-    """Return the table of this system and the published panels, with the bars."""
+    """Return the table of this system's figures (`total`), the bars, and published figures of other systems."""
     table = Table("system", "interrupts", "yield p50", "yield p95", "selectivity", "response p50", "p95")
     table.add_row(
         "this system",
@@ -435,7 +457,7 @@ def comparison(total: TurnTaking) -> Table:
 
 
 def turn_table(title: str, groups: dict[str, TurnTaking]) -> Table:
-    """Return the table of the caller's turns in each group: interruptions, answers and response latency."""
+    """Return a table about the caller's turns, with a line per group: interruptions, answers and response latency."""
     table = Table(title, "interrupted, pauses <= 1 s", "interrupted, all", "answered", "response p50", "p95")
     for name, found in groups.items():
         if found.answered.total or found.interrupts_all.total:
@@ -446,7 +468,11 @@ def turn_table(title: str, groups: dict[str, TurnTaking]) -> Table:
 
 
 def sound_table(title: str, groups: dict[str, TurnTaking]) -> Table:
-    """Return the table of what is heard over a reply, or while nobody speaks to the agent, in each group."""
+    """Return a table about sounds over a reply or while nobody speaks to the agent, with a line per group.
+
+    The columns are the share of replies that stopped, how fast they stopped, the share of replies that went on, and the
+    share of sounds that were answered.
+    """
     table = Table(title, "yields", "yield p50", "yield p95", "reply goes on", "answered while idle")
     for name, found in groups.items():
         if found.yields.total or found.selectivity.total or found.background_answered.total:
@@ -462,12 +488,12 @@ def sound_table(title: str, groups: dict[str, TurnTaking]) -> Table:
 
 
 def share_text(share: Share) -> str:
-    """Return a share as text: percentage, interval and count; "" if there was nothing to count."""
+    """Return a share as text: percentage, its 95% interval, and the number of counted events; "" without events."""
     if not share.total:
         return ""
     return f"{share.share:.0%} [{share.low:.0%}, {share.high:.0%}] n={share.total}"
 
 
 def seconds_text(value: Percentile) -> str:
-    """Return a percentile in seconds as text, with its interval; "" if there was nothing to measure."""
+    """Return a percentile in seconds as text, with its 95% interval; "" if there were no values."""
     return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]" if value.count else ""

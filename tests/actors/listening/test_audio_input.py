@@ -26,8 +26,9 @@ class Gate:
 
 @virtual
 async def test_suppressed_audio_reaches_no_stage() -> None:
-    """Audio that the noise suppressor silences reaches neither voice activity detection nor speech-to-text, and each
-    session has its own suppressor.
+    """Audio that the noise suppressor silences reaches neither voice activity detection nor speech-to-text.
+
+    Each session has its own suppressor.
     """
     made: list[Gate] = []
 
@@ -69,7 +70,10 @@ def _heard(play: Play, job: int) -> list[int]:
 @pytest.mark.parametrize("ending", ["clear", "commit"])
 @virtual
 async def test_audio_before_a_clear_or_commit_is_not_heard_again(mode: dict[str, object] | None, ending: str) -> None:
-    """After a clear or a commit, the next turn's audio begins there: the padding before speech does not reach back."""
+    """After a clear or a commit (`ending`), the next turn has only audio that was sent after it.
+
+    The padding before speech adds no audio from before the clear or commit.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=detection(mode))
@@ -88,9 +92,10 @@ async def test_audio_before_a_clear_or_commit_is_not_heard_again(mode: dict[str,
 
 @virtual
 async def test_a_pre_roll_sent_after_a_clear_is_heard_once() -> None:
-    """Pipecat's own voice activity detection clears the buffer when speech starts, and sends the onset again.
+    """Audio that a client clears and then sends again is in the turn once.
 
-    The onset is in the audio that was cleared and in the audio after it. The turn has it once.
+    Pipecat's voice activity detection does this: it clears the buffer when speech starts, and repeats the start of
+    speech.
     """
     play = Play()
     async with play.call() as caller:
@@ -128,7 +133,10 @@ async def test_a_turn_cut_at_its_longest_length_is_continued_where_it_was_cut() 
 
 @virtual
 async def test_the_padding_before_speech_reaches_into_the_silence_after_a_turn() -> None:
-    """The silence that ended a turn was not transcribed. A soft onset in it belongs to the next utterance."""
+    """The padding before an utterance may include the silence that ended the previous turn.
+
+    That silence was not transcribed, and it may contain the quiet start of the next utterance.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(create_response=False, silence_duration_ms=200))

@@ -30,8 +30,9 @@ MANUAL = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
 
 @virtual
 async def test_resumed_speech_drops_all_of_the_half_sentence() -> None:
-    """If the caller continues after a pause inside a sentence, the transcript of the first part is cancelled and not
-    sent, and the final transcript covers the whole utterance.
+    """If the caller continues after a pause in a sentence, the transcript of the first part is cancelled.
+
+    The final transcript covers the whole utterance.
     """
     play = Play(turn=ScriptedTurn(deque([0.3, 0.98])), stt=ScriptedStt(delay_s=0.6))
     async with play.call() as caller:
@@ -62,9 +63,9 @@ async def test_an_unfinished_sentence_is_waited_for() -> None:
 
 @virtual
 async def test_a_phone_number_in_groups_is_one_turn() -> None:
-    """A phone number in four groups with pauses of 0.8 s is one turn, although the turn detector always says complete.
+    """A phone number in four groups with pauses of 0.8 s is one turn.
 
-    The product's table decides.
+    The shipped end-of-turn table waits for more digits, although the turn detector's probability is always 0.98.
     """
     number = "My phone number is"
     said = [f"{number},", f"{number} 555,", f"{number} 555, 012.", f"{number} 555 012 3456."]
@@ -83,7 +84,7 @@ async def test_a_phone_number_in_groups_is_one_turn() -> None:
 
 @virtual
 async def test_a_number_that_is_never_completed_is_answered() -> None:
-    """If the missing digits never come, the turn ends after the longest silence: about 2 s."""
+    """After a phone number with only three digits, the turn ends after the longest silence, about 2 s."""
     play = Play(PRODUCT, stt=ScriptedStt(deque(["My phone number is 555."])))
     async with play.call() as caller:
         await caller.speak(0.8)
@@ -94,7 +95,10 @@ async def test_a_number_that_is_never_completed_is_answered() -> None:
 
 @virtual
 async def test_evidence_that_hangs_leaves_the_fallback_silence() -> None:
-    """If the turn detector takes over 400 ms, its call is cancelled. Without words, 1 s of silence ends the turn."""
+    """If the turn detector takes over 400 ms, its request is cancelled.
+
+    Without a transcript, 1 s of silence ends the turn.
+    """
     play = Play(turn=ScriptedTurn(deque([None])), stt=ScriptedStt(delay_s=1.5))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -119,9 +123,9 @@ async def test_an_empty_transcript_is_not_answered() -> None:
 
 @virtual
 async def test_a_commit_of_silence_is_not_answered_although_the_client_asks() -> None:
-    """If a client commits silence and asks for a response, the response is empty, and the model is not called.
+    """If a client commits silence and requests a response, the response is empty, and the model is not called.
 
-    So is a second one. Words that are committed later are answered.
+    The same holds for a second such commit. Words that are committed later are answered.
     """
     play = Play(stt=ScriptedStt(deque(["", "", "What time is it?"])))
     async with play.call() as caller:
@@ -239,7 +243,7 @@ async def test_words_that_decide_do_not_wait_for_the_turn_detector() -> None:
 
 @virtual
 async def test_the_sound_is_weighed_only_together_with_the_words() -> None:
-    """If the turn detector is sure that the turn is over before the words are known, the turn does not end yet."""
+    """Without a transcript, the turn detector's result does not end the turn, even with a probability of 0.99."""
     play = Play(turn=ScriptedTurn(deque([0.99]), delay_s=0.04), stt=ScriptedStt(deque(["And then the"]), delay_s=0.35))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -250,7 +254,10 @@ async def test_the_sound_is_weighed_only_together_with_the_words() -> None:
 
 @virtual
 async def test_later_evidence_ends_a_turn_that_already_waits() -> None:
-    """If the words leave doubt, the turn ends as soon as the turn detector is sure that it is over."""
+    """If the transcript is ambiguous, the turn ends as soon as the turn detector returns a high probability.
+
+    Its request starts 200 ms after speech and takes 40 ms.
+    """
     play = Play(turn=ScriptedTurn(deque([0.99]), delay_s=0.04), stt=ScriptedStt(deque(["Noon"]), delay_s=0.05))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -262,7 +269,10 @@ async def test_later_evidence_ends_a_turn_that_already_waits() -> None:
 @virtual
 @pytest.mark.parametrize(("end", "silence_s"), [(0.99, 0.2), (0.01, 2.0)])
 async def test_the_language_model_is_asked_whether_the_message_ends(end: float, silence_s: float) -> None:
-    """The language model's probability for the words without their full stop decides, if the others do not."""
+    """If transcript and turn detector are undecided, the language model's probability that the message ends decides.
+
+    The model gets the words without their full stop. `silence_s` is the silence after which the turn ends.
+    """
     words = ScriptedStt(deque(["My phone number is."]), delay_s=0.1)
     play = Play(turn=ScriptedTurn(deque([0.5])), stt=words, llm=WordyLlm(message_end=end))
     async with play.call() as caller:
@@ -276,7 +286,7 @@ async def test_the_language_model_is_asked_whether_the_message_ends(end: float, 
 
 @virtual
 async def test_the_language_model_may_be_slow() -> None:
-    """If the language model does not answer within MESSAGE_END_S, the words are weighed without it."""
+    """If the language model takes over MESSAGE_END_S seconds to judge the message, the turn ends without its result."""
     play = Play(stt=ScriptedStt(delay_s=0.05), llm=WordyLlm(message_end=0.01, prefill_s=5.0))
     async with play.call() as caller:
         await caller.speak(0.3)

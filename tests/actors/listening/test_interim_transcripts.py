@@ -135,10 +135,10 @@ async def test_a_dip_right_after_an_interim_transcript_is_not_missed() -> None:
 
 @virtual
 async def test_many_dips_keep_the_share_of_time() -> None:
-    """With twenty dips in 3.6 s and 200 ms per interim transcript, six to eight of them are made.
+    """With a dip every 0.18 s and 200 ms per interim transcript, 6 to 8 interim transcripts are made in 3.6 s.
 
-    That is about 40% of the time, the configured `share`: the part of an interval that a dip skips is added to the next
-    one.
+    That is about 40% of the time, the configured `share`. A dip starts an interim transcript before its usual interval
+    is over, and the rest of this interval is added to the next one.
     """
     play = scene(stt=Listener(guess_s=0.2))
     async with play.call() as caller:
@@ -171,8 +171,9 @@ async def test_no_interim_transcript_starts_after_the_pause() -> None:
 
 @virtual
 async def test_other_words_in_the_final_transcript_renew_the_draft() -> None:
-    """If the final transcript has other words than the interim one, the draft begins again. The client gets one reply,
-    which answers the final words.
+    """If the final transcript has other words than the interim one, the draft begins again.
+
+    The client gets one reply, which answers the final words.
     """
     play = scene(stt=Listener(texts=deque(["What time is it in Rome?"])))
     async with play.call() as caller:
@@ -188,8 +189,9 @@ async def test_other_words_in_the_final_transcript_renew_the_draft() -> None:
 
 @virtual
 async def test_other_punctuation_keeps_the_draft() -> None:
-    """If the final transcript differs from the interim one only in case and punctuation, the draft is kept, and the
-    conversation has the final transcript.
+    """If the final transcript differs from the interim one only in case and punctuation, the draft is kept.
+
+    The conversation has the final transcript.
     """
     play = scene(stt=Listener(guesses=deque(["Tell me the time."]), texts=deque(["tell me the time,"])))
     async with play.call() as caller:

@@ -1,4 +1,4 @@
-"""Long speech: any length up to the limit is heard, in windows whose transcripts are joined."""
+"""Tests of long speech: it is transcribed in windows of at most 20 s, whose transcripts are joined."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _seconds(play: Play) -> list[float]:
 
 
 def _numbered(count: int) -> ScriptedStt:
-    """Return a fake speech-to-text whose transcripts are "part one", "part two" ... without common words."""
+    """Return a fake speech-to-text with the transcripts "chunk1 told1", "chunk2 told2" and so on."""
     return ScriptedStt(deque([f"chunk{number} told{number}" for number in range(1, count + 1)]))
 
 
@@ -39,7 +39,7 @@ def _ramp(seconds: float) -> bytes:
 
 
 def _levels(play: Play) -> set[int]:
-    """Return the numbers of the seconds of `_ramp` that reached speech-to-text."""
+    """Return which seconds of `_ramp`, numbered from 1, have reached speech-to-text."""
     return {int(level) // 40 for job in play.stt.jobs for level in np.unique(np.abs(np.frombuffer(job.pcm, "<i2")))}
 
 
@@ -58,7 +58,10 @@ async def _commit(caller: Caller, pcm: bytes, size: int) -> dict[str, Any]:
 @pytest.mark.parametrize("seconds", [19, 31, 41, 59, 200])
 @virtual
 async def test_a_manual_commit_of_any_length_is_heard(seconds: int, size: int) -> None:
-    """Audio of more than 30 s, and of more than the ring buffer, is transcribed completely, in short jobs."""
+    """Committed audio of any length is transcribed completely, in jobs of at most LONGEST_JOB_S seconds.
+
+    It may exceed the 30 s that a model takes and the ring buffer's usual size. `size` is the bytes of each message.
+    """
     play = Play(stt=_numbered(20))
     async with play.call() as caller:
         done = await _commit(caller, _ramp(seconds), size)
@@ -66,7 +69,7 @@ async def test_a_manual_commit_of_any_length_is_heard(seconds: int, size: int) -
     assert max(_seconds(play)) <= LONGEST_JOB_S
     assert _levels(play) == set(range(1, seconds + 1))
     count = len(play.stt.jobs)
-    # The rest of the audio is transcribed beside the windows, so the texts may be in another order than the jobs.
+    # The last piece of audio is transcribed at the same time as the windows, so jobs may start in another order.
     assert sorted(done["transcript"].split()) == sorted(
         word for number in range(1, count + 1) for word in (f"chunk{number}", f"told{number}")
     )
@@ -75,7 +78,7 @@ async def test_a_manual_commit_of_any_length_is_heard(seconds: int, size: int) -
 
 @virtual
 async def test_speech_of_a_minute_is_one_turn() -> None:
-    """Speech without a pause for 59 s is one turn with one answer. The windows are transcribed while it continues."""
+    """Speech without a pause for 59 s is one turn with one answer. Windows are transcribed while the caller speaks."""
     play = Play(stt=_numbered(20))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad())
@@ -95,7 +98,7 @@ async def test_speech_of_a_minute_is_one_turn() -> None:
 
 @virtual
 async def test_long_speech_with_pauses_is_one_turn() -> None:
-    """Pauses within long speech neither repeat the finished windows nor lose one."""
+    """Speech of 58 s with pauses of 0.3 s is one turn whose four windows are each transcribed once."""
     play = Play(stt=_numbered(40))
     play.turn.probabilities = deque([0.02])
     async with play.call() as caller:
@@ -111,7 +114,10 @@ async def test_long_speech_with_pauses_is_one_turn() -> None:
 
 @virtual
 async def test_the_end_of_a_long_turn_waits_for_its_rest_only() -> None:
-    """The answer to 59 s of speech comes as soon as that to 1 s: only the rest is transcribed after the end."""
+    """The answer to 59 s of speech comes as quickly as the answer to 1 s, to within 0.25 s.
+
+    After the end of speech, only the audio after the last window is still to be transcribed.
+    """
     delays = []
     for seconds in (1, 59):
         play = Play()
@@ -125,7 +131,7 @@ async def test_the_end_of_a_long_turn_waits_for_its_rest_only() -> None:
 
 @virtual
 async def test_the_longest_utterance_is_continued_in_the_next_turn() -> None:
-    """Speech of more than `max_utterance_s` is taken as a turn at this length. The rest is the next turn."""
+    """Speech longer than `max_utterance_s` (here 40 s) is cut there into two turns, and all of it is transcribed."""
     play = Play(Settings(speech=SpeechSettings(max_utterance_s=40)), stt=_numbered(20))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(create_response=False))
@@ -138,7 +144,10 @@ async def test_the_longest_utterance_is_continued_in_the_next_turn() -> None:
 
 @virtual
 async def test_more_audio_than_is_kept_is_reported_once() -> None:
-    """If uncommitted audio exceeds `max_buffered_audio_s`, one error event says so, and the newest audio is heard."""
+    """If uncommitted audio exceeds `max_buffered_audio_s`, the client gets one error event.
+
+    Only the newest audio, here 60 s, is transcribed.
+    """
     play = Play(Settings(host=HostSettings(max_buffered_audio_s=60)), stt=_numbered(20))
     async with play.call() as caller:
         await _commit(caller, _ramp(100), 32_000)
@@ -152,7 +161,10 @@ async def test_more_audio_than_is_kept_is_reported_once() -> None:
 
 @virtual
 async def test_memory_grows_for_long_audio_only() -> None:
-    """The buffer grows while a client collects audio, and has its usual size again after the commit."""
+    """The ring buffer grows only while a client without turn detection collects audio, here 200 s.
+
+    After the commit, and with turn detection also during long silence and speech, it has its usual size.
+    """
     play = Play()
     async with play.call() as caller:
         ring = caller.session.audio_input._ring
@@ -170,7 +182,7 @@ async def test_memory_grows_for_long_audio_only() -> None:
 
 @virtual
 async def test_audio_that_waits_for_its_decision_is_kept() -> None:
-    """Speech of 59 s that arrives at once, with voice activity detection, is heard completely as one turn."""
+    """With voice activity detection, 59 s of speech in one message are transcribed completely as one turn."""
     play = Play(stt=_numbered(20))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=server_vad(create_response=False))
@@ -186,7 +198,10 @@ async def test_audio_that_waits_for_its_decision_is_kept() -> None:
 @pytest.mark.parametrize("kind", ["clear", "hang up"])
 @virtual
 async def test_cleared_windows_are_not_transcribed(kind: str) -> None:
-    """Windows of an utterance that the client clears are cancelled. No turn is made of them."""
+    """If the client clears the buffer or hangs up, running transcriptions of the utterance's windows are cancelled.
+
+    Cleared audio makes no turn.
+    """
     play = Play(stt=ScriptedStt(delay_s=8.0))
     async with play.call() as caller:
         await caller.speak(40)
@@ -202,7 +217,7 @@ async def test_cleared_windows_are_not_transcribed(kind: str) -> None:
 )
 @virtual
 async def test_a_window_that_fails_is_reported(fault: Exception) -> None:
-    """If a window cannot be transcribed, the turn's transcription fails with an event. Nothing is dropped silently."""
+    """If a window cannot be transcribed, the client gets a transcription.failed event for the turn."""
     play = Play(Settings(conversation=ConversationSettings(give_up_after_s=2)))
     async with play.call() as caller:
         await caller.ask(type="session.update", session=MANUAL)
@@ -219,7 +234,7 @@ async def test_a_window_that_fails_is_reported(fault: Exception) -> None:
 
 @virtual
 async def test_interim_transcripts_of_long_speech_are_short() -> None:
-    """Interim transcripts never have more audio than a model takes, and end when the windows take over."""
+    """Interim transcripts of 45 s of speech have at most about SPLIT_S seconds of audio, which the model can take."""
     play = Play()
     async with play.call() as caller:
         await caller.speak(45)

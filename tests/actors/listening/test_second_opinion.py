@@ -1,4 +1,7 @@
-"""Second opinions of speech-to-text: used in time, a correction afterwards. Other languages get a clear sentence."""
+"""Tests of second opinions: the second recognizer's transcripts of speech whose first transcript has low confidence.
+
+They replace or correct the first transcript. A caller in a language that is not served is told so.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,17 @@ COMPLETED = "conversation.item.input_audio_transcription.completed"
 
 
 def words(text: str) -> Transcript:
-    """Return the transcript of a second opinion."""
+    """Return a transcript of 1 s of audio with these words, as the second recognizer returns it."""
     return Transcript(text, audio_ms=1000, queue_ms=0, decode_ms=0, avg_logprob=-0.2)
 
 
 @dataclass
 class DoubtfulStt(ScriptedStt):
-    """Fake speech-to-text whose first transcript has low confidence. The second opinion takes `second_s` seconds."""
+    """Fake speech-to-text whose first transcript has low confidence. The second opinion takes `second_s` seconds.
+
+    The second opinion is `second`, or "opinion1", "opinion2" ... if `numbered` is set; `second_fault` makes it fail.
+    `usable` is False for a first transcript that must not be answered. `withdrawn` counts cancelled second opinions.
+    """
 
     second_s: float = 0.2
     second: Transcript = field(default_factory=lambda: words(BETTER))
@@ -58,7 +65,10 @@ class DoubtfulStt(ScriptedStt):
 
 
 async def _turn(play: Play, then: Callable[[Caller], Awaitable[object]] | None = None) -> tuple[Caller, float]:
-    """Run one turn with transcription events. Return the caller, and the time from the end of speech to the answer."""
+    """Run one turn with transcription events, and `then` at its end.
+
+    Return the caller, and the seconds from the end of speech to the first audio of the answer.
+    """
     async with play.call() as caller:
         await caller.ask(type="session.update", session=TRANSCRIPTION)
         await caller.until("session.updated")
@@ -75,7 +85,7 @@ async def _turn(play: Play, then: Callable[[Caller], Awaitable[object]] | None =
 
 @virtual
 async def test_a_second_opinion_in_time_is_answered() -> None:
-    """A second opinion that comes before its deadline replaces the first transcript, and the answer is to it."""
+    """A second opinion that is in time replaces the first transcript in the prompt and for the client."""
     stt = DoubtfulStt(second_s=0.2)
     play = Play(stt=stt)
     caller, _ = await _turn(play)
@@ -87,7 +97,10 @@ async def test_a_second_opinion_in_time_is_answered() -> None:
 
 @virtual
 async def test_a_late_second_opinion_only_corrects_the_item() -> None:
-    """The first transcript is answered after the deadline. The client and the next prompt get the better one."""
+    """If the second opinion is late, the first transcript is answered when the deadline has passed.
+
+    The second opinion then corrects the transcript in a second event for the client, and in the next prompt.
+    """
 
     async def ask_again(caller: Caller) -> None:
         stt.second_s = 0.1
@@ -108,7 +121,7 @@ async def test_a_late_second_opinion_only_corrects_the_item() -> None:
 
 @virtual
 async def test_a_bad_first_transcript_waits_for_the_second() -> None:
-    """A first transcript that is too bad to be answered is not answered, however long the second opinion takes."""
+    """If the first transcript is not usable, the answer waits for the second opinion, here for 1.5 s."""
     play = Play(stt=DoubtfulStt(second_s=1.5, usable=False))
     await _turn(play)
     assert prompts(play)[-1] == [("user", BETTER)]
@@ -117,7 +130,7 @@ async def test_a_bad_first_transcript_waits_for_the_second() -> None:
 @pytest.mark.parametrize("second_s", [0.1, 1.0])
 @virtual
 async def test_a_second_opinion_that_fails_costs_nothing(second_s: float) -> None:
-    """If the second opinion fails, the first transcript stands: no apology, no failed transcription."""
+    """If the second opinion fails, the first transcript is answered, without an apology or a failure event."""
     stt = DoubtfulStt(second_s=second_s, second_fault=BackendError("gone.", stage="stt"))
     play = Play(Settings(conversation=ConversationSettings(give_up_after_s=3)), stt=stt)
     caller, _ = await _turn(play)
@@ -127,7 +140,7 @@ async def test_a_second_opinion_that_fails_costs_nothing(second_s: float) -> Non
 
 @virtual
 async def test_an_empty_correction_keeps_the_first_words() -> None:
-    """A late second opinion without words does not delete the turn that was answered."""
+    """A late second opinion without words does not change the first transcript, which was already answered."""
     play = Play(stt=DoubtfulStt(second_s=1.0, second=words("")))
     caller, _ = await _turn(play)
     assert [event["transcript"] for event in caller.of(COMPLETED)] == [FIRST]
@@ -135,7 +148,7 @@ async def test_an_empty_correction_keeps_the_first_words() -> None:
 
 @virtual
 async def test_a_caller_who_continues_withdraws_the_second_opinion() -> None:
-    """If the caller speaks on during a second opinion, its job is cancelled, so it does not occupy the stage."""
+    """If the caller continues to speak, the second opinion about the first part is cancelled to free the recognizer."""
     stt = DoubtfulStt(second_s=5.0, usable=False)
     play = Play(stt=stt)
     play.turn.probabilities = deque([0.02])
@@ -149,7 +162,10 @@ async def test_a_caller_who_continues_withdraws_the_second_opinion() -> None:
 @pytest.mark.parametrize("second_s", [0.1, 1.5], ids=["in time", "correction"])
 @virtual
 async def test_a_second_opinion_about_long_speech_keeps_its_windows(second_s: float) -> None:
-    """The second opinion about the rest of long speech replaces the rest only, in time or as a correction."""
+    """Of 40 s of speech, each window and the last piece get their own second opinion.
+
+    The transcript has each second opinion once, in order, also if they arrive late as a correction.
+    """
     stt = DoubtfulStt(second_s=second_s, numbered=True)
     play = Play(stt=stt)
     async with play.call() as caller:
@@ -166,7 +182,10 @@ GERMAN = replace(words("Guten Tag, wann haben Sie offen?"), language="de")
 
 @virtual
 async def test_a_caller_in_another_language_is_told_which_one_is_served() -> None:
-    """German gets a German transcript with its language, and one clear sentence instead of an answer to nonsense."""
+    """A caller who speaks German to an English service hears one sentence that says so, and the model is not called.
+
+    The client gets the German transcript with its language.
+    """
     play = Play(stt=DoubtfulStt(usable=False, second=GERMAN))
     caller, _ = await _turn(play)
     assert caller.transcript == ONLY_ENGLISH
@@ -187,7 +206,10 @@ async def test_a_caller_in_another_language_is_told_which_one_is_served() -> Non
 )
 @virtual
 async def test_other_languages_are_answered_where_they_are_served(settings: Settings) -> None:
-    """With `language: auto`, or without a suitable sentence, the language model answers the German words."""
+    """German is answered by the language model with `language: auto` or without a sentence for other languages.
+
+    That is also so if the served language is not that of the default sentence, which is English.
+    """
     play = Play(settings, stt=DoubtfulStt(usable=False, second=GERMAN))
     caller, _ = await _turn(play)
     assert caller.transcript == ANSWER
@@ -196,7 +218,10 @@ async def test_other_languages_are_answered_where_they_are_served(settings: Sett
 
 @virtual
 async def test_a_commit_without_voice_activity_detection_is_checked_for_speech() -> None:
-    """Audio that the client commits by itself is marked as unchecked; audio with detected speech is not."""
+    """Speech-to-text jobs have `speech_detected` set only if voice activity detection has found speech.
+
+    That is not so for audio that the client commits with turn detection off.
+    """
     play = Play()
     async with play.call() as caller:
         await caller.ask(

@@ -1,4 +1,7 @@
-"""Tests of the voice activity tick: one session's fault does not make the other sessions of its batch deaf."""
+"""Tests of the voice activity tick, one call for a batch of all sessions' audio.
+
+A fault caused by one session does not stop speech detection for the others.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class FragileVad(LoudnessVad):
 
 
 async def _speak_poison(session: Session, seconds: float) -> None:
-    """Send audio in real time that makes its batches fail."""
+    """Send windows in real time that start with POISON, so every batch with them fails."""
     for _ in range(round(seconds / 0.032)):
         await asyncio.sleep(0.032)
         session.append_audio(np.full(512, POISON, "<i2").tobytes())
@@ -45,7 +48,10 @@ async def _speak_poison(session: Session, seconds: float) -> None:
 @pytest.mark.parametrize("poisoned", [BUG, BackendError("gone.", stage="vad"), TimeoutError()], ids=repr)
 @virtual
 async def test_a_window_that_fails_does_not_make_other_sessions_deaf(poisoned: Exception) -> None:
-    """One of three callers sends windows that fail for 5 s. The other two are heard and answered in that time."""
+    """If one of three callers sends windows that fail for 5 s, the other two are answered in that time.
+
+    The windows of the faulty caller do not pile up either.
+    """
     play = Play(vad=FragileVad(poisoned=poisoned))
     async with play.open() as host:
         callers = [Caller() for _ in range(3)]
@@ -66,7 +72,7 @@ async def test_a_window_that_fails_does_not_make_other_sessions_deaf(poisoned: E
 
 @virtual
 async def test_a_session_recovers_after_its_window_failed() -> None:
-    """A caller whose windows failed is heard again with the next window that does not."""
+    """After 0.5 s of windows that fail, a caller's next speech is detected and answered."""
     play = Play(vad=FragileVad())
     async with play.open() as host:
         caller, other = Caller(), Caller()
@@ -83,7 +89,7 @@ async def test_a_session_recovers_after_its_window_failed() -> None:
 
 @virtual
 async def test_one_session_s_handler_does_not_stop_the_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug in the handling of one session's speech is counted. The tick goes on for the others."""
+    """An exception in one session's handling of its speech events is counted, and the other sessions are answered."""
     play = Play()
     handle = Session.speech
 

@@ -45,10 +45,10 @@ class _Events:
 
 @dataclass
 class EventLlm(WordyLlm):
-    """Fake language model whose requests have the given events in order: a pause in seconds, a delta or an error.
+    """Fake language model that answers each request with the next of `scripts`: pauses in seconds, deltas or an error.
 
     After the last script, requests are answered with `answer`, or with the last script again if `forever` is set.
-    `asked_at` has the time of each request.
+    `asked_at` has the event loop's time of each request.
     """
 
     scripts: list[tuple[Event, ...]] = field(default_factory=list)
@@ -72,12 +72,12 @@ class EventLlm(WordyLlm):
 
 
 def said(text: str, *, pause_s: float = 0.02) -> tuple[Event, ...]:
-    """Return the events of a stream that sends `text` word by word and does not end."""
+    """Return the events of a stream that sends `text` word by word, with a pause before each, and no finish event."""
     return tuple(event for word in text.split(" ") for event in (pause_s, TokenDelta(f"{word} ")))
 
 
 def play_of(*scripts: tuple[Event, ...], forever: bool = False, settings: Settings | None = None) -> Play:
-    """Return a scenario with a filler whose language model has these scripts."""
+    """Return a scenario with a prepared filler and an `EventLlm` with these scripts."""
     return Play(settings or Settings(), llm=EventLlm(scripts=list(scripts), forever=forever), fillers=(FILLER,))
 
 
@@ -88,9 +88,10 @@ def events_llm(play: Play) -> EventLlm:
 
 
 def longest_silence_s(caller: Caller, spoke: float, until: float) -> float:
-    """Return the longest time in seconds without sound between the end of the question and `until`.
+    """Return the longest time in seconds without sound for the caller between `spoke` and `until`.
 
-    Each audio delta is heard from its arrival, or from the end of the one before it, for its length.
+    Both are times of the event loop, `spoke` the end of the question. An audio delta is heard from its arrival, or from
+    the end of the delta before it, for its length.
     """
     quiet_s, heard_until = 0.0, spoke
     for at, event in caller.events:
@@ -125,9 +126,9 @@ SILENT = {
 @pytest.mark.parametrize("name", SILENT)
 @virtual
 async def test_an_answer_that_nobody_can_hear_is_said_to_be_none(name: str) -> None:
-    """If nothing of an answer can be spoken, the caller hears a sentence within 1.5 s, and the status has the reason.
+    """If an answer has nothing that can be spoken, the caller hears a sentence within 1.5 s after the question.
 
-    Nothing of it is kept in the conversation.
+    The response's status names the reason, and the conversation keeps no text of the answer.
     """
     script, status, reason, sentence = SILENT[name]
     play = play_of(script)
@@ -148,7 +149,10 @@ async def test_an_answer_that_nobody_can_hear_is_said_to_be_none(name: str) -> N
 
 @virtual
 async def test_a_text_reply_without_an_answer_has_an_honest_status() -> None:
-    """A client that reads gets no sentence of ours, which could be taken for data, but the status "empty_answer"."""
+    """In a text reply without an answer, the status has the code "empty_answer" and the item has no text.
+
+    A sentence such as a voice reply has could be mistaken for data.
+    """
     play = play_of((STOP,))
     async with play.call() as caller:
         await caller.ask(type="session.update", session={"type": "realtime", "output_modalities": ["text"]})
@@ -182,7 +186,10 @@ PERMANENT: dict[str, tuple[RejoinderError, str]] = {
 @pytest.mark.parametrize("name", PERMANENT)
 @virtual
 async def test_a_fault_that_no_retry_repairs_is_known_at_once(name: str) -> None:
-    """A fault of the request or the configuration is not retried. The caller hears one sentence within 1.5 s."""
+    """A fault of the request or the configuration is not retried. The caller hears one sentence within 1.5 s.
+
+    The response's status has the code of the fault.
+    """
     fault, code = PERMANENT[name]
     play = play_of((fault,), forever=True)
     async with play.call() as caller:
@@ -200,7 +207,7 @@ async def test_a_fault_that_no_retry_repairs_is_known_at_once(name: str) -> None
 
 @virtual
 async def test_a_wrong_configuration_is_known_until_an_answer_comes() -> None:
-    """The host knows the newest fault of the configuration, for its health route, until an answer is complete."""
+    """The host keeps the newest configuration fault for its health route until a request is answered completely."""
     fault = PERMANENT["key"][0]
     play = play_of((fault,))
     async with play.call() as caller:
@@ -224,7 +231,10 @@ async def test_the_backup_answers_for_a_misconfigured_primary() -> None:
 
 @virtual
 async def test_a_response_of_another_kind_of_server_is_tried_three_times() -> None:
-    """A response that is not one of a language model is repeated twice, on other replicas, and not for seconds."""
+    """If the server's response is not that of a language model (an HTML page), the request is sent three times in all.
+
+    The reply fails within 3 s.
+    """
     play = play_of((BadResponse("html.", stage="llm"),), forever=True)
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -242,9 +252,9 @@ async def test_a_response_of_another_kind_of_server_is_tried_three_times() -> No
 
 @virtual
 async def test_a_dead_backend_gets_few_retries_and_the_caller_an_honest_end() -> None:
-    """While a backend fails, a caller sends at most 20 requests in 20 s, with growing pauses between them.
+    """While a backend fails, a reply sends 8 to 20 requests in 20 s, with growing pauses between them.
 
-    The caller hears one apology, is never in silence for more than 5 s, and hears at the end that there is no answer.
+    The caller hears one apology, no silence of more than 5 s, and at the end a sentence that there is no answer.
     """
     play = play_of((BackendError("refused.", stage="llm", replica="a"),), forever=True)
     async with play.call() as caller:
@@ -265,7 +275,10 @@ async def test_a_dead_backend_gets_few_retries_and_the_caller_an_honest_end() ->
 
 @virtual
 async def test_a_second_turn_has_no_new_burst_of_retries() -> None:
-    """The budget of retries belongs to the caller: asking again while the backend fails does not renew the burst."""
+    """A new turn does not refill the caller's budget of retries.
+
+    While the backend fails, the first turn sends at least 6 requests, and the next at most 4.
+    """
     settings = Settings(conversation=ConversationSettings(give_up_after_s=2))
     play = play_of((BackendError("refused.", stage="llm", replica="a"),), forever=True, settings=settings)
     async with play.call() as caller:
@@ -279,7 +292,10 @@ async def test_a_second_turn_has_no_new_burst_of_retries() -> None:
 
 @virtual
 async def test_a_server_that_asks_to_wait_gets_no_request_meanwhile() -> None:
-    """After Retry-After: 3, no request, retry or hedge is sent for 3 s. Then the caller hears the answer."""
+    """After a response with Retry-After: 3, no request is sent for 3 s. Then the caller hears the answer.
+
+    An apology is audible within 1.5 s.
+    """
     full = Overloaded("429.", retry_after_s=3, resource="llm", shared=True)
     play = play_of((full,))
     async with play.call() as caller:
@@ -297,9 +313,9 @@ async def test_a_server_that_asks_to_wait_gets_no_request_meanwhile() -> None:
 
 @virtual
 async def test_a_wait_that_is_too_long_is_told_to_the_caller_at_once() -> None:
-    """After Retry-After: 25, which is longer than a caller waits, the reply ends within 3 s.
+    """After Retry-After: 25, which exceeds the longest wait for an answer, the reply fails within 3 s.
 
-    During the pause no caller of the host sends a request: the next turn fails at once, too.
+    During these 25 s the host sends no request to the backend, so the next turn fails too.
     """
     play = play_of((Overloaded("429.", retry_after_s=25, resource="llm", shared=True),))
     async with play.call() as caller:
@@ -320,9 +336,9 @@ async def test_a_wait_that_is_too_long_is_told_to_the_caller_at_once() -> None:
 
 @virtual
 async def test_a_model_that_thinks_is_not_interrupted() -> None:
-    """If a model thinks for 20 s and the engine reports it, one request is sent, and the answer is heard.
+    """If the engine reports for 20 s that the model is thinking, one request is sent, and the answer is heard.
 
-    Meanwhile the caller hears a filler at least every 5 s.
+    The caller hears a filler at least every 5 s until then.
     """
     thinking: tuple[Event, ...] = (0.4, TokenDelta("", 0)) * 50
     play = play_of((*thinking, *said(ANSWER), STOP), settings=Settings(llm=REMOTE))
@@ -341,7 +357,7 @@ REMOTE = LlmSettings(engine="openai_api", base_url="http://127.0.0.1:1/v1")
 
 @virtual
 async def test_one_token_a_second_is_spoken_as_it_comes() -> None:
-    """An answer of one token a second is spoken in short pieces, complete and once, without 5 s of silence."""
+    """An answer of one token a second is spoken in short segments, complete and once, without silence of over 5 s."""
     play = play_of((*said(ANSWER, pause_s=1.0), STOP), settings=Settings(llm=REMOTE))
     async with play.call() as caller:
         await caller.speak(1.0)
@@ -357,7 +373,7 @@ async def test_one_token_a_second_is_spoken_as_it_comes() -> None:
 
 @virtual
 async def test_a_stall_in_the_answer_is_not_silent() -> None:
-    """If the server stalls in mid-answer, the caller hears a filler within 5 s, then the rest of the answer, once."""
+    """If the server stalls within an answer, the caller hears a filler within 5 s, then the rest of the answer once."""
     first, rest = "It is noon. The sun", "stands high, and lunch is ready for everyone who wants some."
     play = play_of((*said(first), 60.0), settings=Settings(llm=REMOTE))
     async with play.call() as caller:
@@ -372,9 +388,9 @@ async def test_a_stall_in_the_answer_is_not_silent() -> None:
 
 @virtual
 async def test_an_answer_that_begins_anew_starts_at_a_sentence() -> None:
-    """If the second attempt does not continue the words of the first, the caller hears the bridge, and then a sentence.
+    """If the second attempt uses other words, the caller hears `WORDS.bridge` ("Let me start that again.") before it.
 
-    Words of the first attempt that were not spoken yet are dropped, and the conversation has what was spoken.
+    Words of the first attempt that were not spoken yet are dropped. The conversation has the spoken words.
     """
     broken = (*said("On Monday we always open at"), 1.0, BackendError("cut.", stage="llm", replica="a"))
     again = (0.02, TokenDelta("Our shop opens at nine.", 5, continues=0), STOP)
@@ -388,7 +404,10 @@ async def test_an_answer_that_begins_anew_starts_at_a_sentence() -> None:
 
 @virtual
 async def test_an_unspoken_beginning_is_replaced_without_a_word() -> None:
-    """If nothing of the first attempt was spoken yet, the second one is spoken alone, without the bridge."""
+    """If nothing of the first attempt was spoken, the caller hears only the second attempt.
+
+    The sentence `WORDS.bridge`, which announces a new beginning, is not spoken.
+    """
     broken = (TokenDelta("On Monday"), 0.1, BackendError("cut.", stage="llm", replica="a"))
     play = play_of(broken, (TokenDelta("Our shop opens at nine.", 5, continues=0), STOP))
     async with play.call() as caller:
@@ -398,7 +417,7 @@ async def test_an_unspoken_beginning_is_replaced_without_a_word() -> None:
 
 @virtual
 async def test_a_third_attempt_continues_the_second() -> None:
-    """After an answer began anew and broke off again, the third attempt gets the second one's words as its prefix."""
+    """If the second attempt began anew and broke off too, the third attempt gets its words as the prefix."""
     cut = BackendError("cut.", stage="llm", replica="a")
     broken = (*said("On Monday we always open at"), cut)
     again = (TokenDelta("Our shop opens ", 3, continues=0), cut)

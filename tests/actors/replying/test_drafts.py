@@ -52,8 +52,9 @@ async def test_a_draft_overlaps_the_wait_and_its_audio_comes_with_the_commit() -
 
 @virtual
 async def test_a_held_draft_waits_for_the_decision_alone() -> None:
-    """If a draft is ready before the commit, the stage ENDPOINT is the time from its first audio to the end of the half
-    second of silence, and delivery takes at most 1 ms.
+    """If a draft is ready before the commit, its wait for the end of the silence counts for the stage ENDPOINT.
+
+    Delivery takes at most 1 ms.
     """
     play = hesitant()
     async with play.call() as caller:
@@ -61,7 +62,7 @@ async def test_a_held_draft_waits_for_the_decision_alone() -> None:
         done = await caller.say(1.0)
     stages = done["rejoinder"]["stages_ms"]
     assert stages["stt"] == pytest.approx(150, abs=1)
-    assert stages["llm_first_token"] == pytest.approx(10 + 80, abs=1)  # 10 ms for the prefill
+    assert stages["llm_first_token"] == pytest.approx(10 + 80, abs=1)  # 10 ms for the prefill, 80 ms for the token
     assert stages["endpoint"] == pytest.approx(500 - 64 - 150 - 80 - 40 - 50, abs=40)
     assert stages["delivery"] <= 1
     assert done["rejoinder"]["unattributed_ms"] <= 1

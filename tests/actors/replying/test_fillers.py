@@ -29,7 +29,10 @@ def settings(drafts: bool = False, **conversation: Any) -> Settings:
 
 
 def slow(ttft_s: float, **kept: Any) -> Play:
-    """Return a test scenario whose language model takes `ttft_s` seconds to its first token."""
+    """Return a test scenario whose language model takes `ttft_s` seconds to its first token.
+
+    `kept` are further arguments of `settings`.
+    """
     play = Play(settings=settings(**kept), fillers=(FILLER,))
     play.llm = WordyLlm(ttft_s={"a": ttft_s, "b": ttft_s})
     return play
@@ -49,8 +52,9 @@ def filler_at(caller: Caller) -> float:
 
 @virtual
 async def test_a_late_answer_is_preceded_by_a_filler() -> None:
-    """An answer after four seconds is preceded by one filler within `filler_after_ms`, in the same response. The filler
-    is not in the conversation, and the reported latency lasts until the first audio of the answer.
+    """An answer after four seconds is preceded by one filler within `filler_after_ms`, in the same response.
+
+    The filler is not in the conversation. The reported latency is that of the answer's first audio.
     """
     play = slow(4.0)
     async with play.call() as caller:

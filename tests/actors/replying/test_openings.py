@@ -25,7 +25,10 @@ REST = "Your order left the house this morning."
 
 
 def play(*, drafts: bool = False, ttft_s: float = 1.0, **conversation: Any) -> Play:
-    """Return a test scenario with a configured opening, and `ttft_s` seconds to the language model's first token."""
+    """Return a test scenario with a configured opening, and `ttft_s` seconds to the language model's first token.
+
+    `conversation` are further settings of the conversation.
+    """
     opening = {"openings": (Opening(say=OPENING),)}
     settings = Settings(
         conversation=ConversationSettings(**opening | conversation), speculation=SpeculationSettings(enabled=drafts)

@@ -56,9 +56,9 @@ async def test_stable_words_are_prefilled() -> None:
 
 @virtual
 async def test_a_draft_lets_the_end_of_its_message_be_judged_first() -> None:
-    """A draft's request for an answer is sent only after the model has told whether the message ends.
+    """A draft requests its answer only after the model has judged whether the caller's message is complete.
 
-    The engine computes the prompt once for both. If it takes too long, the draft goes ahead.
+    If that takes over END_FIRST_S seconds, the draft does not wait longer. Both requests share the computed prompt.
     """
     for prefill_s, waited_s in ((0.05, 0.05), (5.0, END_FIRST_S)):
         play = Play(stt=ScriptedStt(delay_s=0.05), llm=WordyLlm(prefill_s=prefill_s))
@@ -73,7 +73,7 @@ async def test_a_draft_lets_the_end_of_its_message_be_judged_first() -> None:
 
 
 class Noted(list[tuple[str, LlmRequest]]):
-    """List of language model requests that notes when each one was added."""
+    """List of (replica, request) that appends the event loop's time of each addition to `times`."""
 
     def __init__(self, times: list[float]) -> None:
         super().__init__()
@@ -86,7 +86,10 @@ class Noted(list[tuple[str, LlmRequest]]):
 
 @virtual
 async def test_there_are_no_interim_transcripts_of_silence() -> None:
-    """Interim transcripts stop at a tentative end of speech, and continue when the caller does."""
+    """Interim transcripts are made only while the caller speaks. A tentative end of speech stops them.
+
+    When the caller speaks again, they continue.
+    """
     play = Play(Settings(barge_in=BargeInSettings(min_words=0)))
     async with play.call() as caller:
         await caller.speak(0.4)
@@ -145,9 +148,9 @@ async def test_without_prefill_support_nothing_is_prefilled(settings: Settings) 
 
 @virtual
 async def test_interim_transcripts_can_be_switched_off() -> None:
-    """Interim transcripts can be switched off.
+    """With interim_transcripts.enabled false, no interim transcript is made.
 
-    The instructions are still prefilled, and the words of the final transcript, to know whether the message ends.
+    The instructions are still prefilled. So is the final transcript, to judge whether the caller's message is complete.
     """
     play = Play(settings=Settings(interim_transcripts=InterimTranscriptSettings(enabled=False)))
     async with play.call() as caller:

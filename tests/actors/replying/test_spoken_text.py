@@ -70,7 +70,10 @@ async def test_reasoning_is_hidden_in_text_replies() -> None:
     ],
 )
 async def test_text_that_cannot_be_read_is_noted_once(answer: str, said: list[str]) -> None:
-    """Control characters are dropped; a very long word or a foreign script gets one note, and the reply completes."""
+    """Control characters are not spoken. A very long word, or text in a foreign script, is replaced by one spoken note.
+
+    The reply still completes, and the history has the written text.
+    """
     play, _, history = await spoken(answer)
     assert play.tts.texts[: len(said)] == said
     assert play.tts.texts == said * 2
@@ -79,7 +82,7 @@ async def test_text_that_cannot_be_read_is_noted_once(answer: str, said: list[st
 
 @virtual
 async def test_a_long_text_without_full_stops_is_said_in_parts() -> None:
-    """Each part of a text without punctuation is short enough for the voice, and none of it is lost."""
+    """Text of 900 words without punctuation is synthesized in segments of at most 500 characters, without cut words."""
     answer = " ".join(["word"] * 900)
     play = Play(
         llm=WordyLlm(answer=answer, gap_s=0.0),
@@ -96,9 +99,9 @@ async def test_a_long_text_without_full_stops_is_said_in_parts() -> None:
 @virtual
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.5, 0.7, 0.9])
 async def test_a_truncated_item_keeps_written_text(share: float) -> None:
-    """After conversation.item.truncate the item is a beginning of the answer, with the words whose speech was heard.
+    """After conversation.item.truncate, the item has the written words whose speech was played up to that position.
 
-    The fake voice speaks 80 ms per character, so the position gives the number of spoken characters.
+    The fake voice speaks 80 ms per character, and the position is at `share` of the answer's audio.
     """
     answer = "It costs $1,234.50 today."
     speech = "It costs one thousand two hundred thirty-four dollars and fifty cents today."

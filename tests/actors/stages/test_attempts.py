@@ -30,7 +30,10 @@ def now() -> float:
 
 
 async def avoided(retries: Attempts, faults: list[Exception | None]) -> list[frozenset[str]]:
-    """Let each attempt raise its exception in `faults` (None: succeed). Return the replicas that each one avoids."""
+    """Make an attempt for each item of `faults`, which fails with this exception or (None) succeeds.
+
+    Return the set of replicas that each attempt avoids.
+    """
     found = []
     script = iter(faults)
     async for attempt in retries:
@@ -43,8 +46,9 @@ async def avoided(retries: Attempts, faults: list[Exception | None]) -> list[fro
 
 @virtual
 async def test_the_pause_doubles_up_to_a_limit() -> None:
-    """The first attempt starts at once. The pauses are at most 20, 40, 80, 160, 320, 500 and 500 ms, and at least half
-    of that. A random part of each is left out, so two callers do not repeat in step.
+    """The first attempt starts at once. The pauses after it are at most 20, 40, 80, 160, 320, 500 and 500 ms.
+
+    Each pause is a random time between half of its maximum and the maximum, so that callers do not retry in step.
     """
     started: list[float] = []
     async for attempt in attempts("tts", ignore):

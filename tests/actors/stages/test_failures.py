@@ -143,8 +143,9 @@ async def test_a_broken_segment_resumes_where_it_broke(chunks: int) -> None:
 
 @virtual
 async def test_a_vad_failure_during_speech_loses_no_audio() -> None:
-    """If voice activity detection fails while the caller speaks, an apology is audible within 1.5 s. After the failure
-    the turn is answered, and all of its audio is transcribed.
+    """If voice activity detection fails while the caller speaks, an apology is audible within 1.5 s.
+
+    After the failure the turn is answered, and all of its audio is transcribed.
     """
     play = Play()
     async with play.call() as caller:
@@ -210,8 +211,9 @@ async def test_a_failing_turn_detector_costs_the_fallback_silence() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_dead_stage_fails_the_turn_and_not_the_session(name: str, fault: Exception) -> None:
-    """If a stage fails for give_up_after_s, the caller hears one apology and then that there is no answer, and gets a
-    failed response. The next turn is answered.
+    """If a stage fails for give_up_after_s, the caller hears one apology and then that there is no answer.
+
+    The response has failed. The next turn is answered.
     """
     play = Play(settings=GIVES_UP_SOON)
     async with play.call() as caller:

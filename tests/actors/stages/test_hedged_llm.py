@@ -188,7 +188,7 @@ async def test_the_delay_is_the_deadline_first_and_a_quantile_after_enough_sampl
 
 @virtual
 async def test_without_budget_there_is_no_hedge() -> None:
-    """The default budget allows one hedge per 25 requests. A hedge that it does not allow is counted once."""
+    """The default budget allows one hedge per 25 requests. A hedge beyond it is counted once as budget_exhausted."""
     async with Desk(WordyLlm(ttft_s={"a": 1.0, "b": 0.1}), HedgingSettings()).open() as desk:
         _, ttft, _ = await desk.ask()
         assert ttft == pytest.approx(1.0)

@@ -1,6 +1,6 @@
 """Tests of `retry_unary`, which repeats failed calls.
 
-A late call continues beside the next attempt. After the result no attempt runs.
+An attempt that is late continues while the next one runs. After the result no attempt runs.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Listener:
     """A client's player, which drops its unplayed audio when the server detects speech.
 
     With `tells=True` it reports with conversation.item.truncate how much it played, as real clients do. `late_s` is its
-    network delay in seconds. `playbacks` has a loudspeaker, with the audio received, by item id.
+    network delay in seconds. `playbacks` maps an item id to the loudspeaker that plays its audio.
     """
 
     caller: Caller
@@ -126,9 +126,9 @@ async def answering(play: Play) -> AsyncIterator[Caller]:
 
 
 async def overheard(play: Play, over_s: float = 0.4, **behavior: Any) -> tuple[Caller, Listener]:
-    """Ask, make a sound of `over_s` seconds two seconds into the answer, and listen to the rest.
+    """Ask, make a sound of `over_s` seconds two seconds after the first audio of the answer, and listen to the rest.
 
-    Return the caller and the player, which gets the arguments `behavior`.
+    Return the caller and the player; `behavior` are the player's further arguments.
     """
     async with play.call() as caller:
         listener = Listener(caller, **behavior)
@@ -179,7 +179,7 @@ async def test_a_false_interruption_leaves_no_trace(text: str) -> None:
 
 @virtual
 async def test_a_false_interruption_pauses_the_reply_briefly() -> None:
-    """A sound pauses the reply after two voice activity windows. The reply resumes after 300 ms of silence."""
+    """A sound pauses the reply after two voice activity windows (64 ms). The reply resumes after 300 ms of silence."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))
     caller, _ = await overheard(play, over_s=0.4)
     paused = caller.at("input_audio_buffer.speech_started", 2)
@@ -235,7 +235,7 @@ async def test_a_sound_after_the_last_delta_keeps_the_end() -> None:
 
 @virtual
 async def test_a_missing_transcript_resumes_the_reply() -> None:
-    """If a sound over the reply is not transcribed in time, the reply resumes `confirm_timeout_ms` after the sound."""
+    """A sound over the reply that gets no transcript stops the reply until `confirm_timeout_ms` (2 s) after its end."""
     stt = ScriptedStt(deque([QUESTION]))
     play = Play(stt=stt)
     async with answering(play) as caller:

@@ -32,7 +32,10 @@ def probe(sessions: int, outcome: ProbeOutcome) -> Probe:
 
 
 def search(answer: Callable[[int, int], ProbeOutcome], most: int = 400) -> KneeSearch:
-    """Return a search whose runs have the outcome `answer(sessions, number of earlier runs)`."""
+    """Return a search for the knee with up to `most` sessions, whose runs are simulated.
+
+    The outcome of a run is `answer(sessions, number of earlier runs)`.
+    """
     made: list[int] = []
 
     async def run(sessions: int) -> Probe:
@@ -44,7 +47,10 @@ def search(answer: Callable[[int, int], ProbeOutcome], most: int = 400) -> KneeS
 
 @given(st.integers(1, 400), st.integers(1, 400))
 def test_the_knee_is_found_to_five_percent(knee: int, first: int) -> None:
-    """From any start, the result is at most 5% below the true knee, never above it, and confirmed by three runs."""
+    """The found knee is at most 5% below the true knee, never above it, and has passed in three runs.
+
+    That is so for any number of sessions (`first`) with which the search starts.
+    """
     searching = search(lambda sessions, _: ProbeOutcome.PASS if sessions <= knee else ProbeOutcome.FAIL)
     found = asyncio.run(largest(searching, first))
     assert found is not None

@@ -60,7 +60,7 @@ def test_a_reply_before_the_end_of_its_turn_is_stray() -> None:
 
 
 def test_a_second_reply_is_stray() -> None:
-    """A turn has one answer. Every further reply is stray."""
+    """Only the first reply to a turn is its answer. Every further reply is stray."""
     found = judge([10.0], [10.01, 12.0], TIMEOUT_S, 0)
     assert found.added_ms == pytest.approx((10,))
     assert (found.missed, found.stray) == (0, 1)

@@ -1,4 +1,4 @@
-"""Parts of the endpointing dataset that need no model: what counts as a pause, and which windows are written."""
+"""Tests of the parts of the endpointing dataset that need no model: pauses, windows, splits and word boundaries."""
 
 from __future__ import annotations
 
@@ -33,19 +33,25 @@ def _heard(windows: int = 300) -> HeardEvent:
 
 
 def test_a_silence_before_more_words_of_the_caller_is_a_pause() -> None:
-    """Speech that resumes at 2.8 s, before the caller's end, is detected two windows later: 0.8 s and 64 ms."""
+    """`resumed_ms_after` returns the ms of silence in a pause, plus two windows in which resumed speech is noticed.
+
+    Here speech pauses at 2.0 s and resumes at 2.8 s, which gives 800 + 64 ms.
+    """
     later: list[SpeechEvent] = [SpeechResumed(round(2.8 * STT_RATE))]
     assert resumed_ms_after(SOFT, later, AUDIO) == pytest.approx(864, abs=0.1)
 
 
 @pytest.mark.parametrize("later", [[], [SpeechStarted(5 * STT_RATE)], [SpeechResumed(round(4.4 * STT_RATE))]])
 def test_a_silence_after_the_last_word_is_an_end(later: list[SpeechEvent]) -> None:
-    """Nothing later, or sound after the end of the caller's speech, which is the background: the turn is over."""
+    """`resumed_ms_after` returns None if no sound follows, or only sound after the caller's speech has ended."""
     assert resumed_ms_after(SOFT, later, AUDIO) is None
 
 
 def test_the_written_windows_surround_the_end_of_speech() -> None:
-    """The windows begin WINDOWS_BEFORE before the end of speech, and stop at new speech or after WINDOWS_AFTER."""
+    """`windows_around` returns WINDOWS_BEFORE windows before the end of speech and at most WINDOWS_AFTER after it.
+
+    If speech resumes after 320 ms, only the 10 windows until then follow the end of speech.
+    """
     end = SOFT.speech_end // VAD_WINDOW
     vad, level = _heard().windows_around(SOFT, 320.0)
     assert vad[0] == pytest.approx((end - WINDOWS_BEFORE) / 1000, abs=0.0006)
@@ -55,13 +61,16 @@ def test_the_written_windows_surround_the_end_of_speech() -> None:
 
 @pytest.mark.models
 def test_the_dataset_has_only_turns_of_the_asked_split() -> None:
-    """Only events of the split in which the caller speaks to a listening agent are in the dataset."""
+    """`listening` returns only events of the given split in which the caller speaks to a silent agent."""
     found = listening(Split.HELD_OUT)
     assert {(event.scene, event.split) for event in found} == {(Scene.LISTENING, Split.HELD_OUT)}
 
 
 def test_a_cut_lies_in_the_quietest_moment_near_the_word_boundary() -> None:
-    """Silence of 20 ms at 1.03 s is found from a boundary at 1.0 s; a longer silence further away is not."""
+    """`quietest_s` returns the middle of the quietest 10 ms near a word boundary, in seconds.
+
+    Silence of 20 ms at 1.03 s is found for a boundary at 1.0 s. A longer silence at 1.2 s is too far away.
+    """
     audio = np.ones(2 * STT_RATE, np.float32)
     audio[round(1.03 * STT_RATE) : round(1.05 * STT_RATE)] = 0
     audio[round(1.2 * STT_RATE) : round(1.4 * STT_RATE)] = 0

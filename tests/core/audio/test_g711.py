@@ -23,7 +23,8 @@ def _decode(law: Law, *codes: int) -> list[int]:
 @pytest.mark.parametrize(
     ("sample", "mu", "a"),
     [
-        # From tables 1 and 2 of G.711, with samples scaled to 16 bits: silence, both ends, and starts of segments.
+        # (16-bit sample, mu-law code word, A-law code word) from tables 1 and 2 of G.711: silence, both ends of the
+        # range, and the first samples of segments.
         (0, 0xFF, 0xD5),
         (-1, 0x7F, 0x55),
         (32767, 0x80, 0xAA),

@@ -63,9 +63,9 @@ def test_half_a_sample_is_refused() -> None:
 def test_ring_holds_the_newest_audio_by_absolute_index(
     messages: list[bytes], capacity: int, start: int, end: int
 ) -> None:
-    """The ring buffer returns the samples from `start` to `end` of the stream that it still has.
+    """`slice(start, end)` returns the part of these absolute sample positions that the ring buffer still has.
 
-    That is so for any split of the stream into messages.
+    The buffer has the newest `capacity` samples of the stream, for any split of the stream into messages.
     """
     ring = AudioRing(capacity / RATE, RATE)
     for message in messages:

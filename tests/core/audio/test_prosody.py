@@ -10,7 +10,7 @@ from rejoinder.core.audio.prosody import prosody_of
 
 
 def tone(pitches_hz: list[float], seconds: float, levels: list[float] | None = None) -> Samples:
-    """Return a tone with harmonics whose pitch and level change linearly between the given values."""
+    """Return a tone with harmonics. Its pitch in Hz and its relative level change linearly between the given values."""
     count = round(seconds * STT_RATE)
     along = np.linspace(0, 1, count)
     pitch = np.interp(along, np.linspace(0, 1, len(pitches_hz)), pitches_hz)
@@ -21,7 +21,10 @@ def tone(pitches_hz: list[float], seconds: float, levels: list[float] | None = N
 
 @pytest.mark.parametrize("base_hz", [90.0, 130.0, 220.0])
 def test_a_falling_pitch_is_found(base_hz: float) -> None:
-    """A pitch that falls by a third at the end is found for low and high voices. A level pitch falls by nothing."""
+    """A pitch that drops by four semitones at the end has a fall of over 1.5 semitones, for low and high voices.
+
+    A constant pitch has a fall of about 0.
+    """
     falling = prosody_of(np.concatenate([tone([base_hz], 0.8), tone([base_hz, base_hz / 1.26], 0.25)]))
     level = prosody_of(tone([base_hz], 1.0))
     assert falling is not None
@@ -31,14 +34,14 @@ def test_a_falling_pitch_is_found(base_hz: float) -> None:
 
 
 def test_a_rising_pitch_is_negative() -> None:
-    """A pitch that rises at the end has a negative fall."""
+    """A pitch that rises at the end is reported as a negative fall, here below -1.5 semitones."""
     rising = prosody_of(np.concatenate([tone([120.0], 0.8), tone([120.0, 170.0], 0.25)]))
     assert rising is not None
     assert rising.pitch_fall < -1.5
 
 
 def test_the_last_voiced_sound_is_measured() -> None:
-    """The length of the last voiced sound is found to 40 ms, behind a pause of 100 ms and before silence."""
+    """`last_voiced_s` is the length of the last voiced sound to within 60 ms. Pauses of 100 ms surround that sound."""
     quiet = np.zeros(round(0.1 * STT_RATE), np.float32)
     found = prosody_of(np.concatenate([tone([120.0], 0.6), quiet, tone([120.0], 0.3), quiet]))
     assert found is not None
@@ -46,7 +49,7 @@ def test_the_last_voiced_sound_is_measured() -> None:
 
 
 def test_a_fading_voice_falls_in_level() -> None:
-    """A voice that fades by 20 dB at its end has a level fall of several dB, and the scale of the signal is free."""
+    """A voice that fades by 20 dB at its end has a level fall of over 4 dB. Speech 26 dB quieter has the same fall."""
     fading = np.concatenate([tone([120.0], 0.8), tone([120.0], 0.2, [1.0, 0.1])])
     loud, soft = prosody_of(fading), prosody_of((fading / 20).astype(np.float32))
     assert loud is not None
@@ -57,11 +60,11 @@ def test_a_fading_voice_falls_in_level() -> None:
 
 @pytest.mark.parametrize("speech", [np.zeros(16_000, np.float32), np.zeros(0, np.float32), tone([120.0], 0.1)])
 def test_without_voiced_sound_there_is_no_prosody(speech: Samples) -> None:
-    """Silence, nothing, and a tenth of a second of voice give None."""
+    """`prosody_of` returns None for silence, for empty audio, and for only 0.1 s of voice."""
     assert prosody_of(speech) is None
 
 
 def test_noise_has_no_prosody() -> None:
-    """White noise has no pitch."""
+    """White noise has no pitch, so `prosody_of` returns None."""
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     assert prosody_of(noise) is None

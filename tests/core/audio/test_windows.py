@@ -1,4 +1,4 @@
-"""Cutting long speech into windows: in a long pause without, elsewhere with an overlap."""
+"""Tests of cutting long speech into windows: without overlap in a long pause, with an overlap elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _noise(seconds: float, seed: int = 1) -> npt.NDArray[np.float64]:
 
 
 def _with_pause(start_s: float, seconds: float) -> bytes:
-    """Return 20 s of noise at -20 dBFS with a pause at -60 dBFS."""
+    """Return 20 s of noise at -20 dBFS with a pause at -60 dBFS that begins at `start_s` and lasts `seconds`."""
     samples = _noise(20.0)
     first = round(start_s * STT_RATE)
     samples[first : first + round(seconds * STT_RATE)] *= 0.01
@@ -25,12 +25,12 @@ def _with_pause(start_s: float, seconds: float) -> bytes:
 
 
 def test_short_speech_is_not_cut() -> None:
-    """Speech of less than SPLIT_S is one window."""
+    """Speech that is one sample shorter than SPLIT_S seconds is not cut."""
     assert cut_window(float_to_pcm16(_noise(SPLIT_S))[:-2]) is None
 
 
 def test_a_long_pause_is_cut_in_its_middle() -> None:
-    """In a pause of 1.2 s, two windows meet and share no audio."""
+    """A pause of 1.2 s is cut in its middle, to within 110 ms, and the two windows share no audio."""
     cut = cut_window(_with_pause(13.5, 1.2))
     assert cut is not None
     assert not cut.overlaps
@@ -39,7 +39,10 @@ def test_a_long_pause_is_cut_in_its_middle() -> None:
 
 @pytest.mark.parametrize("seconds", [0.1, 0.4])
 def test_a_gap_between_words_is_in_both_windows(seconds: float) -> None:
-    """Around a gap of up to 0.4 s, two windows overlap by OVERLAP_S. The gap is in the middle of the overlap."""
+    """Two windows that are cut at a gap of 0.1 or 0.4 s overlap by OVERLAP_S seconds.
+
+    The middle of the overlap is within the gap.
+    """
     cut = cut_window(_with_pause(13.5, seconds))
     assert cut is not None
     assert (cut.end - cut.next_start) / STT_RATE == pytest.approx(OVERLAP_S)
@@ -48,8 +51,9 @@ def test_a_gap_between_words_is_in_both_windows(seconds: float) -> None:
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e-4, 0.5]))
 def test_every_window_ends_in_range(seed: int, level: float) -> None:
-    """Whatever the audio is, also digital silence, a window ends near its range and the next one starts after its
-    beginning.
+    """For any audio, also digital silence, the cut lies between CUT_FROM_S and CUT_TO_S, give or take the overlap.
+
+    The next window never starts after the end of the window before it.
     """
     cut = cut_window(float_to_pcm16(_noise(SPLIT_S, seed) * level))
     assert cut is not None

@@ -15,7 +15,7 @@ from rejoinder.core.settings.settings import parse_settings
 def test_every_row_of_the_guide_is_there(stage: EmulatedStage, rows: int) -> None:
     """`PROVIDERS` has 8 rows for speech to text, 7 for language models and 7 for speech synthesis.
 
-    Those are all rows of the guide's sections 1.4 to 1.6, and the rows of section 9 whose figures differ from these.
+    They are all rows of the latency guide's sections 1.4 to 1.6, and the rows of its section 9 that have other figures.
     """
     assert sum(row.stage == stage for row in PROVIDERS) == rows
 

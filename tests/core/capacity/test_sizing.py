@@ -59,7 +59,7 @@ def test_inversion_round_trip(work: StageWork, turns_per_s: float, most_wait_s: 
 def test_more_slots_carry_more(work: StageWork, slots: int, most_wait_s: float) -> None:
     """More slots or a longer allowed wait never lower the turns per second that a stage can serve.
 
-    These turns never keep more slots busy than there are.
+    The work of these turns never needs more slots than the stage has.
     """
     carried = turns_carried(work, slots, most_wait_s)
     assert carried <= turns_carried(work, slots + 1, most_wait_s)

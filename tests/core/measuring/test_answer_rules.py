@@ -1,4 +1,4 @@
-"""Tests of the parts of answer rules: normalized numbers, stated results, languages and loops."""
+"""Tests of the rules that judge an answer: normalized numbers, the stated result, the language, and loops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rejoinder.core.measuring.answer_rules import AnswerFault, AnswerRule, has_l
     ],
 )
 def test_number_words_become_digits(text: str, expected: str) -> None:
-    """Number words become digits, and digit strings are not added up."""
+    """`normalized` writes number words as digits. Numbers that are read digit by digit keep their spaces ("5 5 5")."""
     assert normalized(text) == expected
 
 
@@ -39,7 +39,10 @@ def test_number_words_become_digits(text: str, expected: str) -> None:
     ],
 )
 def test_the_stated_result_must_be_the_number(answer: str, right: bool) -> None:
-    """The number must occur, numbers of the question may occur, and another number must not be stated as the result."""
+    """For the question "12 plus 19", an answer must contain 31 and must not state another number as the result.
+
+    It may also repeat the numbers of the question.
+    """
     assert (AnswerRule(number=31, of=(12, 19)).fault(answer) is None) is right
 
 
@@ -55,7 +58,7 @@ def test_the_stated_result_must_be_the_number(answer: str, right: bool) -> None:
     ],
 )
 def test_only_english_is_english(text: str, foreign: bool) -> None:
-    """Another script, or more function words of other languages than of English, is a wrong language."""
+    """A text is foreign if it has another script, or more function words of other languages than of English."""
     assert is_foreign(text) is foreign
 
 
@@ -75,6 +78,6 @@ def test_a_loop_is_three_times_the_same_words(text: str, looped: bool) -> None:
 
 
 def test_an_unspeakable_answer_is_gibberish() -> None:
-    """Code and control tokens of a chat template are gibberish, whatever else the answer contains."""
+    """An answer with code or with control tokens of a chat template is gibberish, even if it has the right word."""
     for answer in ("Paris. <|im_end|>", "```Paris```", "def capital(): return 'Paris'"):
         assert AnswerRule(all=("paris",)).fault(answer) is AnswerFault.GIBBERISH

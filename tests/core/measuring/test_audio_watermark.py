@@ -36,7 +36,11 @@ def test_a_mark_is_read_from_any_piece_of_its_tone(mark: int, start: int, sample
 def test_another_mark_of_two_windows_is_always_found(
     own: int, other: int, start: int, before: int, *, length: int
 ) -> None:
-    """If an answer contains at least 20 ms of another mark's tone, that mark is found, at any position."""
+    """If an answer with its own mark contains 20 ms or more of another mark's tone, `read` finds that other mark.
+
+    `before` and `length` are the samples of the own tone before it and of the other tone. `start` is where in its
+    period the other tone begins.
+    """
     audio = sound(own, 0, before) + sound(other, start, length) + sound(own, start, 960)
     assert other in marking.read(audio)
 

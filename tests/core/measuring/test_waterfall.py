@@ -41,7 +41,10 @@ def turn(durations: dict[Stage, float]) -> Waterfall:
 
 
 def test_parallel_time_counts_for_the_earlier_stage() -> None:
-    """Of two stages that begin together, the first in the pipeline counts in full, the other only for the rest."""
+    """If two stages run at the same time, that time counts for the one that is earlier in the pipeline.
+
+    The later stage gets only the time after the other has ended.
+    """
     spans = {Stage.ENDPOINT: (0.0, 0.1), Stage.STT: (0.0, 0.15)}
     result = waterfall(marked(spans), 0.0, 0.15)
     assert result.stages_s[Stage.ENDPOINT] == pytest.approx(0.1)

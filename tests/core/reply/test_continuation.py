@@ -1,4 +1,4 @@
-"""Tests of the continuation of an answer that broke off."""
+"""Tests of continuing an answer that broke off with the text of a second answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ PREFIX = "Hello. On Monday we open at"
 
 
 def result(prefix: str, text: str, *, asked: bool, size: int) -> tuple[str, int]:
-    """Return the new text and the kept characters for a second answer that arrives in pieces of `size` characters."""
+    """Return (text to add, characters kept of the first answer) for a second answer in pieces of `size` characters.
+
+    Args:
+        prefix: The first answer, as far as it was received.
+        text: The second answer.
+        asked: True if the server was asked to send only the continuation.
+        size: Characters in each piece of the second answer.
+    """
     continuation = Continuation(prefix, asked=asked)
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
     new = "".join(continuation.push(piece) for piece in pieces) + continuation.end()
@@ -30,13 +37,20 @@ def result(prefix: str, text: str, *, asked: bool, size: int) -> tuple[str, int]
     ],
 )
 def test_an_answer_from_the_beginning(text: str, new: str, kept: int, size: int) -> None:
-    """What the second answer has in common with the first is dropped, up to the end of the first or of a sentence."""
+    """If the server answers again, text that repeats the first answer is dropped.
+
+    If the second answer differs, the first one is kept up to its last sentence that both have, and the new text
+    follows.
+    """
     assert result(PREFIX, text, asked=False, size=size) == (new, kept)
 
 
 @pytest.mark.parametrize("prefix", ["It costs 3.5 euros", "I saw Dr. Jones"])
 def test_a_full_stop_within_a_sentence_is_no_place_to_start(prefix: str) -> None:
-    """The point of a decimal number or an abbreviation does not end a sentence, so the whole sentence is said again."""
+    """The point of a decimal number or an abbreviation ends no sentence.
+
+    If the second answer differs after such a point, it replaces the whole first answer.
+    """
     other = prefix.replace("3.5", "3.7").replace("Jones", "Smith")
     assert result(prefix, other, asked=False, size=1) == (other, 0)
 
@@ -53,13 +67,17 @@ def test_a_full_stop_within_a_sentence_is_no_place_to_start(prefix: str) -> None
     ],
 )
 def test_a_server_that_was_asked_to_continue(text: str, new: str, kept: int, size: int) -> None:
-    """Text that goes on is used as it is. Text that begins like a new message starts at a sentence."""
+    """If the server was asked to continue, text that continues the first answer is added unchanged.
+
+    Text that repeats the first answer loses the repeated part. Text that begins with a new sentence replaces the
+    unfinished sentence of the first answer.
+    """
     assert result(PREFIX, text, asked=True, size=size) == (new, kept)
 
 
 @pytest.mark.parametrize(("asked", "text"), [(False, PREFIX), (True, ""), (True, PREFIX)])
 def test_a_second_answer_that_ends_at_the_same_place(asked: bool, text: str) -> None:
-    """If the second answer ends where the first one did, nothing is missing."""
+    """If the second answer ends where the first one did, `push` adds no text and `ends_alike` is True."""
     continuation = Continuation(PREFIX, asked=asked)
     assert not continuation.push(text)
     assert continuation.ends_alike
@@ -71,5 +89,5 @@ def test_a_second_answer_that_ends_at_the_same_place(asked: bool, text: str) -> 
     [("Yes.", True), ('"Yes!" ', True), ("Yes", False), ("", False), ("3.5", False), ("\u4f60\u597d\u3002", True)],
 )
 def test_the_end_of_a_sentence(text: str, ends: bool) -> None:
-    """A sentence ends with its punctuation, behind which only quotes and white space may follow."""
+    """A text ends a sentence if its last sign is sentence punctuation. Quotes and white space may follow."""
     assert ends_sentence(text) is ends

@@ -35,7 +35,10 @@ def test_a_disabled_budget_starts_no_draft() -> None:
     st.lists(st.sampled_from(["draft", "keep", "discard", "answer"]), max_size=200), st.floats(0, 1), st.integers(1, 10)
 )
 def test_discarded_drafts_stay_within_the_budget(story: list[str], share: float, cap: int) -> None:
-    """Discarded and unfinished drafts are at most `waste_budget` times the answered turns plus `waste_cap`."""
+    """Discarded and unfinished drafts are at most `waste_budget` times the answered turns plus `waste_cap`.
+
+    `share` and `cap` are the values of these settings, and `story` is the order of events.
+    """
     budget = DraftBudget(SpeculationSettings(waste_budget=share, waste_cap=cap))
     under_way = discarded = answered = 0
     for act in story:

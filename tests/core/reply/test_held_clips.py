@@ -17,7 +17,10 @@ LLM, SEGMENT, VOICE = STEPS
 
 
 def after_turns(*usual_s: float) -> StageLatencyEstimator:
-    """Return an estimator that has seen FEWEST_TURNS turns in which each of STEPS took its time in `usual_s`."""
+    """Return an estimator that has seen FEWEST_TURNS turns.
+
+    The stages in STEPS took `usual_s` seconds in each, in order.
+    """
     estimator = StageLatencyEstimator()
     for _ in range(FEWEST_TURNS):
         estimator.observe(dict(zip(STEPS, usual_s, strict=True)), 0.0)
@@ -89,10 +92,10 @@ def test_no_filler_before_the_question_or_after_the_audio() -> None:
 def test_a_filler_is_due_when_the_prediction_misses_the_budget(
     usual_s: tuple[float, float, float], reached: int, budget_s: float, waited_s: float
 ) -> None:
-    """The time at which a filler is due has these properties, for any usual times and any deadline.
+    """`filler_due` returns a time that is not in the past, for any usual stage times and any deadline.
 
-    It is not in the past, and not earlier with a later deadline. Computed again at that time, it is the same. It leaves
-    the usual time of the stages that have not started until the deadline, or is now if less time is left.
+    With a later deadline it is never earlier. Computed again at the returned time, it is the same. The stages that have
+    not started can take their usual time between it and the deadline, unless it is now.
     """
     estimator = after_turns(*usual_s)
     marks = at(*[10.0 + step for step in range(reached)])

@@ -36,9 +36,9 @@ def prompt(*said: str) -> tuple[ChatMessage, ...]:
     ],
 )
 def test_the_first_matching_opening_is_used(said: str, say: str) -> None:
-    """The first opening one of whose `when` phrases is in the caller's text is used, by whole words and in any case.
+    """The used opening is the first one with a `when` phrase in the caller's text, as whole words and in any case.
 
-    An opening without `when` matches any question. Text that is not a question and has no phrase gets "".
+    An opening without `when` matches any question. A text without a phrase that is not a question gets "".
     """
     assert opening_for(ALL, prompt(said)) == say
 

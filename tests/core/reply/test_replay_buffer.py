@@ -1,4 +1,4 @@
-"""Tests of the replay buffer, from which a sender takes audio in order and, after `wind`, takes it again."""
+"""Tests of the replay buffer. `take` returns audio in order, and `wind` goes back to an earlier sample."""
 
 from __future__ import annotations
 

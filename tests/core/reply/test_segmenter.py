@@ -170,7 +170,10 @@ def test_bound_words_stay_with_the_next(text: str, first: int, later: int) -> No
 
 
 def test_complete_words_can_be_taken_early() -> None:
-    """`take` returns the complete words so far, if there are enough, and never parts a word from its next one."""
+    """`take(n)` returns the complete words so far as a segment, or nothing if there are fewer than n.
+
+    It does not return an abbreviation such as "Dr." before the next word is complete.
+    """
     segmenter = Segmenter(5, 24)
     segmenter.push("Hello there, my dear friend. ")
     assert segmenter.take(1) == []
@@ -183,7 +186,10 @@ def test_complete_words_can_be_taken_early() -> None:
 
 
 def test_text_that_is_not_spoken_yet_can_be_dropped() -> None:
-    """`discard` drops complete and incomplete words that are in no segment. Later text begins a line."""
+    """`discard` drops words that are in no segment yet.
+
+    Text after it counts as the beginning of a line (a heading here).
+    """
     segmenter = Segmenter(5, 24)
     segmenter.push("We open a")
     segmenter.discard()

@@ -1,4 +1,4 @@
-"""Tests of admission: a call is refused if all places are taken or if the event loop is late for long."""
+"""Tests of admission: a call is refused if all places are taken, or if the event loop has lagged for some time."""
 
 from __future__ import annotations
 

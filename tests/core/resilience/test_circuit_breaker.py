@@ -29,7 +29,7 @@ def test_silence_opens_the_circuit_once() -> None:
 
 
 def test_a_token_to_any_stream_keeps_the_circuit_closed() -> None:
-    """A replica that sends tokens to any of its streams is not silent, also if another stream waits in its queue."""
+    """A replica that sends tokens to any of its streams is not silent, even if another request waits in its queue."""
     circuits = breaker()
     circuits.heard("a", 19.9)
     assert circuits.silent({"a": 10.0}, IDLE_TIMEOUT_S, 20.0) == []

@@ -76,7 +76,7 @@ def test_the_window_forgets_a_slice_at_a_time() -> None:
 
 @given(st.sampled_from([0.0, 0.01, 0.04, 0.1, 0.5, 1.0]), st.floats(1, 20), st.lists(st.booleans(), max_size=300))
 def test_the_budget_bounds_further_attempts(ratio: float, cap: float, spends: list[bool]) -> None:
-    """For any order of requests, the further attempts are at most `ratio` times the primary attempts."""
+    """For any order of requests, the hedges and retries are at most `ratio` times the primary attempts."""
     budget, primaries, spent = HedgeBudget(ratio, cap), 0, 0
     for spend in spends:
         if spend:
@@ -99,9 +99,9 @@ def test_the_budget_is_exact_and_capped() -> None:
 
 
 def test_the_delay_follows_the_tail_once_there_are_samples() -> None:
-    """With fewer than `min_samples` recent times to first token, the delay is the configured fixed deadline.
+    """With fewer than `min_samples` recent times to first token, the delay before a hedge is the configured deadline.
 
-    With more, the delay is the (1 - budget) quantile of the recent times.
+    With more, it is the (1 - budget) quantile of these times; `budget` is the share of requests that may be hedged.
     """
     policy = HedgePolicy(HedgingSettings(budget=0.04, min_samples=100, first_token_deadline_ms=600))
     for index in range(99):

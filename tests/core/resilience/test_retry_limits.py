@@ -1,4 +1,4 @@
-"""Tests of the budget of retries and of the pauses that a backend asks for."""
+"""Tests of the retry budget of each caller, and of the pauses that a backend asks for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from rejoinder.core.resilience.retry_limits import LONGEST_PAUSE_S, BackendPause
 
 
 def test_a_caller_has_a_burst_and_then_a_rate() -> None:
-    """Of 6 retries a burst may have, each further one waits 2 s longer than the one before."""
+    """`reserve_s` returns a wait of 0 s for six retries at once, then 2 s more for each further retry."""
     budget = RetryBudget()
     assert [budget.reserve_s("a", 0.0) for _ in range(9)] == [0, 0, 0, 0, 0, 0, 2, 4, 6]
 
 
 def test_a_retry_that_cannot_wait_is_refused() -> None:
-    """`try_spend` takes a retry or leaves the bucket as it is. One comes back every 2 s, up to 6."""
+    """`try_spend` returns False without waiting if the caller has no retry left.
+
+    A caller earns one retry every 2 s, and has at most six.
+    """
     budget = RetryBudget()
     assert [budget.try_spend("a", 0.0) for _ in range(7)] == [True] * 6 + [False]
     assert not budget.try_spend("a", 1.9)
@@ -23,7 +26,10 @@ def test_a_retry_that_cannot_wait_is_refused() -> None:
 
 
 def test_callers_have_their_own_budgets() -> None:
-    """A caller whose bucket is empty costs no other caller a retry. Buckets that are full again are forgotten."""
+    """A caller without retries left does not use up another caller's retries.
+
+    `len` is the number of callers whose budget is not full; the others are forgotten.
+    """
     budget = RetryBudget()
     for _ in range(6):
         budget.try_spend("a", 0.0)
@@ -35,7 +41,10 @@ def test_callers_have_their_own_budgets() -> None:
 
 
 def test_a_pause_belongs_to_a_backend_and_ends() -> None:
-    """A pause counts from the refusal. A shorter one does not shorten it, and a very long one is checked after 30 s."""
+    """A pause applies to one backend and counts from its refusal. A shorter pause asked for later does not shorten it.
+
+    A pause of an hour is limited to LONGEST_PAUSE_S.
+    """
     pauses = BackendPauses()
     assert pauses.wait_s(0, 5.0) == 0
     pauses.refused(0, 20.0, 5.0)

@@ -1,4 +1,4 @@
-"""Tests of references to models: names, absolute paths and files on a model hub, and the errors of all others."""
+"""Tests of model references: names, absolute paths, files and repositories on a model hub, and refused texts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_reference_is_a_name_a_path_or_a_file_on_a_hub(text: str, reference: M
 
 @pytest.mark.parametrize("text", ["", "./model.gguf", "../model.gguf", "o/../../etc/passwd.gguf", "o/.r/x.gguf", "a b"])
 def test_another_text_is_refused_with_what_to_write(text: str) -> None:
-    """Relative paths, and hub paths that could leave the store, are refused; the message says what to write."""
+    """Relative paths, hub paths with dots, and names with spaces are refused; the message says what to write."""
     with pytest.raises(ValueError, match="absolute path"):
         parse_model_reference(text)
 
@@ -56,7 +56,7 @@ def test_another_text_is_refused_with_what_to_write(text: str) -> None:
     ],
 )
 def test_a_wrong_reference_names_the_setting_and_the_fix(args: dict[str, Any], field: str, fix: str) -> None:
-    """A model that its stage cannot load is refused when the configuration is read; the error names the setting."""
+    """A model reference that its stage cannot load is refused with the name of the setting and what to write."""
     with pytest.raises(ConfigError, match=fix) as caught:
         parse_settings(args)
     assert caught.value.field == field
@@ -70,7 +70,10 @@ def test_other_engines_keep_their_own_names() -> None:
 
 
 def test_only_the_model_that_repeats_itself_is_blocked_from_it() -> None:
-    """Repeated tokens are blocked for SmolLM2 alone, so that others can read back; the setting overrides this."""
+    """By default, repeated groups of four tokens are blocked for SmolLM2 only, which tends to loop.
+
+    Other models must be able to read back what the caller said. The setting `no_repeat_ngram` overrides the default.
+    """
     assert LlmSettings().blocked_ngram == 0
     assert LlmSettings(model="smollm2-135m-instruct").blocked_ngram == 4
     assert LlmSettings(no_repeat_ngram=3).blocked_ngram == 3

@@ -44,7 +44,7 @@ FIELDS = sorted(
 
 
 def test_all_sections_are_reached() -> None:
-    """FIELDS, the fields that these tests check, has those of nested, repeated and optional sections too."""
+    """FIELDS, the list of settings to check, includes the fields of nested, repeated and optional sections."""
     names = {name.partition(".")[0] for name, _ in FIELDS}
     assert {"HttpOptions", "LlmSettings", "SpeculativeDecoding", "Opening", "EmulationSettings"} <= names
 

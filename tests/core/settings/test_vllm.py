@@ -28,7 +28,10 @@ def refusal(llm: dict[str, Any]) -> ConfigError:
 
 
 def test_every_gpu_of_the_guide_has_a_profile() -> None:
-    """Each of the guide's five GPUs has a profile, and each number format has a precision from the guide's table."""
+    """Each of the latency guide's five GPUs has a profile.
+
+    The precision of each number format is one of the guide's table.
+    """
     assert [profile.card for profile in GPU_PROFILES.values()] == list(GPUS)
     assert tuple(GPU_PROFILES) == NAMES
     assert {method.precision for method in METHODS.values()} <= {precision.name for precision in PRECISIONS}
@@ -66,7 +69,7 @@ def test_a_number_format_is_accepted_exactly_where_it_runs(card: GpuProfile, qua
 
 @given(cards)
 def test_the_defaults_of_a_gpu_run_on_it(card: GpuProfile) -> None:
-    """If only the GPU's name is set, the number format runs on the GPU and needs no specially prepared weights."""
+    """If only the GPU's name is set, the default number format runs on the GPU without specially prepared weights."""
     arguments = engine_arguments("m", VllmSettings(gpu=card.name), on_gpu=True)
     assert arguments["dtype"] == ("float16" if card.name == "t4" else "bfloat16")
     assert arguments["quantization"] == ("fp8" if card.name in {"h100", "l4"} else None)
@@ -99,7 +102,7 @@ def test_the_environment_keeps_replicas_off_each_others_cores() -> None:
 
 
 def test_the_guides_commands_are_one_section() -> None:
-    """A short `vllm` section gives the arguments of the guide's commands in sections 2.3.3 and 6.3.
+    """A short `vllm` section gives the arguments of the commands in the latency guide's sections 2.3.3 and 6.3.
 
     They are EAGLE-3 with one draft token per step, fp8, 256 sequences of 8192 tokens, and two GPUs.
     """

@@ -67,9 +67,9 @@ def test_a_hum_is_not_a_word(text: str, language: str) -> None:
 def test_short_words_that_the_recognizer_doubts_are_not_believed(
     text: str, logprob: float, speech_ms: float, unsure: bool
 ) -> None:
-    """Up to two words in at most 0.6 s are taken for a sound if the recognizer is not sure of them.
+    """Up to two words in at most 0.6 s count as a sound if their mean log-probability is low.
 
-    A stop word and a plain "no" are believed.
+    A stop word, a plain "no", and three or more words count as words.
     """
     assert is_unsure(text, logprob, speech_ms, SETTINGS, language="en") is unsure
 

@@ -1,4 +1,4 @@
-"""Tests of the level gate: which speech counts as background, by its level and by its words."""
+"""Tests of the level gate: it decides by level and words whether speech is the caller's or in the background."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ levels = st.floats(-80, 0)
     [(0, False, False), (7, False, False), (9, False, True), (9, True, False), (11, True, False), (13, True, True)],
 )
 def test_the_gap_to_the_caller_decides(gap_db: float, addressed: bool, background: bool) -> None:
-    """Up to 8 dB below the caller all speech counts, up to 12 dB what addresses the agent, and below that nothing."""
+    """Speech up to 8 dB quieter than the caller is the caller's, and over 12 dB quieter it is background.
+
+    In between, it is background unless its words address the agent.
+    """
     assert KNOWN.is_background(-16 - gap_db, SETTINGS, addressed=addressed) is background
 
 
@@ -33,12 +36,18 @@ def test_the_gap_to_the_caller_decides(gap_db: float, addressed: bool, backgroun
     [(-28, False, False), (-32, False, True), (-32, True, False), (-39, True, False), (-41, True, True)],
 )
 def test_levels_stand_in_for_an_unknown_caller(level: float, addressed: bool, background: bool) -> None:
-    """Before the first turn, speech below -30 dBFS must address the agent, and below -40 dBFS nothing counts."""
+    """Before the first turn, speech below -40 dBFS is background.
+
+    From -40 to -30 dBFS it is background unless its words address the agent.
+    """
     assert CallerLevel().is_background(level, SETTINGS, addressed=addressed) is background
 
 
 def test_the_loud_parts_of_a_television_are_doubtful_too() -> None:
-    """Once background speech was dismissed before the first turn, speech up to 8 dB louder must address the agent."""
+    """If background speech was dismissed before the first turn, speech up to 8 dB louder is treated as background too.
+
+    It is not background if its words address the agent.
+    """
     level = CallerLevel().dismissed(-29.0, 0)
     assert level.is_background(-22.0, SETTINGS, addressed=False)
     assert not level.is_background(-22.0, SETTINGS, addressed=True)
@@ -46,14 +55,20 @@ def test_the_loud_parts_of_a_television_are_doubtful_too() -> None:
 
 
 def test_a_louder_caller_takes_the_place_of_a_television() -> None:
-    """If a television was taken for the caller, the caller's first turn raises the level, and the television is out."""
+    """If a television was mistaken for the caller, the real caller's first turn raises the caller's level.
+
+    From then on, the television is background.
+    """
     fooled = CallerLevel().heard(-32.0)
     assert not fooled.is_background(-32.0, SETTINGS, addressed=False)
     assert fooled.heard(-14.0).is_background(-32.0, SETTINGS, addressed=False)
 
 
 def test_a_caller_who_moves_away_is_heard_again() -> None:
-    """While sounds are refused, the caller's level sinks, by at most SINK_DB. A turn restores it."""
+    """While sounds are refused, the stored level of the caller sinks by up to SINK_DB.
+
+    The next turn ends the reduction.
+    """
     level = KNOWN
     for _ in range(30 * STT_RATE // VAD_WINDOW):
         level = level.refused()
@@ -62,9 +77,9 @@ def test_a_caller_who_moves_away_is_heard_again() -> None:
 
 
 def test_background_speech_starts_no_second_utterance() -> None:
-    """After background speech was dismissed, sound of its level starts no utterance for BACKGROUND_S seconds.
+    """For BACKGROUND_S seconds after dismissed background speech, sound of its level starts no utterance.
 
-    The caller can always start one.
+    Sound of the caller's level can always start one.
     """
     after = KNOWN.dismissed(-26.0, 1000)
     assert -26.0 < after.onset_dbfs(1000, SETTINGS) < -16.0
@@ -74,7 +89,7 @@ def test_background_speech_starts_no_second_utterance() -> None:
 
 
 def test_without_a_known_caller_every_sound_starts_an_utterance() -> None:
-    """Before the first turn no level keeps an utterance from starting, or a quiet caller would never be heard."""
+    """Before the first turn, sound of any level starts an utterance. Otherwise a quiet caller would never be heard."""
     assert CallerLevel().dismissed(-30.0, 0).onset_dbfs(0, SETTINGS) == -math.inf
 
 
@@ -96,8 +111,8 @@ def test_louder_speech_is_never_rather_background(caller: float, one: float, oth
 
 
 def test_the_level_is_that_of_the_loud_windows() -> None:
-    """Silence between words does not lower the level, and audio shorter than a window has none."""
-    tone = (np.sin(np.arange(STT_RATE) * 0.3) * 3276.8).astype(np.int16)  # -20 dBFS, and 3 dB less as RMS
+    """Silence between words does not lower the measured level. Audio shorter than a window has a level of -inf."""
+    tone = (np.sin(np.arange(STT_RATE) * 0.3) * 3276.8).astype(np.int16)  # # RMS level -23 dBFS
     spaced = np.concatenate([tone, np.zeros(STT_RATE, np.int16)])
     assert level_dbfs(tone) == pytest.approx(-23.0, abs=0.2)
     assert level_dbfs(spaced) == pytest.approx(-23.0, abs=0.2)

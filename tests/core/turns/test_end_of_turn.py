@@ -1,4 +1,4 @@
-"""Tests of the probability that a turn is over, which follows from all evidence by the product's table."""
+"""Tests of the probability that a turn is over, computed from all evidence with the shipped table of weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def probability(evidence: TurnEvidence) -> float:
 def test_every_set_of_evidence_gives_a_probability(
     text: str | None, message_end: float | None, turn_model: float | None
 ) -> None:
-    """Whatever evidence is known, the result is a probability. It is None only if neither words nor sound are known."""
+    """The result is a probability for any evidence.
+
+    It is None if neither a transcript nor a turn detector's result exists.
+    """
     evidence = TurnEvidence(text, message_end=message_end if text is not None else None, turn_model=turn_model)
     found = TABLE.probability(evidence)
     assert (found is None) == (text is None and turn_model is None)
@@ -51,7 +54,7 @@ def test_each_model_is_believed(one: float, other: float) -> None:
 
 
 def test_falling_prosody_raises_the_probability() -> None:
-    """The same words are more probably complete if the pitch and the level have fallen."""
+    """The same words are more probably the end of a turn if pitch and level have fallen at their end."""
     base = TurnEvidence("I would like a table", message_end=0.3)
     assert probability(replace(base, prosody=FALLING)) > probability(replace(base, prosody=NEUTRAL))
 
@@ -70,7 +73,10 @@ def test_falling_prosody_raises_the_probability() -> None:
     ],
 )
 def test_visibly_unfinished_words_end_no_turn(unfinished: str, asked: str) -> None:
-    """Words that must be continued do not end a turn at any eagerness but high, whatever the voice sounds like."""
+    """Words that must go on ("My phone number is") stay below the threshold of every eagerness but high.
+
+    Prosody and turn detector indicate the end of the turn here.
+    """
     evidence = TurnEvidence(unfinished, -0.3, asked, message_end=0.05, turn_model=0.95, prosody=FALLING)
     rule = EndpointRule(EndpointingSettings(), TABLE)
     for name in ("low", "medium", "auto"):
@@ -82,13 +88,13 @@ def test_visibly_unfinished_words_end_no_turn(unfinished: str, asked: str) -> No
     [("What is the capital of France?", 0.94), ("Is it going to rain tomorrow?", 0.85), ("How far is the moon?", 0.8)],
 )
 def test_complete_questions_end_a_turn(complete: str, message_end: float) -> None:
-    """A complete question with the prosody of an end ends the turn at once, also before the turn detector is asked."""
+    """A complete question with falling prosody reaches the threshold without a result of the turn detector."""
     evidence = TurnEvidence(complete, -0.05, message_end=message_end, prosody=FALLING)
     assert probability(evidence) >= EndpointRule(EndpointingSettings(), TABLE).threshold("auto")
 
 
 def test_ten_digits_are_a_telephone_number() -> None:
-    """The tenth digit of a telephone number makes the end of the turn much more probable."""
+    """With its tenth digit, a telephone number raises the probability of the end of turn by over 0.3."""
     nine, ten = (
         probability(TurnEvidence(f"My phone number is {digits}", -0.3, message_end=0.3, prosody=NEUTRAL))
         for digits in ("555 012 345", "555 012 3456")
@@ -108,24 +114,27 @@ def test_ten_digits_are_a_telephone_number() -> None:
     ],
 )
 def test_a_dependent_clause_needs_another(sentence: str, dependent: bool) -> None:
-    """A sentence that begins with "if" or "to" and has one clause is not complete."""
+    """A sentence that begins with "if" or "to" and has no main clause is a dependent clause."""
     assert is_dependent_clause(sentence) is dependent
 
 
 def test_the_features_do_not_depend_on_what_is_unknown() -> None:
-    """Evidence that has not arrived adds no input, so that a set of weights without it fits."""
+    """Evidence that is not known adds no input: without a transcript, the inputs are a subset of those with one."""
     assert set(features(TurnEvidence(turn_model=0.5))) < set(features(TurnEvidence("Hi", turn_model=0.5)))
 
 
 @given(st.floats(1e-4, 1), st.floats(1e-4, 1))
 def test_a_larger_budget_has_no_higher_threshold(one: float, other: float) -> None:
-    """More accepted cut-offs never require a higher probability."""
+    """If a larger share of pauses may be cut off, the threshold of the probability is the same or lower."""
     low, high = sorted((one, other))
     assert TABLE.threshold(high) <= TABLE.threshold(low) + 1e-12
 
 
 def test_the_threshold_is_interpolated() -> None:
-    """Between two budgets the threshold follows the logarithm of the budget. Beyond them it is that of the nearest."""
+    """Between two shares of cut-offs in the table, the threshold is linear in the logarithm of the share.
+
+    Outside the table's range it is the threshold of the nearest share.
+    """
     table = EndOfTurnTable(thresholds=((0.01, 0.8), (0.1, 0.6)))
     assert table.threshold(0.01) == pytest.approx(0.8)
     assert table.threshold(0.01 * 10**0.5) == pytest.approx(0.7)
@@ -134,7 +143,7 @@ def test_the_threshold_is_interpolated() -> None:
 
 
 def test_the_table_says_where_it_comes_from() -> None:
-    """The product's table names its command, date, corpus and models."""
+    """The shipped table names the command, date, corpus and models from which its weights come."""
     assert set(TABLE.provenance) == {
         "command",
         "date",

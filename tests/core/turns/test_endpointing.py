@@ -57,17 +57,18 @@ def rules(draw: st.DrawFn) -> EndpointRule:
     ],
 )
 def test_the_default_rule(probability: float | None, expected_s: float) -> None:
-    """From the threshold of the budget (0.7 for 3%) on, 100 ms of silence end the turn. Below it, 1.1 s do.
+    """From the threshold on (0.7, at the default `cut_off_budget` of 3%), 100 ms of silence end the turn.
 
-    Below half of the threshold the silence grows to 2 s. Without a probability, it is 1 s.
+    Down to half of the threshold 1.1 s do; below, the silence grows to 2 s. Without a probability it is 1 s.
     """
     assert endpoint_silence_s(TurnDetection(), RULE, probability) == pytest.approx(expected_s, abs=0.001)
 
 
 @pytest.mark.parametrize("eagerness", ["low", "medium", "auto"])
 def test_an_uncertain_end_outlasts_a_pause_of_a_second(eagerness: str) -> None:
-    """A pause of 1 s, noticed 64 ms after its end, ends no turn that is not certainly over, except if eagerness is
-    high.
+    """Except with eagerness high, a turn that is not certainly over is not ended by a pause of 1 s.
+
+    The silence must exceed 1.064 s, because resumed speech is noticed 64 ms after it begins.
     """
     assert endpoint_silence_s(TurnDetection(eagerness=eagerness), RULE, 0.65) > 1.064
 
@@ -143,5 +144,5 @@ def test_without_turn_detection_silence_never_ends_a_turn() -> None:
     ("probability", "decided"), [(None, False), (0.69, False), (0.7, True)], ids=["unknown", "below", "at"]
 )
 def test_a_probability_at_the_threshold_is_decided(probability: float | None, decided: bool) -> None:
-    """From the threshold on, more evidence cannot end the turn sooner, so none is requested."""
+    """`decided` is True from the threshold on, because more evidence cannot end the turn sooner."""
     assert RULE.decided(TurnDetection(), probability) is decided

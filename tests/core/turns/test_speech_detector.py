@@ -106,7 +106,7 @@ def test_after_a_commit_speech_is_a_new_start() -> None:
 
 
 def test_a_commit_keeps_the_run_that_has_just_begun() -> None:
-    """If speech began just before the turn was committed, the next utterance starts at its first sample."""
+    """Speech that begins just before the commit of a turn starts the next utterance, with its first sample."""
     state, _ = run(windows("####...#"))
     state, _ = step(committed(state), SETTINGS, 0.9, 9 * VAD_WINDOW)
     assert step(state, SETTINGS, 0.9, 10 * VAD_WINDOW)[1] == (SpeechStarted(7 * VAD_WINDOW),)
@@ -190,9 +190,9 @@ def test_a_high_probability_is_speech_at_any_level() -> None:
 
 
 def test_the_end_of_speech_is_found_over_a_television() -> None:
-    """After the caller, 2 s of speech that is over 10 dB quieter end the utterance where the caller ended.
+    """If speech over 10 dB quieter, as from a television, follows the caller's words, SoftEnd has their last sample.
 
-    The quieter speech does not resume it, and the caller does.
+    The quieter speech causes no SpeechResumed. Further words of the caller do.
     """
     television = [(0.9, LOUD / 20)] * 100
     found = edges([(0.9, LOUD)] * 10 + television)
@@ -203,7 +203,7 @@ def test_the_end_of_speech_is_found_over_a_television() -> None:
 
 
 def test_a_caller_with_quiet_words_is_not_background() -> None:
-    """Quiet words of up to 2 s between loud ones belong to the utterance."""
+    """Quiet words of up to 2 s between loud words belong to the same utterance and cause no SoftEnd."""
     assert len(edges(([(0.9, LOUD)] * 5 + [(0.9, LOUD / 20)] * 50) * 6)) == 1
 
 

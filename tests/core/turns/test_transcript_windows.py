@@ -1,4 +1,4 @@
-"""Joining the transcripts of two windows: the words around the cut are in the result once."""
+"""Tests of joining the transcripts of two windows of long speech: words around the cut are kept once."""
 
 from __future__ import annotations
 
@@ -26,19 +26,23 @@ from rejoinder.core.turns.transcript_windows import OVERLAP_WORDS, merge
     ],
 )
 def test_windows_are_joined(left: str, right: str, joined: str | None) -> None:
-    """Common words join the transcripts. What lies beyond them at a cut edge may be garbled, and is dropped."""
+    """Two transcripts are joined at the words that both have.
+
+    Words between them and the cut are dropped, as a cut within a word garbles them. `joined` None stands for the text
+    below.
+    """
     expected = "the chairs was broken and that the table had a scratch" if joined is None else joined
     assert merge(left, right, overlaps=True) == expected
 
 
 def test_windows_without_an_overlap_keep_all_words() -> None:
-    """If no audio is shared, words that occur on both sides were said twice."""
+    """If the windows share no audio, equal words on both sides of the cut were spoken twice, and both are kept."""
     assert merge("It is five five five", "five five", overlaps=False) == "It is five five five five five"
     assert merge("the table.", "The table is broken", overlaps=False) == "the table. The table is broken"
 
 
 def test_a_repeated_word_is_not_swallowed() -> None:
-    """Words repeated many times lose at most the words of one overlap."""
+    """If both windows have one word many times, the result lacks at most OVERLAP_WORDS of them."""
     twelve = " ".join(["five"] * 12)
     assert len(merge(twelve, twelve, overlaps=True).split()) >= 24 - OVERLAP_WORDS
 
@@ -48,14 +52,14 @@ _WORD = st.integers(1, 12).map("word{}".format)
 
 @given(st.permutations([f"word{number}" for number in range(40)]), st.integers(1, OVERLAP_WORDS), st.integers(10, 30))
 def test_a_text_cut_with_an_overlap_is_restored(words: list[str], overlap: int, cut: int) -> None:
-    """Two windows of distinct words that share up to OVERLAP_WORDS words give the text again."""
+    """A text of distinct words, cut into two windows that share up to OVERLAP_WORDS words, is restored."""
     left, right = words[:cut], words[cut - overlap :]
     assert merge(" ".join(left), " ".join(right), overlaps=True) == " ".join(words)
 
 
 @given(st.lists(_WORD), st.lists(_WORD), st.booleans())
 def test_no_word_is_invented_and_few_are_dropped(left: list[str], right: list[str], overlaps: bool) -> None:
-    """The result has only words of the windows, and lacks at most those that an overlap may contain on both sides."""
+    """The result has only words of the two transcripts, and lacks at most twice OVERLAP_WORDS of them."""
     joined = merge(" ".join(left), " ".join(right), overlaps=overlaps).split()
     assert len(left) + len(right) - 2 * OVERLAP_WORDS <= len(joined) <= len(left) + len(right)
     assert set(joined) <= set(left) | set(right)

@@ -45,7 +45,10 @@ K = UtteranceKind
     ],
 )
 def test_the_kind(text: str, asked: str, kind: UtteranceKind) -> None:
-    """The words, and what the assistant asked for, tell whether digits or a domain are missing."""
+    """The kind follows from the words of the utterance and of the assistant's question `asked`.
+
+    For example, it tells whether a number or an e-mail address is still incomplete (OPEN) or complete (DONE).
+    """
     assert utterance_kind(text, asked) is kind
 
 
@@ -55,6 +58,6 @@ def test_other_languages_are_plain() -> None:
 
 
 def test_only_the_last_question_counts() -> None:
-    """What the assistant asked is its last sentence with a question mark."""
+    """`last_question` returns the assistant's last sentence that ends with a question mark, or "" if there is none."""
     assert last_question("What is your zip code? Thanks. How many people? Tell me.") == "How many people"
     assert last_question("Thank you.") == ""

@@ -1,4 +1,4 @@
-"""Tests of the statuses with which replies end."""
+"""Tests of how a reply ends: its status on the wire, and the sentence that the caller hears without an answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from rejoinder.core.wire.endings import Sentence, ending_of, failure_of
 def test_the_end_of_a_generation(
     finish: str | None, *, present: bool, status: str, reason: str, sentence: Sentence
 ) -> None:
-    """Whether anything is heard, and why the generation ended, decide the status and what the caller hears."""
+    """Status, reason and spoken sentence follow from why the generation ended (`finish`).
+
+    They also depend on `present`: whether the client got some of the answer.
+    """
     ending = ending_of(finish, present=present)
     assert (ending.status, ending.reason, ending.sentence) == (status, reason, sentence)
 
@@ -41,7 +44,10 @@ def test_the_end_of_a_generation(
     ],
 )
 def test_the_failure_of_a_reply(fault: Exception, code: str, kind: str) -> None:
-    """The code says who must act. A client learns nothing of the operator's configuration or of a bug."""
+    """The error code says who must act: client, operator or developer.
+
+    The message shows a client nothing of the operator's configuration or of a bug.
+    """
     error = failure_of(fault)["error"]
     assert (error["code"], error["type"]) == (code, kind)
     assert "secret" not in error["message"]

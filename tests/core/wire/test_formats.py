@@ -70,7 +70,7 @@ def test_messages_may_end_within_a_sample(wire: AudioFormat, size: int) -> None:
 
 
 def test_a_lost_byte_does_not_turn_later_audio_into_noise() -> None:
-    """A recording whose last byte is missing, then whole samples: what follows is read as it was meant."""
+    """After a message whose last byte was lost, later messages of whole samples are decoded correctly."""
     decode, plain = WireDecoder(), WireDecoder()
     tone = _tone(440, WIRE_RATE, 0.1)
     decode(tone[:-1])
@@ -80,7 +80,10 @@ def test_a_lost_byte_does_not_turn_later_audio_into_noise() -> None:
 
 
 def test_noise_keeps_its_carried_byte() -> None:
-    """White noise is as rough in both readings, so its bytes are never dropped."""
+    """White noise in messages that split samples keeps every byte.
+
+    Noise read one byte late is as rough as noise read correctly, so roughness gives no reason to drop a byte.
+    """
     noise = np.random.default_rng(3).integers(-32768, 32768, 24_000, dtype=np.int16).tobytes()
     decode = WireDecoder()
     pieces = b"".join(decode(noise[at : at + 883]) for at in range(0, len(noise), 883))
@@ -88,7 +91,10 @@ def test_noise_keeps_its_carried_byte() -> None:
 
 
 def test_a_new_stream_begins_with_a_whole_sample() -> None:
-    """After `end_stream` the carried byte is gone. Quiet audio gives no other sign of a lost byte."""
+    """After `end_stream`, the half sample left from the old stream is dropped, and quiet audio is decoded correctly.
+
+    The decoder cannot detect a lost byte from quiet audio itself.
+    """
     decode, plain = WireDecoder(), WireDecoder()
     decode(bytes(5))
     decode.end_stream()

@@ -1,4 +1,7 @@
-"""MiniLM's vectors equal those of transformers, and the answer cache's threshold separates similar questions."""
+"""Tests of MiniLM: its vectors equal those of transformers.
+
+With the answer cache's default threshold, questions with different meanings share no answer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the check of model files that the user brings: whole models pass, others name the setting and the fix."""
+"""Tests of the check of the user's model files: complete models pass, and errors name the setting and the fix."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_whole_models_pass(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    """The error names the missing file and the setting."""
+    """The error for an incomplete Whisper folder or voice names the missing files and the setting."""
     with pytest.raises(ModelError, match=r"model\.bin, config\.json, tokenizer\.json") as e:
         check_model_files("args.stt.model", tmp_path)
     assert "stt.model" in e.value.remedy
@@ -48,7 +48,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"audio": {}}'])
 def test_another_json_is_no_voice(tmp_path: Path, content: str) -> None:
-    """A configuration that is not that of a Piper voice is refused."""
+    """A voice whose JSON file is invalid, or is not a Piper configuration, is refused."""
     (tmp_path / "v.onnx").write_bytes(b"")
     (tmp_path / "v.onnx.json").write_text(content)
     with pytest.raises(ModelError, match="not a Piper voice"):
@@ -56,7 +56,7 @@ def test_another_json_is_no_voice(tmp_path: Path, content: str) -> None:
 
 
 def test_serve_refuses_a_wrong_path_before_it_starts(tmp_path: Path) -> None:
-    """`rejoinder serve` names the setting of a path that does not exist."""
+    """If `llm.model` is a path that does not exist, `rejoinder serve` raises ConfigError that names the setting."""
     config = tmp_path / "ray_config.yaml"
     config.write_text(
         f"applications: [{{args: {{models: {{directory: {tmp_path}}}, llm: {{model: {tmp_path}/no.gguf}}}}}}]"

@@ -83,7 +83,10 @@ def test_parts_joined_are_the_whole(voice: PiperVoice, store: ModelStore) -> Non
 
 @pytest.mark.models
 def test_speech_starts_at_once(voice: PiperVoice) -> None:
-    """The leading silence is trimmed to LEAD_MS, within 10 ms for a frame and the resampler's delay."""
+    """Silence before the first word is trimmed to LEAD_MS milliseconds, give or take 10 ms.
+
+    The tolerance covers an audio frame and the resampler's delay.
+    """
     audio = pcm16_to_float(b"".join(voice.synthesize(SENTENCES[1])))
     onset = first_audible(audio, WIRE_RATE)
     assert onset is not None
@@ -187,7 +190,7 @@ def two_speakers(source: Path, folder: Path) -> Path:
     first = next(node for node in model.graph.node if node.name == "/dec/conv_pre/Conv")
     position = list(model.graph.node).index(first)
     output, first.output[0] = first.output[0], "without_speaker"
-    for node in model.graph.node:  # an unused constant of the export has the name of the new input
+    for node in model.graph.node:  # an unused constant has the new input's name: rename it
         node.input[:] = ["constant" if name == "sid" else name for name in node.input]
     for constant in model.graph.initializer:
         constant.name = "constant" if constant.name == "sid" else constant.name
@@ -206,7 +209,10 @@ def two_speakers(source: Path, folder: Path) -> Path:
 
 @pytest.mark.models
 def test_a_voice_with_several_speakers_speaks_as_the_chosen_one(store: ModelStore, tmp_path: Path) -> None:
-    """The setting `tts.speaker` chooses a speaker, in the streamed and in the whole synthesis; others are refused."""
+    """The setting `tts.speaker` selects the voice's speaker, both in streamed and in whole synthesis.
+
+    A speaker number that the voice does not have is refused.
+    """
     file = two_speakers(store.path("piper-en-us-joe-medium"), tmp_path)
     feed: dict[str, npt.NDArray[Any]] = {
         "input": np.array([[1, 20, 3, 40, 5, 60, 2]], np.int64),
@@ -229,7 +235,10 @@ def test_a_voice_with_several_speakers_speaks_as_the_chosen_one(store: ModelStor
 
 @pytest.mark.models
 def test_parts_overlap_as_far_as_the_decoder_looks(store: ModelStore) -> None:
-    """The overlap of the default voice is the smallest one; a decoder that looked further would get a larger one."""
+    """The overlap of synthesized parts, in frames, is as large as the decoder's context requires.
+
+    It is the smallest of OVERLAPS for the default voice, and 16 for a decoder with a context of 14 frames.
+    """
     network = ChunkedNetwork(next(store.path("piper-en-us-joe-medium").glob("*.onnx")), 2)
     assert network._overlap == OVERLAPS[0]
     decoded = network._decoded

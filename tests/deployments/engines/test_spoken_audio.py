@@ -27,17 +27,17 @@ def audio(voice: PiperVoice, texts: list[str]) -> Samples:
 
 
 def segments(text: str) -> list[str]:
-    """Return the spoken text of each segment, as in a reply with the default settings."""
+    """Return the spoken text of each segment of `text`, with the default lengths of 6 and 24 words."""
     segmenter = Segmenter(6, 24)
     return [part.spoken for part in [*segmenter.push(text), *segmenter.flush()]]
 
 
 @pytest.mark.models
 def test_spoken_text_is_understood(store: ModelStore) -> None:
-    """Whisper hears the words of the table in the audio of at least 40 cases, with at most 15% word errors.
+    """Whisper transcribes the audio of at least 40 cases of the table with at most 15% word errors.
 
-    The recognizer writes figures ("$5"), so its transcript is read by the same rules before the comparison. The same
-    written texts without the rules have at least twice as many errors.
+    Transcripts with figures ("$5") are converted to spoken words before the comparison. Without spoken text, when the
+    voice gets the written text, there are at least twice as many errors.
     """
     voice, whisper = PiperVoice(store.path("piper-en-us-joe-medium")), Whisper(store.path("whisper-base"))
     voice.warm_up()
@@ -59,8 +59,8 @@ def test_spoken_text_is_understood(store: ModelStore) -> None:
 
 
 def test_the_voice_does_not_split_a_segment_again() -> None:
-    """Each segment of the table's cases is one sentence for Piper's phonemizer: no pause behind "Mr." or "St."."""
+    """Each segment of the table's cases is one sentence for Piper's phonemizer, so "Mr." causes no pause."""
     phonemizer = pytest.importorskip("piper.phonemize_espeak").EspeakPhonemizer()
     parts = [part for written, _, _ in cases(ENGLISH) for part in segments(written)]
     assert [part for part in parts if len(phonemizer.phonemize("en-us", part)) != 1] == []
-    assert len(phonemizer.phonemize("en-us", "It is Mr. Smith.")) == 2  # as it was written
+    assert len(phonemizer.phonemize("en-us", "It is Mr. Smith.")) == 2  # # written text is split after "Mr."

@@ -1,4 +1,4 @@
-"""The ports of a benchmark's host: a given reply, and audio that is synthesized once."""
+"""Tests of the stages of a benchmark's host: a language model with given replies, and repeated speech synthesis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ async def _answer(llm: ScriptedLlm, request: LlmRequest) -> tuple[str, str | Non
 
 @virtual
 async def test_a_script_replaces_the_answer_and_not_the_prefill() -> None:
-    """While a script is set it is the answer, word by word, and it ends properly; a prefill goes to the model."""
+    """While `script` is set, requests are answered with its words and the finish reason "stop".
+
+    Prefills, and requests after `script` is cleared, go to the model.
+    """
     model = WordyLlm()
     llm = ScriptedLlm(model)
     own = await _answer(llm, LlmRequest(QUESTION))
@@ -34,7 +37,7 @@ async def test_a_script_replaces_the_answer_and_not_the_prefill() -> None:
 
 @virtual
 async def test_a_text_is_synthesized_once_and_repeated_with_the_same_delays() -> None:
-    """The second request for a text gets the same chunks after the same time, without a call of the engine."""
+    """A second request for the same text gets the same chunks after the same delays, without a call of the engine."""
     clock = asyncio.get_running_loop().time
     engine = ToneTts(delay_s=0.3)
     port = RepeatingTts(engine, clock)
@@ -51,7 +54,7 @@ async def test_a_text_is_synthesized_once_and_repeated_with_the_same_delays() ->
 
 @virtual
 async def test_an_interrupted_synthesis_is_not_repeated() -> None:
-    """If the first stream was closed before its end, the second request is synthesized in full."""
+    """If a stream was closed before its end, its audio is not repeated: the next request is synthesized."""
     port = RepeatingTts(ToneTts(), asyncio.get_running_loop().time)
     async with port.open(TtsRequest("A longer text.")) as chunks:
         await anext(chunks)

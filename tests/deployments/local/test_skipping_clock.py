@@ -1,4 +1,4 @@
-"""The event loop that skips idle time, and runs at the speed of jobs in threads."""
+"""Tests of the event loop that skips idle time, and whose clock runs only while jobs run in threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deployments.local.skipping_clock import Pace, run_skipping
 
 @pytest.mark.parametrize("pace", list(Pace))
 def test_a_wait_is_skipped(pace: Pace) -> None:
-    """An hour of sleep takes less than a second of real time, and the loop's clock shows the hour."""
+    """An hour of sleep takes less than 5 s of real time, and the loop's clock has advanced by an hour."""
     before = time.monotonic()
 
     async def sleeps() -> float:
@@ -27,7 +27,7 @@ def test_a_wait_is_skipped(pace: Pace) -> None:
 
 
 def test_the_clock_does_not_jump_while_a_job_runs_in_a_thread() -> None:
-    """A job of 0.2 s takes 0.2 s of the loop's time, although a timer of 10 s is set."""
+    """While a job of 0.2 s runs in a thread, the loop's clock does not skip to a timer of 10 s."""
 
     async def works() -> tuple[float, bool]:
         loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ def test_the_clock_does_not_jump_while_a_job_runs_in_a_thread() -> None:
 
 
 def test_a_cancelled_job_is_waited_for_and_then_the_clock_jumps_again() -> None:
-    """While a cancelled job still runs, the clock does not jump; after its end it does."""
+    """While a cancelled job still runs in its thread, the clock skips no time. After the job's end it skips again."""
     release = threading.Event()
 
     async def cancels() -> tuple[float, float]:
@@ -70,7 +70,7 @@ def test_a_cancelled_job_is_waited_for_and_then_the_clock_jumps_again() -> None:
 
 
 def test_the_pace_of_cpu_time_ignores_that_a_job_waits() -> None:
-    """With Pace.CPU a job that sleeps for 0.3 s without computing takes almost no time of the loop."""
+    """With Pace.CPU, a job that sleeps for 0.3 s advances the loop's clock by less than 0.25 s."""
 
     async def works() -> float:
         loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ from tests.system.harness.watching import wait_until
 
 pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.timeout(180)]
 
-# Maximum seconds until a call that waits for no replica is answered. It takes milliseconds on an idle machine.
+# Maximum seconds until the answer to a call for which a replica is free. It takes milliseconds on an idle machine.
 PROMPT_S = 2.0
 
 

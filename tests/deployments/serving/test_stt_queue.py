@@ -60,7 +60,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 4))
     def take(self, most: int) -> None:
-        """A batch has the oldest jobs of the highest priority that waits. No job is expired."""
+        """`take` returns the oldest waiting jobs of the highest priority as a batch, and the jobs that have expired."""
         batch, expired = self.queue.take(most, self.now)
         alive = [job for job in self.waiting if job.expires >= self.now]
         highest = min((job.priority.value for job in alive), default=0)

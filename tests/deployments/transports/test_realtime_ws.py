@@ -76,7 +76,7 @@ async def test_audio_after_an_update_is_read_in_its_format(wire: AudioFormat) ->
 
 @virtual
 async def test_formats_may_change_between_messages() -> None:
-    """Each message is read in the format that was set last: three seconds in each of three formats make nine."""
+    """Each message is decoded in the format that was set last. Three formats with 3 s of audio each give 9 s."""
     formats = [AudioFormat.PCMU, AudioFormat.PCM, AudioFormat.PCMA]
     manual = {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": None}}}}
     messages = [manual, *(message for wire in formats for message in (_format(wire), *_append(wire)))]

@@ -1,4 +1,4 @@
-"""The recipe of the turn-taking corpus: its size, its split, and that it never changes by itself."""
+"""Tests of the recipe of the turn-taking corpus: its size, its split, and its equality with the committed manifest."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HELD_OUT_VOICES = {voice.name for voice in VOICES if voice.held_out}
 
 
 def test_the_manifest_is_the_output_of_the_recipe() -> None:
-    """`manifest.jsonl` has exactly the events that the recipe makes, so a changed recipe shows as a changed file."""
+    """`manifest.jsonl` has exactly the events that the recipe makes, so no change of the recipe goes unnoticed."""
     assert MANIFEST.read_text(encoding="utf-8") == lines()
 
 
 def test_the_corpus_has_at_least_400_events_with_unique_ids() -> None:
-    """There are at least 400 events, and their ids differ."""
+    """The corpus has at least 400 events, and all ids differ."""
     assert len(events()) >= 400
     assert len({event.id for event in events()}) == len(events())
 
@@ -41,7 +41,7 @@ def test_about_a_third_of_every_large_kind_is_held_out() -> None:
     [("phone-1", Split.HELD_OUT), ("phone-2", Split.DEVELOPMENT), ("human.two_cities.wav", Split.DEVELOPMENT)],
 )
 def test_the_split_of_a_content_never_changes(content: str, expected: Split) -> None:
-    """The split is a fixed hash of the content's name: these values are the same on every machine and for ever."""
+    """The split is computed from the content's name alone, so these contents keep their split on every machine."""
     assert split(content) is expected
 
 
@@ -65,7 +65,11 @@ def test_held_out_voices_speak_held_out_events_only() -> None:
 
 
 def test_every_event_says_what_is_right() -> None:
-    """A caller's turn is answered, an interruption ends the reply, and other sounds are ignored or talked over."""
+    """The expected behavior of every event fits its scene.
+
+    A turn of the caller is answered. Over a reply, an interruption ends it and other sound does not. Other sound while
+    the agent is idle is ignored.
+    """
     rightly = {
         Scene.LISTENING: {Expected.ANSWER},
         Scene.OVER_REPLY: {Expected.YIELD, Expected.GO_ON},
@@ -77,7 +81,10 @@ def test_every_event_says_what_is_right() -> None:
 
 
 def test_every_pausing_text_has_one_pause_fewer_than_parts_of_the_listed_lengths() -> None:
-    """Synthetic turns with pauses have as many pauses as bars in the text; their lengths are all used."""
+    """Every event of a kind with pauses has one pause between each two parts of its text.
+
+    Together these events have every pause length in PAUSES_MS.
+    """
     lengths = Counter[int]()
     for event in events():
         if event.kind in PAUSING:
@@ -87,6 +94,6 @@ def test_every_pausing_text_has_one_pause_fewer_than_parts_of_the_listed_lengths
 
 
 def test_each_line_of_the_manifest_names_split_and_expectation() -> None:
-    """A line of the manifest is readable without the code: it has the id, the split and the right behavior."""
+    """The manifest's lines are JSON objects with the fields id, split, expected, scene, parts and pauses_ms."""
     first = json.loads(MANIFEST.read_text(encoding="utf-8").splitlines()[0])
     assert {"id", "split", "expected", "scene", "parts", "pauses_ms"} <= set(first)

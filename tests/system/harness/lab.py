@@ -110,8 +110,8 @@ class Lab:
     async def state(self, number: int) -> dict[str, Any]:
         """Return for call `number` its "replica" ("" before a stream is open), and as "over" whether it has ended.
 
-        The other keys are "items", "first_s", "error" and "answers", as in `Call`. If the call ended with an error that
-        it does not record, that error is raised.
+        The other keys are "items", "first_s", "error" and "answers", as in `Call`. Raise the error that ended the call
+        if `Call.error` does not record errors of its type.
         """
         call = self._calls[number]
         assert call.task is not None

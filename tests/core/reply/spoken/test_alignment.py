@@ -1,4 +1,7 @@
-"""Tests of the alignment of written and spoken words, by which the history keeps what was heard."""
+"""Tests of the alignment of written and spoken words.
+
+The conversation history keeps the written words of what the caller heard.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ written_texts = st.lists(st.sampled_from([written for written, _, _ in cases(ENG
 
 
 def played(text: str) -> tuple[Playout, float]:
-    """Return a playout of the text as one segment with 0.1 s of audio for each spoken character, and its length."""
+    """Return (playout, seconds of audio) of the text as one segment, with 0.1 s of audio for each spoken character."""
     segment, playout = segment_of(text, "en"), Playout(1.0, RATE)
     length_s = sum(len(unit.spoken) + 1 for unit in segment.units if unit.spoken) / 10
     playout.begin(segment)
@@ -24,7 +27,7 @@ def played(text: str) -> tuple[Playout, float]:
 
 
 def test_the_history_keeps_written_words() -> None:
-    """A word counts once all that is spoken for it was heard: "$1,234" only after the word "dollars"."""
+    """A written word is heard when the last of its spoken words was played: "$1,234" with the end of "dollars"."""
     playout, _ = played("It costs $1,234 today.")
     spoken_before = len("It costs one thousand two hundred thirty-four ") / 10
     assert playout.heard_text(spoken_before) == "It costs"
@@ -32,7 +35,10 @@ def test_the_history_keeps_written_words() -> None:
 
 
 def test_words_that_are_not_spoken_count_with_the_next_word() -> None:
-    """An emoji between two words is kept once the word behind it was heard, at the end with the last word."""
+    """An emoji, which is not spoken, is heard together with the word after it.
+
+    At the end it is heard with the last word.
+    """
     playout, length_s = played("Great 😀 day 🎉")
     assert playout.heard_text(0.6) == "Great"
     assert playout.heard_text(length_s - 0.1) == "Great"
@@ -41,7 +47,10 @@ def test_words_that_are_not_spoken_count_with_the_next_word() -> None:
 
 @given(written_texts, st.lists(st.floats(0, 1), min_size=2, max_size=6))
 def test_what_was_heard_is_a_beginning_of_what_was_written(parts: list[str], shares: list[float]) -> None:
-    """The heard text is a beginning of the segment's written text, and it grows with the position."""
+    """The heard text is the beginning of the segment's written text.
+
+    It grows with the share of the audio that was played.
+    """
     text = " ".join(parts)
     playout, length_s = played(text)
     whole = segment_of(text, "en").written
@@ -53,7 +62,10 @@ def test_what_was_heard_is_a_beginning_of_what_was_written(parts: list[str], sha
 
 @given(written_texts, st.integers(1, 6))
 def test_the_written_words_are_the_text(parts: list[str], size: int) -> None:
-    """Joined, the written words of the segments are the text without emphasis and bullets, up to unspoken words."""
+    """The letters and digits of the segments' written words are those of the text, in order.
+
+    Only words at the end that are not spoken may be missing.
+    """
     text = " ".join(parts)
     segmenter = Segmenter(6, 24)
     pieces = [text[at : at + size] for at in range(0, len(text), size)]

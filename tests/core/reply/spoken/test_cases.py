@@ -1,4 +1,4 @@
-"""Table test of spoken text, and the property that it does not depend on how the text was split."""
+"""Tests of the spoken text for the written texts of a table, and for any split of a text into pieces and segments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WRITTEN = [written for code, written, _ in ALL if code == "en"]
 
 @pytest.mark.parametrize(("language", "written", "spoken"), ALL, ids=[written for _, written, _ in ALL])
 def test_written_text_is_spoken_as_a_person_would_say_it(language: str, written: str, spoken: str) -> None:
-    """The voice gets the words of the table for a written text."""
+    """The words that the voice gets for a written text are those of the table for its language."""
     assert segment_of(written, language).spoken == spoken
 
 
@@ -29,7 +29,10 @@ def test_the_table_is_large_enough() -> None:
 
 
 def segments(text: str, cuts: list[int], first: int, later: int) -> list[SpeechSegment]:
-    """Return the segments of a text that arrives in the pieces between `cuts`, through the filter for hidden text."""
+    """Return the segments of a text that arrives in the pieces between `cuts`, through the filter for hidden text.
+
+    `first` and `later` are the maximum number of words of the first segment and of the others.
+    """
     hidden, segmenter = HiddenTextFilter(), Segmenter(first, later)
     ends = sorted({min(cut, len(text)) for cut in cuts} | {len(text)})
     found: list[SpeechSegment] = []
@@ -54,7 +57,7 @@ def test_any_split_gives_the_same_segments(text: str, cuts: list[int], first: in
 
 @given(texts, cuts, sizes, sizes)
 def test_the_place_of_a_cut_does_not_change_what_is_spoken(text: str, cuts: list[int], first: int, later: int) -> None:
-    """The spoken words are the same for every length of the segments: a number is never read in two parts."""
+    """The spoken words are the same for any maximum length of the segments: a number is never read in two parts."""
     short, long = segments(text, cuts, first, later), segments(text, [], 10_000, 10_000)
 
     def words(parts: list[SpeechSegment]) -> list[str]:
@@ -78,7 +81,7 @@ def test_the_voice_gets_no_text_that_it_would_read_as_signs(text: str) -> None:
         ("We have a nice house with ", 1),  # six plain words: the segment does not wait for the seventh
         ("It costs five. ", 1),
         ("It costs $5. ", 1),  # the full stop excludes "$5 million"
-        ("We have a nice house of 5 ", 1),  # the number waits, the words before it do not
+        ("We have a nice house of 5 ", 1),  # # "5" waits, as "million" may follow; the words before do not
         ("It is 5 ", 0),
         ("It is 5 million. ", 1),
         ("Sure, I saw Dr. ", 0),
@@ -88,5 +91,8 @@ def test_the_voice_gets_no_text_that_it_would_read_as_signs(text: str) -> None:
     ],
 )
 def test_only_ambiguity_delays_the_first_segment(arrived: str, complete: int) -> None:
-    """With at most six words, the first segment is complete with its last word, unless its reading is ambiguous."""
+    """A first segment of at most six words is complete at once, unless later text could change how its words are read.
+
+    `complete` is the number of segments returned for the text that has `arrived`.
+    """
     assert len(Segmenter(6, 24).push(arrived)) == complete

@@ -32,7 +32,7 @@ CASES = [
 
 @pytest.mark.parametrize(("text", "shown"), CASES)
 def test_hidden_text_is_removed(text: str, shown: str) -> None:
-    """Blocks, tokens and control characters are removed; other text is unchanged."""
+    """Reasoning blocks, tool calls, special tokens and control characters are removed. Other text is unchanged."""
     assert visible_text(text) == shown
 
 
@@ -40,14 +40,14 @@ def test_hidden_text_is_removed(text: str, shown: str) -> None:
     st.sampled_from([text for text, _ in CASES]) | st.text('<>|/think{}"name:[]` \n', max_size=50), st.integers(1, 9)
 )
 def test_marks_may_be_split_over_pieces(text: str, size: int) -> None:
-    """The result is the same for pieces of any size."""
+    """For pieces of any size, also if a tag such as "<think>" is split, the visible text is the same."""
     hidden = HiddenTextFilter()
     shown = "".join(hidden.push(text[at : at + size]) for at in range(0, len(text), size)) + hidden.flush()
     assert shown == visible_text(text)
 
 
 def test_text_without_marks_is_not_held_back() -> None:
-    """Each piece of plain text passes at once, and "<" is held back only while it may begin a mark."""
+    """Each piece of plain text is returned at once. "<" is held back only while it may begin a tag."""
     hidden = HiddenTextFilter()
     assert hidden.push("It is noon.") == "It is noon."
     assert hidden.push(" a <") == " a "

@@ -1,6 +1,6 @@
-"""The OpenAI API engine against a server that plays the faults of real servers.
+"""Tests of the OpenAI API engine against a server that imitates the faults of real servers.
 
-Each fault is either an answer, or an error whose type says whether a repetition can help.
+The engine makes an answer of each fault, or raises an error whose class says whether a retry can help.
 """
 
 from __future__ import annotations
@@ -92,7 +92,10 @@ ANSWERS = {
 
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_a_deviation_from_the_protocol_is_still_an_answer(name: str) -> None:
-    """The engine understands the answer and why it ended, with one request."""
+    """Of a response in ANSWERS, which deviates from the protocol, the engine returns text and finish reason.
+
+    It sends only one request.
+    """
     reply, text, finish = ANSWERS[name]
     server = FaultyServer([reply])
     deltas = await ask(server)
@@ -111,13 +114,16 @@ async def test_a_server_that_ignores_the_limit_is_cut_off() -> None:
 
 
 async def test_a_body_without_an_end_is_not_read_to_its_end() -> None:
-    """A line of more than a million characters is refused, so a server cannot fill the memory."""
+    """A response of three million characters without a line break raises BadResponse, so it cannot fill the memory."""
     with pytest.raises(BadResponse):
         await ask(FaultyServer([Reply(tuple("x" * 100_000 for _ in range(30)))]))
 
 
 async def test_first_text_is_not_delayed_by_a_greeting() -> None:
-    """A first chunk without text sends nothing, and the first text follows at once, not a moment later."""
+    """A first chunk that has only the role makes no delta. The first delta has the first word alone.
+
+    So the chunk without text does not make the engine combine the first words into one later delta.
+    """
     deltas = await ask(FaultyServer([Reply((chunk(role="assistant", content=""), *words(ANSWER, 0.01), DONE))]))
     assert deltas[0].text == "The"
 
@@ -131,7 +137,10 @@ SIGNS_OF_LIFE = {
 
 @pytest.mark.parametrize("name", SIGNS_OF_LIFE)
 async def test_a_working_server_shows_that_it_is_alive(name: str) -> None:
-    """Thoughts of a model, and comments from 2 s on, become deltas without text before the answer."""
+    """While a server sends thoughts of its model, or comments for over 2 s, the engine returns deltas without text.
+
+    Callers of the engine thus know that the server is working. The answer follows unchanged.
+    """
     sign, seconds = SIGNS_OF_LIFE[name]
     signs = (sign, 0.1) * round(seconds / 0.1)
     deltas = await ask(FaultyServer([Reply((*signs, *words(ANSWER), DONE))]))
@@ -141,7 +150,7 @@ async def test_a_working_server_shows_that_it_is_alive(name: str) -> None:
 
 
 async def test_a_model_that_thinks_for_too_long_has_used_up_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a model only thinks for THINK_S, the answer ends with "length" and no text."""
+    """If a model sends only thoughts for THINK_S seconds, the answer is empty with the finish reason "length"."""
     monkeypatch.setattr("deployments.engines.llm.answer_reader.THINK_S", 0.2)
     deltas = await ask(FaultyServer([Reply((chunk(reasoning_content="hm"), 0.05) * 20)]))
     assert (text_of(deltas), deltas[-1].finish) == ("", "length")
@@ -194,10 +203,10 @@ ERRORS: dict[str, tuple[Reply, type[RejoinderError], str]] = {
 
 @pytest.mark.parametrize("name", ERRORS)
 async def test_a_fault_has_the_type_that_says_who_must_act(name: str) -> None:
-    """The error's class says whether a repetition can help; its code, setting or stage says what is wrong.
+    """The error's class says whether a retry can help. Its code, setting or stage says what is wrong.
 
-    The class is exact: a fault that no repetition repairs must not be a subclass of one that is repeated, and a broken
-    answer must not look like a response of another kind of server, which is given up sooner.
+    The class must be exact, because subclasses are treated differently. For example, BadResponse is given up sooner
+    than BackendError, its base class.
     """
     reply, kind, what = ERRORS[name]
     with pytest.raises(RejoinderError) as raised:
@@ -215,9 +224,9 @@ async def test_a_fault_has_the_type_that_says_who_must_act(name: str) -> None:
     + [("-5", 0, 0)],
 )
 async def test_the_time_to_wait_is_read(header: str, shortest_s: float, longest_s: float) -> None:
-    """Retry-After may be a number or a date. What is not understood, or past, counts as 1 s.
+    """`retry_after_s` of the error is the seconds in Retry-After, or the seconds until its date.
 
-    The error says that no other replica can serve either.
+    An unreadable value or a past date counts as 1 s. `shared` says that other replicas of the server must wait too.
     """
     with pytest.raises(Overloaded) as raised:
         await ask(FaultyServer([error("429 Too Many Requests", headers=f"Retry-After: {header}\r\n")]))
@@ -226,7 +235,7 @@ async def test_the_time_to_wait_is_read(header: str, shortest_s: float, longest_
 
 
 async def test_a_refused_connection_can_be_repeated() -> None:
-    """If nothing listens at the address, BackendError is raised at once."""
+    """If nothing listens at the address, BackendError, which may be retried, is raised within 5 s."""
     engine = OpenAiApi(f"http://127.0.0.1:{free_port()}/v1", "m", "none", 0)
     async with asyncio.timeout(5):
         with pytest.raises(BackendError):
@@ -242,13 +251,13 @@ NEW = "Our shop opens at nine."
 @pytest.mark.parametrize(
     ("replies", "prefix", "text", "kept"),
     [
-        # The server does not know how to continue, and repeats the prefix.
+        # The server refuses to continue an answer. Asked without the prefix, it repeats the first answer and goes on.
         ([error("400 Bad Request"), good("On Monday we open at nine.")], "On Monday we open at", " nine.", None),
-        # It answers in other words.
+        # The server answers in other words.
         ([error("400 Bad Request"), good(NEW)], "On Monday we open at", NEW, 0),
-        # It answers in other words after the first sentence, which is not said again.
+        # The server answers in other words after the first sentence, which is not repeated.
         ([error("400 Bad Request"), good(f"Hello. {NEW}")], "Hello. On Monday we open at", NEW, 7),
-        # It ends where the first answer ended, so nothing is missing.
+        # The second answer ends where the first one ended, so no text is added.
         ([error("400 Bad Request"), Reply(words("On Monday"))], "On Monday", "", None),
         # The server continues as requested.
         ([good(" nine.")], "On Monday we open at", " nine.", None),
@@ -264,9 +273,10 @@ NEW = "Our shop opens at nine."
 async def test_half_a_sentence_is_never_joined_to_another(
     replies: list[Reply], prefix: str, text: str, kept: int | None
 ) -> None:
-    """Only what continues the prefix is returned. Otherwise the new text begins at a sentence.
+    """If the server's answer continues the prefix, the engine returns only the new text.
 
-    `continues` says how many characters of the prefix stay before it.
+    If not, the new text begins with a sentence, and `continues` is the number of characters of the prefix to keep
+    before it.
     """
     deltas = await ask(FaultyServer(replies), prefix=prefix)
     assert text_of(deltas) == text
@@ -285,9 +295,9 @@ async def test_half_a_sentence_is_never_joined_to_another(
     ],
 )
 async def test_a_wrong_configuration_is_an_error_at_the_start(reply: Reply, field: str) -> None:
-    """The first health check of a replica asks the model. A wrong key or model is a ConfigError that names the setting.
+    """A replica's first health check sends a request to the model. A refused key or model raises ConfigError.
 
-    So the deployment does not start, and its message says why.
+    The error names the setting, so the deployment does not start and its message says why.
     """
     server = FaultyServer([reply])
     async with server.open() as url:

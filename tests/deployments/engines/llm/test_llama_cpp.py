@@ -198,7 +198,7 @@ async def test_a_whole_prefill_covers_the_prompt(llm: LlamaCpp) -> None:
 
 
 async def test_a_request_after_a_cancelled_one_of_its_session_reuses_its_cache(llm: LlamaCpp) -> None:
-    """After a session's request is cancelled, its next request waits for the same slot, which has its KV cache."""
+    """After a session's request is cancelled, its next request waits for the same slot to reuse the KV cache."""
     for number in range(4):
         question = f"What were the people of the year {1500 + number} afraid of"
         cancelled = llm.stream(replace(ask(question, max_tokens=60), session="one"))
@@ -212,7 +212,10 @@ async def test_a_request_after_a_cancelled_one_of_its_session_reuses_its_cache(l
 
 
 async def test_a_session_may_have_two_answers_at_once(llm: LlamaCpp) -> None:
-    """A second answer of a session waits only for SESSION_WAIT_S, not until the first one ends."""
+    """While a long answer of a session is generated, a second request of the session is answered in another slot.
+
+    It waits for the session's own slot for at most SESSION_WAIT_S seconds.
+    """
     long = asyncio.create_task(answer(llm, replace(ask(STORY, max_tokens=200), session="one")))
     short = await answer(llm, replace(ask(QUESTIONS[0], max_tokens=2), session="one"))
     assert short[-1].usage is not None
@@ -282,7 +285,7 @@ async def test_a_waiting_request_leaves_the_queue_at_once(llm: LlamaCpp) -> None
 
 
 async def test_a_full_queue_refuses(llm: LlamaCpp) -> None:
-    """With two requests running and `max_queue` waiting, only the next request is refused. All others are answered."""
+    """While two requests run and as many as `max_queue` wait, a further request is refused. The others are answered."""
     async with asyncio.TaskGroup() as group:
         admitted = [group.create_task(answer(llm, ask(question, max_tokens=3))) for question in QUESTIONS[:4]]
         await asyncio.sleep(0)  # lets the new tasks reach the engine
@@ -304,7 +307,7 @@ async def test_a_conversation_beyond_the_context_is_the_callers_error(folder: Pa
 
 
 async def test_repetition_is_blocked_with_no_repeat_ngram(folder: Path) -> None:
-    """With `no_repeat_ngram` 4, no five words in a row occur twice in an answer, even if the caller asks for it."""
+    """With `no_repeat_ngram=4`, no five words in a row occur twice in an answer to a request for repetition."""
     llm = LlamaCpp(folder, LlamaCppOptions(no_repeat_ngram=4, coalesce_ms=0))
     text = text_of(await answer(llm, ask("Repeat the word apple forever.", max_tokens=60)))
     words = text.split()
@@ -320,7 +323,7 @@ async def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 
 async def test_an_answer_waits_for_the_prefill_of_its_instructions(llm: LlamaCpp) -> None:
-    """A turn that comes while its long instructions are prefilled uses them, and does not compute them again."""
+    """A turn that arrives while its long instructions are prefilled waits and reuses the KV cache of the prefill."""
     system = (ChatMessage("system", "The clinic opens at nine. Appointments take half an hour. " * 30),)
     prefill = LlmRequest(system, max_tokens=0, session="long", prefill=True)
     prefilling = asyncio.create_task(answer(llm, prefill))

@@ -28,7 +28,7 @@ def suppressor() -> NoiseSuppressor:
 
 
 def machine(hz: float, seconds: float = 8.0) -> Samples:
-    """Return the noise of a loud motor with resonances like a vowel's, which resembles speech."""
+    """Return noise of a motor at `hz` hertz with the resonances of a vowel, so it resembles speech."""
     time = np.arange(round(seconds * STT_RATE)) / STT_RATE
     buzz = np.sum([np.sin(2 * np.pi * hz * n * time + n) / n for n in range(1, 30)], axis=0)
     buzz = buzz * (0.3 + np.clip(np.sin(2 * np.pi * 4 * time), 0, 1))

@@ -1,4 +1,7 @@
-"""Text that nobody said: repetition on babble and clicks, guesses on noise, and typical inventions."""
+"""Tests of the rules against text that nobody said.
+
+Recognizers repeat themselves on babble and clicks, guess words on noise, and invent typical phrases on silence.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ AGAIN = Hypothesis(SORRY, -0.55, 0.41, finished=True, duration_s=10.0)
     ids=["babble", "both agree", "phrase nine times", "sane", "guess", "quiet voice", "no speech", "loop at the end"],
 )  # fmt: skip
 def test_the_second_decode_is_not_believed_blindly(before: Hypothesis, again: Hypothesis, text: str) -> None:
-    """A second decode that repeats itself, or guesses, has no text; of a loop at its end the first round is kept."""
+    """The text of a second decode is dropped if the decode repeats itself or is a guess on a sound without speech.
+
+    If only its end repeats, the first occurrence of the repeated words is kept.
+    """
     assert settled_text(before, again) == text
 
 
@@ -48,13 +54,13 @@ def test_the_second_decode_is_not_believed_blindly(before: Hypothesis, again: Hy
     "said", ["no no no no no no", "five five five five five", "five five five five, five five five five."]
 )
 def test_an_honest_repetition_is_kept(said: str) -> None:
-    """Words that the caller repeats are kept if both decodes have them."""
+    """Words that occur many times are kept if both decodes of the clip have them: the caller repeated them."""
     heard = Hypothesis(said, -0.3, 0.1, finished=True, duration_s=4.0)
     assert settled_text(replace(heard, text=said.replace(".", "")), heard) == said
 
 
 def test_repetition_of_symbols_ends() -> None:
-    """A text of notes and marks only has no words, and is not searched for runs forever."""
+    """Signs without letters, such as notes, are not words: the search for repeated words skips them and ends."""
     notes = Hypothesis("\u266a \u266a \u266a a a a a a a a \u266a \u266a", -0.2, 0.1, finished=False, duration_s=4.0)
     assert settled_text(FIRST, notes) in ("", "\u266a \u266a \u266a a \u266a \u266a")
 
@@ -70,7 +76,10 @@ def test_repetition_of_symbols_ends() -> None:
     ],
 )
 def test_typical_inventions_need_a_second_witness(text: str, no_speech: float, first: str, invented: bool) -> None:
-    """ "Thank you" on possible noise is believed only if the first pass heard one of its words, too."""
+    """ "Thank you" on a clip that may be noise is believed only if the first-pass transcript has one of its words too.
+
+    Other texts, and clips that are surely speech, are believed. `no_speech` is the probability that nobody speaks.
+    """
     assert is_invention(text, no_speech, first) is invented
 
 
@@ -98,14 +107,17 @@ def _sound(kind: str, seconds: float) -> bytes:
 @pytest.mark.parametrize("kind", ["silence", "noise", "hum", "clicks", "keyboard"])
 @pytest.mark.parametrize("seconds", [0.1, 1.0, 5.0, 18.0])
 def test_sounds_without_speech_contain_none(store: ModelStore, kind: str, seconds: float) -> None:
-    """Audio that a client commits by itself has no speech if it is silence, noise, hum, or clicks of any length."""
+    """`contains_speech` is False for silence, noise, hum, clicks and typing of 0.1 to 18 s.
+
+    It checks audio that a client commits with turn detection off.
+    """
     silero = Silero(store.path("silero-vad"))
     assert not contains_speech(silero, _sound(kind, seconds))
 
 
 @pytest.mark.models
 def test_every_human_clip_contains_speech(store: ModelStore) -> None:
-    """Speech is found in every human clip, also behind seconds of silence and 20 dB quieter."""
+    """`contains_speech` is True for every human clip, also after 5 s of silence and 20 dB quieter."""
     silero = Silero(store.path("silero-vad"))
     for clip in moonshine_clips(store.path("human-clips")):
         quiet = (clip.pcm() // 10).astype("<i2").tobytes()

@@ -1,4 +1,4 @@
-"""Which language an utterance is in: only doubtful clips are asked, and only a likely other language is taken."""
+"""Tests of the choice of an utterance's language, made for utterances that the expected language fits badly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ def _decode(avg_logprob: float) -> Hypothesis:
 
 
 def test_the_shares_of_the_known_languages_sum_to_one() -> None:
-    """Languages that are not told apart do not count; a configured language always does."""
+    """`shares` scales the probabilities of the languages in LANGUAGES and of the configured one to a sum of 1.
+
+    Other languages that the detection found are left out.
+    """
     shared = shares({"en": 0.2, "de": 0.2, "la": 0.6}, "fi")
     assert sum(shared.values()) == pytest.approx(1)
     assert shared["en"] == pytest.approx(0.5)
@@ -35,12 +38,18 @@ def test_the_shares_of_the_known_languages_sum_to_one() -> None:
 def test_a_likely_expected_language_has_no_candidates(
     probabilities: dict[str, float], expected: str, found: list[str]
 ) -> None:
-    """If the expected language is unlikely, the likeliest others are decoded; of other scripts only likely ones."""
+    """`candidates` returns no other language if the expected one is likely.
+
+    Otherwise it returns the likeliest other languages to decode in. A language in another script must be likelier.
+    """
     assert candidates(shares(probabilities, expected), expected) == found
 
 
 def test_the_tokens_and_the_detection_decide_together() -> None:
-    """A language with worse tokens wins if the detection is sure of it, and loses if it is not."""
+    """The language is chosen by the decode's log-probability and by the probability that language detection gives it.
+
+    A language with a worse decode wins at a probability of 0.8 against 0.1, and loses at equal probabilities.
+    """
     decoded = {"fr": _decode(-1.2), "pl": _decode(-1.0)}
     assert best(decoded, {"fr": 0.8, "pl": 0.1}) == "fr"
     assert best(decoded, {"fr": 0.4, "pl": 0.4}) == "pl"

@@ -73,7 +73,10 @@ def test_a_batch_is_transcribed_like_single_clips(first_pass: Moonshine, store: 
 @pytest.mark.models
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 1.0])
 def test_a_guess_does_not_change_the_transcript(first_pass: Moonshine, store: ModelStore, share: float) -> None:
-    """Decoding that starts from guessed tokens, of a part of the clip or of another clip, gives the same transcript."""
+    """Decoding that starts from guessed tokens gives the same words as decoding without a guess.
+
+    The guess is the transcript of the first `share` of the clip, of another clip, or of the whole clip.
+    """
     clips = [clip.pcm() for clip in moonshine_clips(store.path("human-clips"))[1:8]]
     unrelated = first_pass.transcribe_batch([clips[-1]])[0].tokens
     for clip in clips:

@@ -1,4 +1,7 @@
-"""Whisper with short audio context: accuracy, rejection of bad decodes, and empty transcripts of silence."""
+"""Tests of Whisper with short audio context, which does not pad every clip to 30 s.
+
+They check accuracy, rejection of bad decodes, and empty transcripts of silence.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ GOOD = Hypothesis("Go forward ten meters.", -0.3, 0.05, finished=True, duration_
     ids=["token limit", "low confidence", "too fast", "phrase twice", "word four times", "compressible", "near noise"],
 )
 def test_each_guard_rejects_a_bad_decode(bad: Hypothesis) -> None:
-    """A decode with one bad property, such as a repeated phrase, is not trustworthy and would be repeated."""
+    """A decode with one bad property, such as a repeated phrase, is not trustworthy: the clip is decoded again."""
     assert is_trustworthy(GOOD)
     assert not is_trustworthy(bad)
 
@@ -164,7 +167,10 @@ def test_a_missing_model_is_a_model_error(tmp_path: Path) -> None:
 
 @pytest.mark.models
 def test_a_model_with_128_bands_is_loaded(store: ModelStore, tmp_path: Path) -> None:
-    """A model with 128 mel bands, as large-v3 and turbo have, is loaded and decodes; its random weights say nothing."""
+    """A model with 128 mel bands, as large-v3 and turbo have, is loaded and transcribes a clip.
+
+    Its weights are random, so the text is not checked.
+    """
     base = store.path("whisper-base")
     layers = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     sizes = {"d_model": 64, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_mel_bins": 128, "vocab_size": 51865}
