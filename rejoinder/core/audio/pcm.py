@@ -74,14 +74,14 @@ class AudioRing:
         # A bytearray writes its zeros, so the operating system allocates the memory now. With numpy.zeros it would
         # allocate it on first use, during the call.
         self._memory = memoryview(bytearray(self._capacity * SAMPLE_BYTES))
-        # A larger buffer does not bring back the samples that a smaller one has dropped.
+        # Index of the oldest sample after the last `resize`. A later, larger buffer does not bring back older samples.
         self._oldest = 0
         self.end = 0
         """Index after the newest sample, which is the number of samples appended so far."""
 
     @property
     def start(self) -> int:
-        """Index of the oldest sample in the buffer."""
+        """Index, since the start of the stream, of the oldest sample in the buffer."""
         return max(self._oldest, self.end - self._capacity)
 
     @property
@@ -116,7 +116,8 @@ class AudioRing:
     def _wrap(self, kept: bytes) -> None:
         """Store a message that wraps around: one part at the end of the memory, the rest at its beginning.
 
-        `kept` is the message, or its newest bytes if it is longer than the memory.
+        Args:
+            kept: The message, or only its newest bytes if it is longer than the memory.
         """
         at = (self.end * SAMPLE_BYTES - len(kept)) % len(self._memory)
         head = min(len(kept), len(self._memory) - at)
@@ -183,7 +184,7 @@ def _frame(rate: int, frame_ms: float) -> int:
 
 
 def _sounds(samples: Samples, frame: int, threshold_dbfs: float) -> npt.NDArray[np.bool_]:
-    """Return one boolean per frame of `frame` samples: True if its level reaches the threshold.
+    """Return one boolean per frame of `frame` samples: True if the frame's level reaches `threshold_dbfs`.
 
     The last frame may be shorter. Without samples the result is empty.
     """

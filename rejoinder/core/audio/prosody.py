@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.floating]
 
 TAIL_S = 1.2
 """Seconds of speech before its end that are used."""
-_FRAME, _HOP, _FFT = 640, 320, 1024  # 40 ms frames every 20 ms. The FFT is as long as a frame and the longest period.
+_FRAME, _HOP, _FFT = 640, 320, 1024  # Samples at 16 kHz: 40 ms frames every 20 ms. 1,024 > 640 + the longest period.
 _LOWEST_HZ, _HIGHEST_HZ = 65.0, 400.0
 _VOICED = 0.45
 """Normalized autocorrelation from which a frame counts as voiced."""
@@ -34,10 +34,10 @@ class Prosody:
     """Prosody at the end of speech.
 
     Attributes:
-        pitch_fall: Fall of the pitch in semitones: the median before the last 150 ms of voiced sound minus the median
-            in them. Negative if the pitch rises.
-        last_voiced_s: Length in seconds of the last voiced sound.
-        level_fall_db: Fall of the level in dB from the voiced sound before to the last 150 ms of voiced sound.
+        pitch_fall: Fall of the pitch in semitones, from the median of the earlier voiced frames to the median of the
+            last eight voiced frames (about 160 ms). Negative if the pitch rises.
+        last_voiced_s: Length in seconds of the last uninterrupted voiced sound.
+        level_fall_db: Fall of the level in dB between the same two groups of frames.
     """
 
     pitch_fall: float
@@ -68,22 +68,22 @@ def prosody_of(speech: Samples) -> Prosody | None:
 
 
 def _run(where: npt.NDArray[np.int64]) -> int:
-    """Return the length of the last run of successive numbers."""
+    """Return the number of successive integers at the end of `where`, which is an array of indices in rising order."""
     breaks = np.flatnonzero(np.diff(where) > 1)
     return int(where.size - (breaks[-1] + 1 if breaks.size else 0))
 
 
 def _pitches(frames: Floats) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
-    """Return each frame's pitch in Hz, whether it is voiced, and its level in dB."""
+    """Return three arrays with one value per frame: pitch in Hz, whether the frame is voiced, and level in dB."""
     centred = (frames - frames.mean(axis=1, keepdims=True)) * np.hanning(_FRAME)
     spectrum = np.fft.rfft(centred, _FFT)
     correlation = np.fft.irfft(np.abs(spectrum) ** 2, _FFT)
     window = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(_FRAME), _FFT)) ** 2, _FFT)
     energy = np.maximum(correlation[:, :1], 1e-12)
     shortest, longest = round(STT_RATE / _HIGHEST_HZ), round(STT_RATE / _LOWEST_HZ)
-    # The window lowers the correlation of long periods; dividing by its own correlation restores it.
+    # The Hann window lowers the correlation at long periods. Division by the window's own correlation corrects this.
     normalized = correlation[:, shortest:longest] / energy / (window[shortest:longest] / window[0])
-    # A multiple of the period correlates as well as the period itself, so the first of the high peaks is the period.
+    # A multiple of the period correlates as well as the period itself, so the shortest period with a high peak counts.
     inner, highest = normalized[:, 1:-1], normalized.max(axis=1, keepdims=True)
     peaks = (inner >= normalized[:, :-2]) & (inner >= normalized[:, 2:]) & (inner >= _PEAK * highest)
     lags = np.where(peaks.any(axis=1), peaks.argmax(axis=1) + 1, normalized.argmax(axis=1))

@@ -4,9 +4,9 @@ Streaming resampler libraries work in blocks, and audio held back would delay ev
 frames, holds back 5 to 38 ms of audio at quality MQ, and 2.5 to 20 ms at LQ. Only its lowest quality, QQ, holds back
 none, but it aliases everything above 8 kHz into the speech band at -2 dB.
 
-The ratios here are fixed, so a polyphase FIR filter is enough. It raises the rate by `up`, low-passes, and keeps every
-`down`-th sample. It computes only the samples that are kept. Its delay is half the length of the filter, 1 ms for 24 to
-16 kHz.
+The ratios here are fixed, so a polyphase FIR filter is enough. It raises the rate by the factor `up`, applies a
+low-pass filter, and keeps every `down`-th sample. It computes only the samples that are kept. Its delay is half the
+length of the filter, 1 ms for 24 to 16 kHz.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class LowPassFilter:
     Attributes:
         rate: Input sample rate in Hz.
         up: Factor by which the rate is raised.
-        down: Factor by which it is lowered afterwards.
+        down: Factor by which the raised rate is lowered afterwards.
         cutoff_hz: Cutoff frequency in Hz.
-        taps: Length of the filter at `rate * up`. A multiple of `up`.
+        taps: Number of filter coefficients, at the raised rate `rate * up`. A multiple of `up`.
     """
 
     rate: int
@@ -52,9 +52,10 @@ class LowPassFilter:
 
     @cached_property
     def phases(self) -> tuple[npt.NDArray[np.float32], ...]:
-        """One array of `taps / up` filter taps for each of the `up` output samples that `down` input samples give.
+        """Filter coefficients, divided into `up` arrays of `taps / up` coefficients each.
 
-        The taps are reversed, so that an output sample is the dot product of its array with the audio.
+        A block of `down` input samples gives `up` output samples. Array k belongs to the k-th of these output samples.
+        The coefficients are in reverse order, so that an output sample is the dot product of its array with the audio.
         """
         n = np.arange(self.taps) - (self.taps - 1) / 2
         sinc = np.sinc(2 * self.cutoff_hz / (self.rate * self.up) * n) * np.kaiser(self.taps, KAISER_BETA)

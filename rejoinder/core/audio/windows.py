@@ -1,9 +1,9 @@
 """Where to cut long speech into windows that a recognizer can transcribe.
 
-Recognizers were trained on at most 30 s of audio, and Whisper sometimes drops the end of a full window. So speech of
-more than SPLIT_S is transcribed in windows of 12 to 17 s. A window is cut at its quietest place, and the next window
-begins before the cut: each then has the whole words around it, and `transcript_windows.merge` joins the two
-transcripts. In a pause of PAUSE_S, windows do not overlap.
+Recognizers were trained on at most 30 s of audio, and Whisper sometimes drops the end of a full window. Speech of more
+than SPLIT_S (18 s) is therefore transcribed in windows of 12 to 17 s. The cut is at the quietest place. One window ends
+shortly after the cut, and the next window begins shortly before it, so both contain the words around the cut in full.
+`transcript_windows.merge` joins the two transcripts. If the cut is in a pause of PAUSE_S, the windows do not overlap.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _FLOOR = 1e-10
 
 @dataclass(frozen=True, slots=True)
 class WindowCut:
-    """End of one window and start of the next, in samples from the start of the first.
+    """End of one window and start of the next window. Sample indices count from the start of the first window.
 
     Attributes:
-        end: Sample after the last one of the window.
-        next_start: First sample of the next window; before `end` if the windows overlap.
+        end: Index after the last sample of the first window.
+        next_start: Index of the first sample of the next window. Less than `end` if the windows overlap.
     """
 
     end: int
@@ -55,12 +55,16 @@ class WindowCut:
 
     @property
     def overlaps(self) -> bool:
-        """True if some words may be in both windows."""
+        """True if the two windows share audio, so the same words may be in both transcripts."""
         return self.next_start < self.end
 
 
 def cut_window(pcm: bytes) -> WindowCut | None:
-    """Return where to cut the first window off this 16-bit PCM at 16 kHz; None if it is shorter than SPLIT_S."""
+    """Return where to cut the first window off long speech; None if the speech is shorter than SPLIT_S.
+
+    Args:
+        pcm: The speech, as 16-bit PCM at 16 kHz.
+    """
     if len(pcm) < SPLIT_SAMPLES * SAMPLE_BYTES:
         return None
     first = round(CUT_FROM_S * STT_RATE)
@@ -76,11 +80,14 @@ def cut_window(pcm: bytes) -> WindowCut | None:
 
 
 def _quietest(power: np.ndarray[tuple[int], np.dtype[np.float32]], seconds: float) -> tuple[int, float]:
-    """Return the middle sample of the quietest stretch of this length, and its loudest frame's power.
+    """Find the stretch of audio whose loudest frame is quietest.
 
     Args:
-        power: Mean power of each 20 ms frame.
+        power: Mean square of the samples of each 20 ms frame.
         seconds: Length of the stretch.
+
+    Returns:
+        The index of the sample in the middle of the stretch, and the power of the stretch's loudest frame.
     """
     frames = round(seconds / _FRAME_S)
     loudest = np.lib.stride_tricks.sliding_window_view(power, frames).max(axis=1)

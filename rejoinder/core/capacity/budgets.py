@@ -8,10 +8,10 @@ The guide states limits in four places, and they do not agree:
     3.2       components by tier            Excellent 470, Good 810, Acceptable 1,250
     7.1       metrics: target and alert     -
 
-So each question has one authority. Section 3.1 gives the total of a turn, 3.2 the limit of a component, and 7.1 the
-threshold of an alert. The breakdown of 3.1 and the targets of 1.1 are for reports only. A
-measured value meets a limit only if it is less than the limit. A
-component may exceed its limit in a turn whose total is within its tier, because only the total is audible.
+The code therefore takes each kind of limit from one section only: the total of a turn from 3.1, the limit of a
+component from 3.2, and the threshold of an alert from 7.1. The breakdown of 3.1 and the targets of 1.1 are for reports
+only. A measured value meets a limit only if it is less than the limit. A component may exceed its limit in a turn whose
+total is within its tier, because the caller notices only the total.
 
 Where the guide names no statistic, the limit applies to the median (p50). Section 7.1 lists P95 and P99 as separate
 rows with higher limits.

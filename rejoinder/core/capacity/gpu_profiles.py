@@ -30,7 +30,7 @@ class Method:
         least_capability: Lowest compute capability of a GPU that can run it, as ten times the version (80 for 8.0).
         argument: Value of vLLM's argument `quantization`. None to leave vLLM's default.
         checkpoint: Whether the checkpoint must have this format. If not, vLLM converts any model while it loads it.
-        precision: The row of the guide's section 4.2 that it belongs to.
+        precision: The number format in the guide's section 4.2 that it corresponds to.
         note: A description for reports.
         below_capability: A GPU of this compute capability or a higher one cannot use it, because vLLM would choose
             another number format there. 1000 for no limit.
@@ -101,7 +101,7 @@ class GpuProfile:
 
     Attributes:
         name: Its name in the settings.
-        card: Its row in the guide.
+        card: Its row in the guide's table of GPUs.
         architecture: NVIDIA's name of its architecture.
         capability: Its compute capability, as ten times the version.
         accelerator: Ray's label of a node that has it (`ray.io/accelerator-type`).

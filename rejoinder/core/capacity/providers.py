@@ -128,7 +128,7 @@ class Choice:
 
     @property
     def holds(self) -> bool:
-        """True if the middle of the published latencies is below the limit, not equal to it: the guide says "<"."""
+        """True if the middle of the published range of latencies is below the limit; the guide writes "<"."""
         return self.provider.typical_ms < self.limit_ms
 
 

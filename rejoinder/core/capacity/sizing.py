@@ -5,7 +5,7 @@ the offered sessions is refused. A busy stage makes requests wait. Erlang C ther
 that the wait fits into the time that the latency target leaves after the service times.
 
 The result is a first estimate, which a simulation of all queues (`loadtest.capacity`) corrects. The formulas assume one
-queue for all replicas, and they ignore that waiting callers ask less often.
+queue for all replicas. They ignore that a caller who waits for an answer sends no further request.
 
 Every figure carries its basis, because a plan may mix measured and published numbers.
 """

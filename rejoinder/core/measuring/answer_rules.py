@@ -33,12 +33,12 @@ _VALUES = (
     | {"hundred": HUNDRED, "thousand": 1000, "million": 1_000_000}
     | _ORDINAL_WORDS
 )
-# "one" is not a number in "one of the planets" or "one more".
+# Regular expression of one number word. "one" is not a number in "one of the planets" or "one more".
 _WORD = rf"(?:one(?! (?:of|more|way|another)\b)|{'|'.join(sorted(_VALUES.keys() - {'one'}, key=len, reverse=True))})"
 _RUN = re.compile(rf"\b{_WORD}(?:[ -](?:and )?{_WORD})*\b")
 
-# Function words that are frequent in one language and are not English words. An answer with more of them than of
-# English function words is in a wrong language.
+# Frequent function words of English, and of other languages (_OTHERS; none of them is an English word). An answer with
+# more words of _OTHERS than of _ENGLISH is in a wrong language.
 _ENGLISH = frozenset(
     re.findall(r"\S+", "the a an is are was were to of and in on at for you your i i'm it this that with can not")
 )
@@ -49,7 +49,7 @@ _OTHERS = frozenset(
         "ein eine ich sie mit zu il lo gli che di per sono não uma os você het een niet",
     )
 )
-# A refusal speaks of the assistant itself, or says that something is impossible, forbidden or unknown.
+# Phrases of a refusal: the assistant cannot or will not, or something is impossible, forbidden or unknown.
 _REFUSAL = re.compile(
     r"\b(i|we) (can|could|do|will|would|should|am|are)( ?not|n't)\b|\bi (can't|won't)\b|\bi'm not\b"
     r"|\b(sorry|unable|not able|refuse|impossible|illegal|unethical|inappropriate|against the law)\b"
@@ -67,7 +67,11 @@ _LOOP_WORDS = 6
 
 
 class AnswerFault(StrEnum):
-    """What is wrong with an answer."""
+    """Fault of an answer.
+
+    EMPTY: it has no words. LANGUAGE: it is not in English. GIBBERISH: it repeats itself in a loop, or contains text
+    that cannot be spoken. CONTENT: it does not meet the conditions of its rule.
+    """
 
     EMPTY = "empty"
     LANGUAGE = "wrong language"
@@ -83,8 +87,8 @@ class AnswerRule:
         all: Patterns that must all be found.
         any: Patterns of which one must be found.
         none: Patterns that must not be found.
-        number: The number that is the answer. It must occur, and no other number may be stated as the result.
-        of: Further numbers that may be stated, such as the numbers of the question.
+        number: The number that is the right answer. The text must contain it and state no other number as the result.
+        of: Other numbers that the text may state, such as the numbers of the question.
         digits: Digits that the answer must contain in this order, with only spaces and punctuation between them.
         refuses: True if the answer must decline, or say that something is impossible or unknown.
         min_words: Minimum number of words.
@@ -106,7 +110,7 @@ class AnswerRule:
     repeats: bool = False
 
     def fault(self, answer: str) -> AnswerFault | None:
-        """Return what is wrong with an answer, or None if it is right."""
+        """Return the first fault of an answer, or None if the answer meets all conditions."""
         if not re.search(r"\w", answer):
             return AnswerFault.EMPTY
         if is_foreign(answer):
@@ -176,7 +180,7 @@ def _digits_for_words(text: str) -> str:
 def _numbers(run: str) -> list[str]:
     """Return the numbers in a run of number words. "twenty four five" gives "24" and "5".
 
-    "and" joins only what follows a hundred or a thousand: "one hundred and five" is 105, "one and two" are two numbers.
+    "and" joins numbers only after "hundred" or "thousand": "one hundred and five" is 105, "one and two" are 1 and 2.
     """
     numbers: list[str] = []
     total = group = last = 0

@@ -34,8 +34,8 @@ WINDOW = WIRE_RATE // 100
 """Number of samples in a window (10 ms at 24 kHz)."""
 
 _OFF_GRID_HZ = 3.0
-# Maximum deviation of a window from a sine, relative to its level, at which it counts as a pure tone. At -20 dBFS,
-# rounding to 16 bits causes 0.0003. Two tones in a window, or a jump of phase, cause far more.
+# Largest deviation of a 10 ms window from a sine, as a share of the window's level, that still counts as a pure tone.
+# At -20 dBFS, rounding to 16 bits causes 0.0003. Two tones in a window, or a jump of phase, cause far more than 0.01.
 _IMPURE = 0.01
 _SECONDS = re.compile(r"\b(\d+)\.(\d) seconds")
 

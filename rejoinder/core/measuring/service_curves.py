@@ -6,8 +6,9 @@ time of one request while `concurrent` requests, this one included, are in servi
     seconds = draw(median, sigma) + per_concurrent * (concurrent - 1) + per_doubling * log2(concurrent) [+ stall]
 
 With `sigma` 0 the draw is always the median, otherwise it is log-normal. Requests are counted in blocks of
-1 / stall_share. Exactly one request of each block stalls, at a random place. So even a short run has the configured
-share of stalls. A curve does not contain the wait for a slot, or refusals: `deployments/engines/emulated.py` adds them.
+1 / stall_share requests. Exactly one request of each block stalls, at a random position in the block. Even a short run
+therefore has the configured share of stalls. A curve does not contain the wait for a slot, or refusals:
+`deployments/engines/emulated.py` adds them.
 
 Each profile names its source. A profile with a single figure uses the figure as it was published. This project has
 fitted the curves that depend on load. A fitted curve is valid only within the range of its data.
@@ -90,7 +91,7 @@ class ServiceSampler:
         self._stall_at = -1
 
     def next_s(self, concurrent: int) -> float:
-        """Return the time of the next service in seconds.
+        """Return a random service time, in seconds, for the next request.
 
         Args:
             concurrent: Number of requests in service, including the one whose service starts now.
@@ -120,12 +121,12 @@ class EngineProfile:
     """Published figures of one engine.
 
     Attributes:
-        stage: The stage that it serves.
-        curve: Its service time: to the final transcript, the first token, or the first audio.
+        stage: The stage that the engine serves: "stt", "llm" or "tts".
+        curve: Its service time: to the final transcript (stt), the first token (llm), or the first audio (tts).
         source: Who published the figures.
         slots: Requests that it serves at the same time. 0 if no limit is published.
-        tokens_per_s: Tokens per second of a language model after its first token.
-        speed: Seconds of audio that a speech synthesizer makes per second.
+        tokens_per_s: Tokens per second of a language model after its first token. Other stages ignore it.
+        speed: Seconds of audio that a speech synthesizer makes per second. Other stages ignore it.
     """
 
     stage: EmulatedStage

@@ -7,8 +7,8 @@ of the system and must stay near zero.
 
 Some stages run in parallel. After the tentative end of speech, the turn detector decides (ENDPOINT) while the
 transcript is made (STT), and the reply waits for both stages. Time that several stages cover belongs to the stage that
-is first in pipeline order. So of two parallel stages, the first counts in full. The second counts only with the time
-that it takes after the first has ended. Without the second stage, the turn would be shorter by this time.
+is first in pipeline order. Of two parallel stages, the first counts in full. The second counts only with the time that
+it takes after the first has ended. Without the second stage, the turn would be shorter by this time.
 
 This rule attributes a delay to its cause. Suppose that one stage takes d seconds longer, and that the stages which wait
 for it shift by d. Then the share of this stage grows by at most d, and no other share grows. It grows by exactly d if
@@ -52,8 +52,8 @@ UNATTRIBUTED = "unattributed"
 class Marks:
     """Start and end of each stage of one turn, in monotonic seconds.
 
-    If a mark is set twice, the first value stays. So a stage with retries lasts from the start of its first attempt to
-    its first success. An end without a start is ignored.
+    If a mark is set twice, the first value stays. A stage with retries therefore lasts from the start of its first
+    attempt to its first success. An end without a start is ignored.
     """
 
     _starts: dict[Stage, float] = field(default_factory=dict)

@@ -5,7 +5,7 @@ contractions as one word without the apostrophe, a few abbreviations in full, nu
 
 Digits do not show how they were spoken, so they are read in the most common way. Numbers up to 99, round numbers and
 grouped numbers are quantities ("1,250", "500", "25000"). Four digits of a recent century are a year ("1984"). Any other
-string is read digit by digit ("29340", "007").
+string of digits is read digit by digit ("29340", "007").
 """
 
 from __future__ import annotations

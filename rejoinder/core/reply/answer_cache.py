@@ -194,7 +194,12 @@ class AnswerIndex:
     """
 
     def __init__(self, rules: AnswerCacheSettings, dimensions: int) -> None:
-        """Create an empty index for vectors of this many dimensions, 0 for no vectors."""
+        """Create an empty index.
+
+        Args:
+            rules: Settings of the cache.
+            dimensions: Number of dimensions of the embedding vectors; 0 if questions have no vectors.
+        """
         self._rules = rules
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         # Entries that `nearest` compares with each other are in one group. A group maps the row of an entry's vector to

@@ -12,8 +12,8 @@ another:
 
 `late_turns` turns in a row that are late because of a group apply the next measure of this group. `good_turns` turns in
 a row that are not late because of it lift one measure. If the group becomes slow again after a measure was lifted, the
-next recovery takes twice as many good turns, up to MAX_RECOVERY_FACTOR * `good_turns`. So the policy rarely lifts a
-measure while a stage stays slow.
+next recovery takes twice as many good turns, up to MAX_RECOVERY_FACTOR * `good_turns`. The policy
+therefore rarely lifts a measure while a stage stays slow.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class DegradationLevel:
-    """State of one remedy: how many of its measures are applied, and how many turns were late or good since then.
+    """State of one remedy: how many of its measures are applied, and the turns since the last change.
 
     Attributes:
         recovery_turns: Number of good turns in a row after which a measure is lifted.
         level: Number of measures that are applied.
-        late: Number of late turns in a row since the last change.
-        good: Number of turns in a row, since the last change, that were not late because of these stages.
-        lifted: Whether the last change lifted a measure.
+        late: Number of turns in a row, since the last change of the level, that were late because of these stages.
+        good: Number of turns in a row, since the last change of the level, that were not late because of these stages.
+        lifted: True if the last change of the level lifted a measure, False if it applied one.
     """
 
     recovery_turns: int
@@ -132,7 +132,7 @@ class DegradationPolicy:
         Args:
             shares_s: Each stage's share of the turn's latency, in seconds (`waterfall.Waterfall.stages_s`).
             now: Monotonic time in seconds.
-            held: Whether the reply was ready before the end of the turn.
+            held: Whether the reply was ready before the end of the turn. Such a turn is never late.
         """
         if now - self._observed_at > self._rules.reset_after_s:
             self._reset()

@@ -5,8 +5,8 @@ keep drafts from slowing down other callers: a maximum number of drafts per turn
 the host are not audible yet, and a budget of lost drafts.
 
 The budget counts tokens. A draft costs one token when it starts, and gets it back if it becomes the answer. Each
-answered turn adds `waste_budget` tokens, up to `waste_cap`. So the number of lost drafts never exceeds `waste_budget`
-times the answered turns plus `waste_cap`.
+answered turn adds `waste_budget` tokens, up to `waste_cap` tokens in the budget. The number of lost drafts therefore
+never exceeds `waste_budget` times the answered turns plus `waste_cap`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The caller waits for the words of the first segment and for its synthesis, so a short first segment is heard sooner. If
 it is too short, it ends before the second segment has any audio, and the reply stutters. A segment of n words plays for
 n * SPOKEN_S seconds. In this time the model must generate n more words (`word_s` each), and the first audio of the next
-segment must be synthesized (`voice_s`). So n is the smallest number with
+segment must be synthesized (`voice_s`). The result n is the smallest number with
 
     n * SPOKEN_S  >=  n * word_s + voice_s + RESERVE_S
 
@@ -73,7 +73,7 @@ class FirstSegmentSizer:
         """
         if min(self._word_s.count(now), self._voice_s.count(now)) < LEAST_SAMPLES:
             return most
-        # Each word of the first segment plays longer than the model takes to generate a word. This is the difference.
+        # Seconds that each word of the first segment gains: its playing time minus the time to generate one more word.
         gained_s = SPOKEN_S - self._word_s.quantile(QUANTILE, now)
         needed_s = self._voice_s.quantile(QUANTILE, now) + RESERVE_S
         if gained_s <= 0:

@@ -3,11 +3,11 @@
 Prepared clips are the apology, the greeting, the fillers, and short phrases that are frequent in answers ("Sure."). A
 host synthesizes them once, when it starts. A segment of a reply with the same words is played from here.
 
-A filler tells the caller that a late answer is coming. If the answer is about to start, a filler would only delay it.
-So a filler is due only if the first audio is predicted to come after a deadline. The prediction adds the typical times
-of the running stage and of the later stages. A typical time is the median of recent turns, or the latency guide's limit
-until there are enough turns. If the running stage takes longer than its typical time, a filler is due at the latest at
-the deadline minus the typical times of the later stages.
+A filler tells the caller that a late answer is coming. If the answer is about to start, a filler would only delay it. A
+filler is therefore due only if the first audio is predicted to come after a deadline. The prediction adds the typical
+times of the running stage and of the later stages. A typical time is the median of recent turns, or the latency guide's
+limit until there are enough turns. If the running stage takes longer than its typical time, a filler is due at the
+latest at the deadline minus the typical times of the later stages.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ CHARACTERS_PER_S = 15.0
 
 @dataclass(slots=True)
 class _Segment:
-    """Words of a segment and place of its audio: first sample since the start of the reply, and number of samples."""
+    """Segment of the reply: its words, the index of its first sample in the reply, and its number of samples."""
 
     units: tuple[SpokenUnit, ...]
     start: int
@@ -60,7 +60,7 @@ class Playout:
         self._anchor_played = 0.0
 
     def begin(self, segment: SpeechSegment) -> None:
-        """Start a segment: the audio added after this call speaks it. The previous segment becomes complete."""
+        """Start a segment, to which the audio added after this call belongs. The previous segment becomes complete."""
         self.end()
         self._segments.append(_Segment(segment.units, self._added))
 
@@ -113,7 +113,7 @@ class Playout:
         return at
 
     def words_between(self, start_s: float, end_s: float) -> str:
-        """Return the spoken words of all written words that are heard, even if only in part, between two positions.
+        """Return the words that the voice speaks between two positions. Words heard only in part are included.
 
         Args:
             start_s: First position, in seconds of audio since the start of the reply.
@@ -179,9 +179,10 @@ class Playout:
 
 
 def _units_within(units: tuple[SpokenUnit, ...], share: float) -> tuple[SpokenUnit, ...]:
-    """Return the units at the beginning whose speech ends within `share` of all spoken characters, 1 for all.
+    """Return the first units of a segment, as many as fit into `share` (0 to 1) of its spoken characters.
 
-    Units of which nothing is spoken count with the next unit, and at the end of the segment with the last one.
+    A unit of which nothing is spoken is included if the next spoken unit is. At the end of a segment, it is included if
+    the last spoken unit is.
     """
     limit = share * sum(map(_characters, units))
     spoken, heard = 0, 0
@@ -195,5 +196,5 @@ def _units_within(units: tuple[SpokenUnit, ...], share: float) -> tuple[SpokenUn
 
 
 def _characters(unit: SpokenUnit) -> int:
-    """Return the number of spoken characters, with one space behind them; 0 if nothing is spoken."""
+    """Return the number of spoken characters of a word, plus one for a space; 0 if nothing is spoken."""
     return len(unit.spoken) + 1 if unit.spoken else 0

@@ -115,8 +115,8 @@ def content_words(text: str) -> tuple[str, ...]:
 def personal(text: str) -> bool:
     """Return True if a question is about the caller.
 
-    It is if it contains the first person, an introduction ("my name is"), an e-mail address, or a number that may
-    identify a person or an order. "Can I ...?" and "tell me" do not count as the first person.
+    Such a question contains "I", "me" or "my", an introduction ("my name is"), an e-mail address, or a number that may
+    identify a person or an order. The "I" of "Can I ...?" and the "me" of "tell me" do not count.
     """
     words = _impersonal(text)
     if "@" in text or _FIRST_PERSON.intersection(words):

@@ -21,7 +21,7 @@ class ReplayPiece:
         words: The text of the segment or clip if the audio is its beginning. Empty for the rest of its audio, and for
             replayed audio.
         pcm: The audio.
-        answers: Whether this is new audio of the answer. False for prepared clips and for replayed audio.
+        answers: True if the audio is new audio of the answer. False for prepared clips and for replayed audio.
     """
 
     words: str

@@ -2,10 +2,10 @@
 
 The first segment decides when the caller hears something, so it is short. Later segments are synthesized while earlier
 audio plays, so they are whole sentences, which sound better. Text arrives in pieces of any size. A word is complete
-when whitespace or the end of the text follows it, and decisions use complete words only. So the segments do not depend
-on how the text was split into tokens, and a number ("3.5", "1,000") is never split. The reader (`spoken/reader.py`)
-returns for each word what is spoken. It keeps a word back only while its reading depends on the next word. A segment is
-complete as soon as its last word is.
+when whitespace or the end of the text follows it, and decisions use complete words only. The segments therefore do not
+depend on how the text was split into tokens, and a number ("3.5", "1,000") is never split. The reader
+(`spoken/reader.py`) returns the spoken words of each word. It keeps a word back only while its spoken form depends on
+the next word. A segment is complete as soon as the spoken form of its last word is known.
 
 Each complete word has a boundary after it:
 
@@ -85,28 +85,32 @@ class Segmenter:
         return segments
 
     def take(self, least_words: int) -> list[SpeechSegment]:
-        """Return the complete words so far as a segment, although it could be longer; [] if they are too few.
+        """Return the complete words so far as one segment, before its normal end.
 
-        Use this if the listener has nothing to hear, because the text arrives more slowly than it is spoken.
+        Use this if the text arrives so slowly that the listener would otherwise hear a gap. The result is [] if fewer
+        than `least_words` spoken words are complete.
         """
         size = next((n for n in range(len(self._open), 0, -1) if self._open[n - 1].edge is not WordBoundary.BOUND), 0)
         return [self._cut(size)] if self._audible(size) >= least_words else []
 
     def discard(self) -> None:
-        """Drop the text that is not in a segment yet. More text may follow, as if at the beginning of a line."""
+        """Drop the text that is not in a segment yet. The next `push` starts a new line."""
         self._partial = ""
         self._glued = False
         self._reader.discard()
         self._open.clear()
 
     def flush(self) -> list[SpeechSegment]:
-        """End the text, and return the remaining segments. More text of the same reply may follow."""
+        """Return all remaining text as segments, at the end of a text.
+
+        If the same reply has another text, `push` may be called again. The new text starts a new line.
+        """
         segments = self._end_word(glued=False) + self._end_line()
         self._open.clear()
         return segments
 
     def _end_word(self, *, glued: bool) -> list[SpeechSegment]:
-        """End the current word. `glued`: the next one follows without whitespace."""
+        """End the current word, and return the segments that it completes. `glued`: no whitespace follows the word."""
         word, self._partial, self._limit = self._partial, "", MAX_WORD_CHARACTERS
         continues, self._glued = self._glued, glued
         return self._collect(self._reader.push(word, glued=continues)) if word else []
@@ -162,7 +166,7 @@ class Segmenter:
 
 
 def segment_of(text: str, language: str) -> SpeechSegment:
-    """Return a text as one segment: for texts that are known as a whole, such as a greeting."""
+    """Return a text that is known as a whole, such as a greeting, as one segment with its spoken words."""
     segmenter = Segmenter(len(text) + 1, len(text) + 1, language=language)
     parts = [*segmenter.push(text), *segmenter.flush()]
     return SpeechSegment(tuple(unit for part in parts for unit in part.units))

@@ -17,7 +17,7 @@ LOOKS = 4
 
 
 class AdmissionRefusal(Enum):
-    """Reason why a call is refused. FULL: the host has its maximum of calls. LATE: its event loop is overloaded."""
+    """Reason why a call is refused. FULL: the host has its maximum number of calls. LATE: its event loop lags."""
 
     FULL = "full"
     LATE = "late"

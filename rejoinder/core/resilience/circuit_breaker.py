@@ -5,9 +5,10 @@
                                                 +---- twice the pause ---+ not answered
 
 A silent replica is different from a slow one. An overloaded replica still sends tokens to some streams. A stopped
-process, a hung engine or a lost network path sends none. So a replica is silent if streams wait for it, and no
-conversation of this host has got a token from it for `idle_timeout_s`. Its requests are repeated on another replica at
-once. They are not charged to the hedging budget, because a dead replica does no work for them.
+process, a hung engine or a lost network path sends none. A replica therefore counts as silent if streams wait for it,
+and no conversation of this host has got a token from it for `idle_timeout_s`. Requests of a silent replica are repeated
+on another replica at once. These repetitions cost no token of the hedging budget, because a silent replica does no
+work.
 
 A probe is a test request of the host, not a request of a caller. A replica that fails MOST_PROBES probes is removed
 from the breaker, because Serve has replaced it by a replica with another name.
@@ -41,14 +42,14 @@ class CircuitState(Enum):
 
 @dataclass(slots=True)
 class _Replica:
-    """What the breaker knows about one replica. Times are monotonic seconds.
+    """State of one replica's circuit breaker. Times are monotonic seconds.
 
     Attributes:
         circuit: The state of its circuit.
-        token_at: When it last sent a token.
-        failures: Requests that failed since its last token.
-        probes: Probes that failed since its circuit opened.
-        retry_at: When it is probed next, while OPEN.
+        token_at: Time at which the replica last sent a token.
+        failures: Number of requests that failed since the last token.
+        probes: Number of probes that failed since the circuit opened.
+        retry_at: Time at which the replica is probed next, while the circuit is OPEN.
     """
 
     circuit: CircuitState = CircuitState.CLOSED
@@ -79,7 +80,7 @@ class CircuitBreaker:
         return frozenset(name for name, replica in self._replicas.items() if replica.circuit is not CircuitState.CLOSED)
 
     def heard(self, replica: str, now: float) -> bool:
-        """Record a token from a replica, and close its circuit. Return True if the circuit was not closed before."""
+        """Record a token, also of a probe, and close the replica's circuit. Return True if it was not closed."""
         state = self._replicas.setdefault(replica, _Replica())
         state.token_at, state.failures = now, 0
         closes = state.circuit is not CircuitState.CLOSED
@@ -125,7 +126,7 @@ class CircuitBreaker:
     def due(self, now: float) -> list[str]:
         """Return the names of the replicas to probe now: their circuits are OPEN and their pauses are over.
 
-        They become PROBING. The caller must report the result of each probe with `heard` or `unanswered`.
+        Their circuits become PROBING. Report the result of each probe with `heard` or `unanswered`.
         """
         due = [
             name
@@ -137,7 +138,7 @@ class CircuitBreaker:
         return due
 
     def unanswered(self, replica: str, now: float) -> None:
-        """Record a failed probe. The next pause is twice as long, up to LONGEST_PAUSE_S.
+        """Record a failed probe of a replica. The next pause before a probe is twice as long, up to LONGEST_PAUSE_S.
 
         After MOST_PROBES failed probes, the replica is removed.
         """

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-# Weight of the newest service time in the moving average, as for TCP's smoothed round-trip time (RFC 6298).
+# Weight of the newest service time in the exponential moving average. TCP uses the same value for its round-trip time
+# (RFC 6298).
 _GAIN = 1 / 8
 
 Ticket = TypeVar("Ticket")
@@ -32,7 +33,7 @@ class DeadlineQueue(Generic[Ticket]):
 
     @property
     def expected_s(self) -> float:
-        """The mean service time in seconds, or 0 before the first measured service."""
+        """Moving average of the service times in seconds; 0 before the first measured service."""
         return self._mean_s or 0.0
 
     def join(self, ticket: Ticket, deadline: float) -> None:

@@ -73,8 +73,8 @@ def prompt_tokens(characters: int) -> int:
 class TtftWindow:
     """Sliding window of times to first token, for quantiles. Other durations can be stored as well.
 
-    By default the window has three slices and drops the oldest slice at once. So it covers between two thirds and all
-    of the last `window_s` seconds.
+    The window consists of slices, three by default, and drops the oldest slice as a whole. With three slices it covers
+    between two thirds and all of the last `window_s` seconds.
     """
 
     def __init__(self, window_s: float, slices: int = SLICES) -> None:
@@ -112,7 +112,7 @@ class TtftWindow:
             cumulative += counts[bucket]
             if cumulative >= rank:
                 break
-        # The estimate for all samples in the bucket: its relative distance to both ends of the bucket is the same.
+        # The value whose relative error is the same for a sample at the lower and at the upper end of the bucket.
         return 2 * _GAMMA**bucket / (_GAMMA + 1)
 
     def _forget(self, now: float) -> int:
@@ -124,10 +124,10 @@ class TtftWindow:
 
 
 class HedgeBudget:
-    """Token bucket: each primary attempt earns `ratio` tokens, up to `cap`, and each further attempt costs one.
+    """Token bucket that limits further attempts, which are hedges and retries.
 
-    A further attempt is a hedge or a retry. The bucket starts empty, so there are never more than `ratio` further
-    attempts per primary attempt.
+    Each primary attempt earns `ratio` tokens, up to `cap` tokens in the bucket, and each further attempt costs one
+    token. The bucket starts empty, so there are never more than `ratio` further attempts per primary attempt.
     """
 
     def __init__(self, ratio: float, cap: float) -> None:
@@ -202,10 +202,10 @@ class HedgePolicy:
     def vetoed(self, queue: int | None) -> bool:
         """Return True if a hedge should not be sent, because it would only wait in another replica's queue.
 
-        This is so if every other replica has at least `veto_queue` (a setting) requests.
+        A hedge would wait if every other replica has at least `veto_queue` (a setting) requests.
 
         Args:
-            queue: Number of requests at the least busy other replica. None if it is unknown, which returns False.
+            queue: Number of requests at the least busy other replica. None if it is unknown: the result is then False.
         """
         return queue is not None and queue >= self._settings.veto_queue
 
@@ -259,8 +259,8 @@ class FirstToken:
 class AttemptFailed:
     """The attempt with this number has ended without a first token.
 
-    `retryable` is False if another attempt now would be useless or unwelcome: the request or the configuration is
-    wrong, or the server asks to wait.
+    `retryable` is False if another attempt must not be sent now: the request or the configuration is wrong, or the
+    server asks to wait.
     """
 
     attempt: int
@@ -345,7 +345,14 @@ def step(race: Race, event: RaceEvent, now: float, try_spend: Callable[[float], 
 
 
 def _failed(race: Race, attempt: int, now: float, try_spend: Callable[[float], bool] | None) -> Step:
-    """Return the state and the commands after a failed attempt. It is not repeated if `try_spend` is None."""
+    """Return the state and the commands after an attempt has failed.
+
+    Args:
+        race: The state before the failure.
+        attempt: Number of the failed attempt.
+        now: Monotonic time in seconds.
+        try_spend: `HedgePolicy.try_spend`, for the cost of another attempt. None: no other attempt is sent.
+    """
     race = replace(race, running=tuple(other for other in race.running if other != attempt))
     if try_spend and _has_room(race) and (try_spend(now) or not race.running):
         return _start(race, now)

@@ -1,8 +1,9 @@
 """Limits of retries: a budget for each caller, and pauses that a backend asks for.
 
-A stage that fails for every caller gets the retries of all callers, at the time at which it can serve the fewest. The
-budget bounds the retries of one caller: a burst, which finds another replica at once, and then one retry every
-`1 / REFILL_PER_S` seconds. A server that names a time (`Retry-After`) gets no request of any caller before it.
+If a stage fails for all callers, the retries of all callers would add load when the stage can serve the fewest
+requests. The budget therefore limits the retries of one caller: first a burst of BURST retries, which is enough to try
+other replicas at once, and then one retry every `1 / REFILL_PER_S` seconds. A server that asks for a pause
+(`Retry-After`) gets no request of any caller before the end of the pause.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class _Tokens:
 
 
 class RetryBudget:
-    """Token buckets, one for each caller with recent retries. Not thread-safe. Times are monotonic seconds."""
+    """Token buckets that limit the retries of each caller. Not thread-safe. Times are monotonic seconds."""
 
     def __init__(self, burst: float = BURST, refill_per_s: float = REFILL_PER_S) -> None:
         """Create full buckets of `burst` retries, which refill with `refill_per_s` retries per second."""
@@ -47,13 +48,16 @@ class RetryBudget:
         return True
 
     def reserve_s(self, caller: str, now: float) -> float:
-        """Take one retry from the caller's bucket, and return after how many seconds it may be sent (0: now)."""
+        """Take one retry from the caller's bucket, and return the seconds to wait before it is sent.
+
+        If the bucket is empty, the retry is taken from the tokens that the caller will earn next.
+        """
         bucket = self._refilled(caller, now)
         bucket.count -= 1
         return max(0.0, -bucket.count / self._refill_per_s)
 
     def _refilled(self, caller: str, now: float) -> _Tokens:
-        """Return the caller's bucket as it is at `now`. Drop the buckets of callers that are full again."""
+        """Return the caller's bucket, refilled up to `now`. Also delete old buckets that must be full again."""
         full_s = self._burst / self._refill_per_s
         for name in [name for name, bucket in self._buckets.items() if now - bucket.at >= 2 * full_s]:
             del self._buckets[name]
@@ -64,7 +68,7 @@ class RetryBudget:
 
 
 class BackendPauses:
-    """Times before which backends asked to get no request, as `Retry-After` says. Not thread-safe."""
+    """Pauses without requests that backends have asked for with `Retry-After`. Not thread-safe."""
 
     def __init__(self) -> None:
         self._until: dict[int, float] = {}
@@ -72,7 +76,12 @@ class BackendPauses:
     def refused(self, backend: int, wait_s: float, now: float) -> None:
         """Record that a backend asks for a pause of `wait_s` seconds from monotonic time `now`.
 
-        A later time that is already recorded stays.
+        If a longer pause of this backend is already recorded, it stays. A pause is at most LONGEST_PAUSE_S.
+
+        Args:
+            backend: Number of the backend.
+            wait_s: Length of the pause in seconds.
+            now: Monotonic time in seconds.
         """
         until = now + min(wait_s, LONGEST_PAUSE_S)
         self._until[backend] = max(until, self._until.get(backend, until))

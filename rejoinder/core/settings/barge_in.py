@@ -47,7 +47,8 @@ class BargeInSettings(Section):
     """Milliseconds of silence after which a paused reply resumes, if the speech contained no words."""
     unsure_ms: float = Field(600, ge=0, le=5000)
     """Milliseconds up to which speech over a reply is too short to be believed if the recognizer is not sure of its
-    words (`unsure_logprob`). It resumes like speech without words, except for stop words and a plain "no" or "yes".
+    words (`unsure_logprob`). The reply then resumes, as after speech without words. Stop words and short answers such
+    as "no" or "yes" are always believed.
     """
     unsure_logprob: float = Field(-0.55, le=0)
     """Mean log-probability of a transcript's tokens below which the recognizer is not sure of the words."""

@@ -10,7 +10,7 @@ from rejoinder.core.settings.section import Count, Positive, Section
 
 
 class DegradationSettings(Section):
-    """Conditions under which a session makes its next replies cheaper after late replies, and undoes that again.
+    """Conditions under which a session makes its replies cheaper after late turns, and normal again after good turns.
 
     `rejoinder/core/reply/degradation.py` defines the measures for each slow stage.
     """

@@ -48,17 +48,18 @@ class ModelReference:
 
     @property
     def role(self) -> ModelRole:
-        """Hub only: the role of the model, by the name of the file."""
+        """Role of a model on a hub, by the ending of its file name; "stt" for any other ending."""
         return next((role for role, suffix in _SUFFIXES.items() if self.path.endswith(suffix)), "stt")
 
 
 def parse_model_reference(text: str) -> ModelReference:
-    """Return the reference that `text` is.
+    """Parse a reference to a model.
 
-    A text that begins with `/` or `~` is a path, and any other text with a `/` is on the hub.
+    A text that begins with `/` or `~` is a path. Any other text with a `/` names files on a hub. A text without a `/`
+    is a name in the manifest.
 
     Raises:
-        ValueError: `text` is neither; the message says what to write instead.
+        ValueError: `text` is none of these; the message says what to write instead.
     """
     if text.startswith(("/", "~")):
         return ModelReference(ReferenceKind.PATH, text)

@@ -151,7 +151,7 @@ class TurnDetectorSettings(StageSettings):
 
 
 class EmulationSettings(Section):
-    """Emulated engine: it answers with the latencies of a published profile or of your own curve, without a model."""
+    """Emulated engine, which answers without a model, with latencies of a published profile or of your own curve."""
 
     profile: str = ""
     """Published profile, a name in `rejoinder/core/measuring/service_curves.py`. Empty: `curve` applies."""
@@ -430,6 +430,6 @@ class TtsSettings(StageSettings):
         if self.language != "auto":
             return self.language
         if self.engine == "emulated":
-            return "und"  # a tone has no language, and its marks are the numbers of the text
+            return "und"  # the emulated voice plays tones, which have no language
         named = VOICE_LANGUAGE.search(self.model)
         return named[1].lower() if named else "en"

@@ -63,7 +63,7 @@ class SpeculativeDecoding(Section):
 
 
 class VllmSettings(Section):
-    """Settings of `llm.engine: vllm`. A number format that the GPU named by `gpu` cannot run is refused."""
+    """Settings of `llm.engine: vllm`. Validation refuses a number format that the GPU in `gpu` cannot run."""
 
     gpu: Literal["none", GpuName] = "none"
     """GPU that each replica runs on; Ray places the replica on a node that has it.

@@ -20,7 +20,8 @@ _HUM = re.compile(r"(?:m+|mm+[aeho]*m*|m+h+m*|h+m+)$")
 _ENGLISH_GROAN = re.compile(r"(?:n+h+n+|u+h+|u+m+|u*h+u+h+|a+h+|o+h+|e+h+|e+r+m*)$")
 
 # Words that address the agent: a question, a request, a greeting, or something about the speaker or the agent. A
-# narrator on television says neither "I" nor "you". The rule is used only for speech of a doubtful level.
+# narrator on television says neither "I" nor "you". `is_addressed` uses these words only for speech that is so quiet
+# that it may be background speech (`CallerLevel.doubtful`).
 _ADDRESSED_EN = re.compile(
     r"\b(?:i|i'm|i'd|i'll|i've|me|my|mine|you|your|yours|you're|please|hello|hi|hey|thanks|thank|yes|no|yeah|okay|bye"
     r"|goodbye|sorry|help)\b"
@@ -97,8 +98,12 @@ def classify_speech(text: str, agent: AgentSpeech, settings: BargeInSettings, la
 def is_hum(word: str, language: str) -> bool:
     """Return True if a recognized "word" is a sound with a closed mouth, such as "m", "mmm", "hmmm" or "mmo".
 
-    Recognizers have no word for "mm-hmm". They write letters ("M M M") or something that begins with "mm", as no word
-    does. In English, groans ("uhh", "ah") count too. Elsewhere they may be words, as "um" is in German.
+    Recognizers have no word for "mm-hmm". They write letters ("M M M") or a string that begins with "mm", which is not
+    a word. In English, groans ("uhh", "ah") count too. In other languages a groan may be a word: "um" in German.
+
+    Args:
+        word: The word in lower case.
+        language: Language code, such as "en".
     """
     return bool(_HUM.match(word) or (language == "en" and _ENGLISH_GROAN.match(word)))
 
@@ -124,13 +129,15 @@ def is_addressed(text: str, asked: str = "", language: str = "en") -> bool:
 def is_unsure(text: str, logprob: float, speech_ms: float, settings: BargeInSettings, *, language: str) -> bool:
     """Return True if short speech over a reply is more probably a sound than the words that were recognized.
 
-    Recognizers find a word in every "mm-hm" and throat that is cleared, but are not sure of it.
+    Recognizers write a word with low confidence for a "mm-hm" or for the clearing of a throat. Speech is unsure if it
+    has at most two words, lasts at most `unsure_ms`, and has a confidence below `unsure_logprob`. Stop words and common
+    short answers ("yes", "what") are never unsure.
 
     Args:
         text: The transcript.
         logprob: Mean log-probability of its tokens (natural logarithm).
         speech_ms: Length of the speech in milliseconds.
-        settings: The limits.
+        settings: The limits `unsure_ms` and `unsure_logprob`, and the stop words.
         language: Language code of the stop words.
     """
     heard = words(text)
@@ -145,9 +152,9 @@ def has_stop_word(text: str, settings: BargeInSettings, language: str) -> bool:
 
 
 def _phrase_lengths(heard: Sequence[str], phrases: Phrases, language: str) -> list[int]:
-    """Return the lengths, in words, of the phrases that occur in `heard`.
+    """Return the length, in words, of each occurrence of one of the language's phrases in `heard`.
 
-    Occurrences do not overlap. The longest phrase at each position counts.
+    Occurrences do not overlap. Where several phrases begin at the same word, the longest one counts.
     """
     candidates = sorted(_normalized(phrases.get(language, ())), key=len, reverse=True)
     lengths: list[int] = []

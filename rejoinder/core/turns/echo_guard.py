@@ -37,12 +37,15 @@ def is_echo(heard: Sequence[str], spoken: Sequence[str]) -> bool:
 
 
 def _needed(count: int) -> int:
-    """Return how many of an utterance's `count` words must occur in the reply for an echo: SHARE, at least one."""
+    """Return how many of an utterance's `count` words must occur in the reply: SHARE, rounded up, at least one."""
     return max(1, math.ceil(count * SHARE))
 
 
 def _in_order(heard: Sequence[str], spoken: Sequence[str]) -> int:
-    """Return the length, in words, of the longest common subsequence. Cut words at both ends of `heard` match too."""
+    """Return the length, in words, of the longest common subsequence of the utterance and a part of the reply.
+
+    The first and the last word of the utterance (`heard`) also match a whole word of which they are a part.
+    """
     best = [0] * (len(spoken) + 1)
     for number, word in enumerate(heard):
         diagonal = 0
@@ -57,8 +60,14 @@ def _in_order(heard: Sequence[str], spoken: Sequence[str]) -> int:
 def _same(heard: str, spoken: str, *, first: bool, last: bool) -> bool:
     """Return True if a word of the utterance matches a word of the reply.
 
-    The utterance's first word may be only the end of a word, and its last word only the beginning of a word. Such a
-    part must have at least FRAGMENT letters.
+    The utterance's first word may be the end of a longer word of the reply, and its last word the beginning of one. A
+    part of a word must have at least FRAGMENT letters.
+
+    Args:
+        heard: The word of the utterance.
+        spoken: The word of the reply.
+        first: True if `heard` is the first word of the utterance.
+        last: True if `heard` is the last word of the utterance.
     """
     if heard == spoken:
         return True

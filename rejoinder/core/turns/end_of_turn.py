@@ -1,14 +1,15 @@
 """Probability that a turn is over (`endpointing` computes the silence that ends the turn from it).
 
-Each piece of evidence is weak alone. The language model knows which words can follow, but not what was heard. The
-recognizer ends fragments with a full stop. The turn detector hears intonation, but was trained on other voices. Nobody
-can hear that a telephone number lacks four digits. A logistic regression of all of them is calibrated: of the silences
-to which it gives the probability 0.8, about 80% are ends.
+Each piece of evidence is weak alone. The language model knows which words can follow, but does not hear the intonation.
+The recognizer ends fragments with a full stop. The turn detector hears intonation, but was trained on other voices, and
+does not know that a telephone number lacks four digits. A logistic regression combines these pieces. Its result is
+calibrated: of the silences with the probability 0.8, about 80% are ends of turns.
 
-The pieces arrive one after another, and some may never arrive: a language model behind an API reports no probability,
-and the turn detector may be late. The table therefore has a set of weights for each combination of pieces
-(`TurnEvidence.pieces`). All weights and thresholds come from `python -m benchmarks.studies.calibrate_endpointing`,
-which fits them on the development part of the turn-taking corpus and writes the table with its provenance.
+The pieces arrive one after another, and some may never arrive: a language model behind an API may report no
+probability, and the turn detector may be late. The table (`EndOfTurnTable`) therefore has a set of weights for each
+combination of pieces (`TurnEvidence.pieces`). All weights and thresholds come from the command
+`python -m benchmarks.studies.calibrate_endpointing`. It fits them on the development part of the turn-taking corpus and
+writes the table with its provenance.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _SENTENCE_END = re.compile(r"[.!?]\s+")
 
 @dataclass(frozen=True, slots=True)
 class TurnEvidence:
-    """What is known at a silence. A piece that has not arrived, or is not available, is None.
+    """Evidence about whether a silence ends the turn. A piece that has not arrived, or is not available, is None.
 
     Attributes:
         text: The transcript of the utterance so far.
@@ -77,7 +78,11 @@ class TurnEvidence:
 
 
 def features(evidence: TurnEvidence) -> dict[str, float]:
-    """Return the inputs of the regression by name. Each is about -2 to 2, so that one regularization fits all."""
+    """Return the inputs of the logistic regression, by name. A piece of evidence that is None gives no input.
+
+    Each value is scaled to about -2 to 2, so that one strength of regularization suits all inputs. Without prosody, the
+    input "no_pitch" is 1.
+    """
     inputs = {"bias": 1.0, **_prosody_features(evidence.prosody)}
     if evidence.message_end is not None:
         inputs["message_end"] = _log_odds(evidence.message_end, _LEAST_MESSAGE)
@@ -137,10 +142,14 @@ def _first_word(sentence: str) -> str:
 
 
 def log_odds(weights: Mapping[str, float], evidence: TurnEvidence) -> float:
-    """Return the log-odds that the turn is over, with these weights of the inputs.
+    """Return the log-odds that the turn is over: the weighted sum of the inputs (`features`).
 
-    A number that lacks digits and an address without a domain are not over. There are too few of them in the corpus for
-    the regression to be as sure of it, so they have a fixed weight besides.
+    After a number that lacks digits, or an e-mail address without its domain, the fixed value UNFINISHED is added. The
+    corpus has too few of these for the regression to learn a weight that is strong enough.
+
+    Args:
+        weights: The weight of each input, by the input's name.
+        evidence: The evidence.
     """
     fixed = UNFINISHED if evidence.kind.unfinished else 0.0
     return fixed + sum(weights.get(name, 0.0) * value for name, value in features(evidence).items())
@@ -171,8 +180,8 @@ class EndOfTurnTable:
     def threshold(self, budget: float) -> float:
         """Return the probability from which a turn ends at once, for a share of pauses that may be cut off.
 
-        Between the budgets of the table, the threshold is interpolated on the logarithm of the budget. Outside them it
-        is that of the nearest one.
+        Between two budgets of the table, the threshold is interpolated on the logarithm of the budget. Below the lowest
+        and above the highest budget, it is the threshold of that budget.
         """
         below = above = None
         for known, threshold in self.thresholds:

@@ -1,17 +1,19 @@
 """Endpointing: the length of the silence that ends a turn, computed from the probability that the turn is over.
 
-A turn that is certainly over ends as soon as that is known. Any other turn waits longer than people pause:
+A turn that is almost certainly over ends at once. Any other turn ends after a silence that is longer than most pauses:
 
-    probability >= threshold(budget)      min_silence_ms
-    below it                              patience_ms
-    below half of it                      longer, up to max_silence_ms at probability 0
+    probability                           silence that ends the turn
+    at least the threshold                min_silence_ms
+    below the threshold                   patience_ms
+    below half of the threshold           longer, up to max_silence_ms at probability 0
 
-The threshold comes from a table (`end_of_turn.EndOfTurnTable`) that was measured: with it, the share of pauses that are
-taken for the end of the turn equals the budget. A silence between the two would be worse than both. Pauses of 0.3 to
-1 s are about equally frequent, so each further tenth of a second of waiting saves the same small share of them, while
-the whole budget is spent on turns that are hardly over.
+The threshold depends on `cut_off_budget`, the share of pauses that may be taken for the end of the turn. A measured
+table (`end_of_turn.EndOfTurnTable`) gives the threshold for each budget. A silence between `min_silence_ms` and
+`patience_ms` would be worse than either: pauses of 0.3 to 1 s are about equally frequent, so each further 0.1 s of
+waiting avoids only a small share of the cut-offs.
 
-`patience_ms` outlasts a pause of a second. If the caller has paused for longer, it is longer than that pause.
+`patience_ms` outlasts a pause of one second. If the caller has made a longer pause, the turn waits PAUSE_MARGIN times
+as long as that pause.
 
 `TurnDetection` is the client's configuration. `server_vad` requires an exact silence and ignores the probability.
 `semantic_vad` uses the rule above, and its eagerness selects the budget, the patience and the longest silence.
@@ -90,7 +92,7 @@ class PauseStats:
     Attributes:
         count: Number of pauses.
         total_s: Their total length in seconds.
-        longest_s: The longest one in seconds, of those up to LONGEST_PAUSE_S.
+        longest_s: Length in seconds of the longest pause, not counting pauses longer than LONGEST_PAUSE_S.
     """
 
     count: int = 0
@@ -105,22 +107,22 @@ class PauseStats:
 
 @dataclass(frozen=True, slots=True)
 class EndpointRule:
-    """The operator's part of endpointing.
+    """The operator's part of endpointing, which is the same for all sessions.
 
     Attributes:
-        settings: The settings.
-        table: Weights and thresholds.
+        settings: The silences in milliseconds and the budget of cut-offs (`endpointing` in the settings).
+        table: Weights and thresholds of the probability that the turn is over.
     """
 
     settings: EndpointingSettings = field(default_factory=EndpointingSettings)
     table: EndOfTurnTable = field(default_factory=EndOfTurnTable)
 
     def threshold(self, eagerness: str) -> float:
-        """Return the probability from which a turn ends at once."""
+        """Return the probability from which a turn ends at once, for an eagerness ("low", "medium", "high", "auto")."""
         return self.table.threshold(self.settings.cut_off_budget * BUDGET_FACTOR[eagerness])
 
     def decided(self, detection: TurnDetection, probability: float | None) -> bool:
-        """Return True if more evidence cannot end the turn sooner."""
+        """Return True if the probability already reaches the threshold, so more evidence cannot end the turn sooner."""
         return probability is not None and probability >= self.threshold(detection.eagerness)
 
 

@@ -56,7 +56,10 @@ off. A reaction to a reply takes longer: the reply must begin first, and the cal
 
 
 def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules: TurnRules, now: float) -> TurnStep:
-    """Open an utterance. If it interrupts a reply, pause the reply, or cancel it if it cannot be paused."""
+    """Open an utterance. If it interrupts a reply, pause the reply.
+
+    The reply is cancelled instead if the session's rules do not allow pauses, or if another reply is queued.
+    """
     faint = isinstance(event, SpeechStarted) and event.faint
     check = BargeInCheck.PENDING if faint or _needs_check(state, rules, now) else BargeInCheck.NOT_NEEDED
     state = replace(
@@ -77,10 +80,14 @@ def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules
 
 
 def _with_cut_pause(state: TurnState, start: int) -> PauseStats:
-    """Return the caller's pauses, with one more if the last turn was probably ended in the middle of a pause.
+    """Return the caller's pauses, with one more if the last turn was probably cut off in a pause.
 
-    A caller who goes on so soon after the end of a turn has not reacted to a reply. The turn was cut off, and the next
-    pauses of this caller are given more time.
+    A caller who speaks again within CUT_PAUSE_S of the end of speech has not reacted to a reply. The last turn was
+    therefore cut off, and the longer pause makes later turns of this caller wait longer.
+
+    Args:
+        state: The state before the new speech.
+        start: First sample of the new speech.
     """
     silence_s = (start - state.speech_end) / STT_RATE
     if not state.speech_end or not 0 < silence_s <= CUT_PAUSE_S:
@@ -89,7 +96,10 @@ def _with_cut_pause(state: TurnState, start: int) -> PauseStats:
 
 
 def _needs_check(state: TurnState, rules: TurnRules, now: float) -> bool:
-    """Return True if the words of speech that starts now must be checked, because it may be noise or an echo."""
+    """Return True if speech that starts now needs a barge-in check, because it may be noise or an echo.
+
+    If no reply is under way, only speech within `echo_tail_ms` after the last reply needs a check.
+    """
     if state.agent is AgentState.IDLE:
         return rules.barge_in.echo_guard and now - state.reply_ended_at < rules.barge_in.echo_tail_ms / 1000
     return rules.pauses_replies or (rules.barge_in.echo_guard and not rules.detection.interrupt_response)
@@ -133,7 +143,8 @@ def accept(state: TurnState, rules: TurnRules) -> TurnStep:
 def interim_ready(state: TurnState, event: InterimReady, rules: TurnRules, now: float) -> TurnStep:
     """Continue the barge-in check with an interim transcript, while the caller is still speaking.
 
-    Addressed words pass the check. Without them, a reply that has been paused for `confirm_timeout_ms` is resumed.
+    If the words are addressed to the agent, the check is passed. Otherwise the check becomes REJECTED, and a reply that
+    has been paused for `confirm_timeout_ms` is resumed.
     """
     if event.revision != state.revision or state.barge_in_check is BargeInCheck.NOT_NEEDED:
         return state, ()
@@ -146,7 +157,7 @@ def interim_ready(state: TurnState, event: InterimReady, rules: TurnRules, now: 
 
 
 def await_words(state: TurnState, rules: TurnRules, end: int, now: float) -> TurnStep:
-    """Handle an utterance whose required silence has passed, but not its barge-in check.
+    """Handle an utterance that has not passed its barge-in check when its required silence is over.
 
     If the check is REJECTED, dismiss the utterance. Otherwise wait for its transcript, and resume the paused reply if
     the transcript is not known after `confirm_timeout_ms`.

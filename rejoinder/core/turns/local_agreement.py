@@ -51,7 +51,7 @@ def agree(before: Agreement, transcript: str) -> Agreement:
         transcript: The transcript of the whole utterance so far.
     """
     words = tuple(transcript.split())
-    stable_count = _common(before.newest, words) - 1  # Without the last common word: it may be cut.
+    stable_count = _common(before.newest, words) - 1  # The last common word is not counted, because it may be cut.
     if stable_count <= len(before.stable) or _common(before.stable, words) < len(before.stable):
         return Agreement(words, before.stable)
     return Agreement(words, before.stable + words[len(before.stable) : stable_count])

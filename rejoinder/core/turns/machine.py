@@ -153,9 +153,9 @@ def _ignore(state: TurnState, event: TurnEvent, rules: TurnRules, now: float) ->
 def _soft_end(state: TurnState, event: SoftEnd, rules: TurnRules, now: float) -> TurnStep:
     """Enter ENDPOINTING after a tentative end of speech, and request the work that a reply needs.
 
-    This is the transcript, with semantic_vad the turn detector's verdict, and a speculative reply if one may start. An
-    utterance that is too short to be speech is rejected instead. The words of a faint one are checked, because it may
-    be background speech.
+    The work is the transcript, the turn detector's verdict (with semantic_vad) and a speculative reply (if one may
+    start). An utterance that is too short to be speech is rejected instead. A faint utterance needs a barge-in check,
+    because it may be background speech.
     """
     if interruptions.too_short(state, event.speech_end, rules):
         return _schedule_commit(interruptions.reject_short(state, event.speech_end, rules), rules, event.at, now)
@@ -236,7 +236,7 @@ def _transcript_ready(state: TurnState, event: TranscriptReady, rules: TurnRules
 def _verdict_ready(state: TurnState, event: VerdictReady, rules: TurnRules, now: float) -> TurnStep:
     """Decide the required silence from the evidence so far. A later verdict knows more and replaces an earlier one.
 
-    An utterance whose words are not addressed to the agent is dismissed after a silence of its own.
+    The verdict is ignored if the barge-in check is REJECTED: `resume_after_ms` of silence then dismisses the utterance.
     """
     if event.revision != state.revision or state.barge_in_check is BargeInCheck.REJECTED:
         return state, ()
@@ -251,7 +251,10 @@ def _decide_silence(
 
 
 def _schedule_commit(state: TurnState, rules: TurnRules, processed: int, now: float) -> TurnStep:
-    """Commit the turn if the required silence has passed at sample `processed`. Otherwise set a timer for the rest."""
+    """Commit the turn if the required silence has passed at sample `processed`.
+
+    Otherwise set a timer for the remaining silence.
+    """
     left_s = (state.required_silence_s or 0.0) - (processed - state.speech_end) / STT_RATE
     if left_s <= 0:
         return _commit(state, rules, now)
@@ -374,8 +377,9 @@ Handler = Callable[..., TurnStep]
 # The handler of each event in each caller state. tests/core/turns/test_machine.py checks that every pair has an entry.
 TABLE: dict[tuple[CallerState, type], Handler] = {
     (CallerState.QUIET, SpeechStarted): interruptions.speech_started,
-    (CallerState.QUIET, SoftEnd): _ignore,  # The client has already cleared or committed this speech.
-    # The detector decided that speech resumed just before it learned of the commit: the speech is a new utterance.
+    (CallerState.QUIET, SoftEnd): _ignore,  # SoftEnd: the client has already cleared or committed this speech.
+    # SpeechResumed: the detector decided this before it learned that the turn was committed. The speech therefore opens
+    # a new utterance.
     (CallerState.QUIET, SpeechResumed): interruptions.speech_started,
     (CallerState.QUIET, VerdictReady): _ignore,  # The turn that this result belongs to is over.
     (CallerState.QUIET, TranscriptReady): _ignore,  # The turn that this result belongs to is over.
@@ -405,7 +409,7 @@ TABLE: dict[tuple[CallerState, type], Handler] = {
     (CallerState.ENDPOINTING, SpeechResumed): _speech_resumed,
     (CallerState.ENDPOINTING, VerdictReady): _verdict_ready,
     (CallerState.ENDPOINTING, TranscriptReady): _transcript_ready,
-    (CallerState.ENDPOINTING, InterimReady): _ignore,  # The requested transcript of the whole utterance decides.
+    (CallerState.ENDPOINTING, InterimReady): _ignore,  # The transcript of the whole utterance is coming.
     (CallerState.ENDPOINTING, AudioProcessed): _audio_processed,
     (CallerState.ENDPOINTING, SilenceElapsed): _silence_elapsed,
     (CallerState.ENDPOINTING, CommitRequested): _commit_requested,

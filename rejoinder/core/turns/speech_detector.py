@@ -190,10 +190,20 @@ def step(
 def _without_background(
     state: SpeechState, loud: bool, power: float | None, window_end: int
 ) -> tuple[SpeechState, bool]:
-    """Return the state, and whether the window counts as speech although only the background may be speaking.
+    """End the caller's speech if only quieter background speech continues.
 
-    A television or other people behind the caller are speech too. A caller has a window near the peak every second
-    or so, and REMOTE_MS without one are the end of speech: it ended with the last such window.
+    A television or other people behind the caller are speech for the VAD model too. A caller who speaks reaches a level
+    near the utterance's peak about once a second. After REMOTE_MS without such a window, the caller's speech has ended
+    with the last window near the peak.
+
+    Args:
+        state: The state before the window.
+        loud: Whether the window's speech probability reaches its threshold.
+        power: Mean square of the window's samples. None skips the check.
+        window_end: Sample index after the window.
+
+    Returns:
+        The state, and whether the window counts as speech of the caller.
     """
     if not loud or power is None or state.phase not in _UNDER_WAY | {SpeechPhase.RESUMING}:
         return state, loud
@@ -207,7 +217,14 @@ def _without_background(
 
 
 def _peak(after: SpeechState, before: SpeechState, power: float | None, window_end: int) -> tuple[float, int, bool]:
-    """Return the new values of `peak`, `near` and `over_background`."""
+    """Return the new values of `SpeechState.peak`, `near` and `over_background`, in this order.
+
+    Args:
+        after: The state after the window, with the old values of the three attributes.
+        before: The state before the window.
+        power: Mean square of the window's samples. None counts as near the peak.
+        window_end: Sample index after the window.
+    """
     if not after.listens:
         return 0.0, window_end, False
     peak = max(power or 0.0, before.peak * PEAK_DECAY)
@@ -225,14 +242,22 @@ def committed(state: SpeechState) -> SpeechState:
 
 
 def silence(state: SpeechState, now_sample: int) -> int:
-    """Return the number of samples since the last speech, or since the start of the call if there was none."""
+    """Return the number of samples from the end of the last speech to `now_sample`.
+
+    If there was no speech yet, the samples count from the start of the call.
+    """
     return max(0, now_sample - state.speech_end)
 
 
 def _drop_threshold(settings: SpeechSettings, power: float, level: float) -> float:
-    """Return the probability that a window needs to count as speech because it is much quieter than `level`.
+    """Return the speech probability that a window with a large drop of level must reach to count as speech.
 
-    It is 0 if the window's power is less than HUSH_DB below `level`.
+    The result is 0, which is no extra condition, if `power` is less than HUSH_DB below `level`.
+
+    Args:
+        settings: `drop_30db_threshold` and `drop_40db_threshold`.
+        power: Mean square of the window's samples.
+        level: Reference power of the utterance (`SpeechState.level`).
     """
     if power < level * _GONE:
         return max(settings.drop_30db_threshold, settings.drop_40db_threshold)

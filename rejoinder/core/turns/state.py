@@ -81,7 +81,7 @@ class TurnRules:
     def idle_timeout_s(self) -> float | None:
         """Seconds of silence after a reply until the agent speaks again, or None if there is no idle timeout.
 
-        There is none if turns are not answered automatically. Only the mode server_vad has an idle timeout.
+        A session without automatic replies has no idle timeout. Only the mode server_vad has one.
         """
         idle_ms = self.detection.idle_timeout_ms
         return idle_ms / 1000 if idle_ms is not None and self.auto_reply else None
@@ -106,7 +106,7 @@ class TurnState:
         speech_end: Sample at which the newest speech ended.
         required_silence_s: Silence that ends the turn, in seconds. None until it is decided.
         barge_in_check: Progress of the check whether the utterance is addressed to the agent.
-        pauses: This caller's pauses inside turns.
+        pauses: Number and lengths of this caller's pauses inside turns.
         transcript_requested_at: When the transcript was requested at the newest tentative end of speech, or `-inf` if
             the speech was too short to be transcribed.
         reply_paused_at: When a reply was last paused.

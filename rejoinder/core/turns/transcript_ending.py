@@ -63,6 +63,7 @@ def classify_ending(text: str, language: str = "en") -> TranscriptEnding:
 def bare_words(text: str) -> str:
     """Return a transcript without the punctuation at its end.
 
-    The recognizer puts a full stop after half a sentence, and a language model that reads it believes it.
+    Use the result in prompts for prefill, and for a language model that predicts whether the message ends. The
+    recognizer also puts a full stop after half a sentence, which would mislead the model.
     """
     return text.rstrip(_END_MARKS)

@@ -14,9 +14,9 @@ _MARKS = ".,;:!?\u2026\u2013\u2014-\"'()"
 def merge(left: str, right: str, *, overlaps: bool) -> str:
     """Return the transcript of two windows in a row, with the words around the cut once.
 
-    The end of the first transcript and the beginning of the second have the words of the overlap in common. Words at
-    the very edges may be wrong, because a window begins and ends within a word: those outside the common words are
-    dropped. Without common words the transcripts are put one after the other.
+    The end of the first transcript and the beginning of the second have the words of the overlap in common. A window
+    may begin or end within a word, so words between the common words and the cut may be wrong and are dropped. Without
+    common words, the result is both transcripts in full, one after the other.
 
     Args:
         left: Transcript of the first window.
@@ -28,20 +28,27 @@ def merge(left: str, right: str, *, overlaps: bool) -> str:
     before, after = left.split(), right.split()
     common = _common_run(before[-OVERLAP_WORDS:], after[:OVERLAP_WORDS]) if overlaps else None
     if common is None:
-        if after[0][0].islower():  # the second window continues the sentence, so the full stop was that of the cut
+        if after[0][0].islower():  # a sentence goes on in the second window, so the full stop before it is wrong
             before[-1] = before[-1].rstrip(".") or before[-1]
         return " ".join(before + after)
     at, to, size = common
     kept = len(before) - min(OVERLAP_WORDS, len(before)) + at + size
-    # The last common word is spelled as in the second window, which knows what follows it.
+    # The last common word comes from the second transcript, because its punctuation depends on the words that follow.
     return " ".join(before[: kept - 1] + after[to + size - 1 :])
 
 
 def _common_run(tail: list[str], head: list[str]) -> tuple[int, int, int] | None:
-    """Return the longest run of common words: its place in `tail`, its place in `head`, its length; None if none.
+    """Return the longest run of words that occurs in both lists, or None.
 
-    Of several runs of this length the one nearest to the cut counts: near the end of `tail` and the start of `head`.
-    Case and punctuation are ignored.
+    Of several runs of the same length, the one nearest to the cut counts: near the end of `tail` and the start of
+    `head`. Case and punctuation are ignored. A single word counts only if it has LONE_WORD_LETTERS letters.
+
+    Args:
+        tail: The last words before the cut.
+        head: The first words after the cut.
+
+    Returns:
+        The index of the run's first word in `tail`, its index in `head`, and the number of words.
     """
     mine, theirs = [_bare(word) for word in tail], [_bare(word) for word in head]
     runs = [

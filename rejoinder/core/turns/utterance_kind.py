@@ -1,8 +1,8 @@
 """Kind of an utterance by its words: a number, a spelled name, an e-mail address, a list or plain speech.
 
-People pause inside a number for as long as they pause between sentences, and no grammar tells whether it is complete.
-What tells is the number of digits: a telephone number has ten. The expected number comes from the caller's own words
-("my phone number is 555") or from what the assistant asked ("What is your zip code?"). The rules are English. In other
+People pause inside a number for as long as they pause between sentences, and grammar does not show whether a number is
+complete. The count of digits does: a telephone number has ten. The expected count follows from the caller's own words
+("my phone number is 555") or from the assistant's question ("What is your zip code?"). The rules are English. In other
 languages every utterance is PLAIN.
 """
 
@@ -16,7 +16,7 @@ from enum import Enum
 class UtteranceKind(Enum):
     """Kind of the utterance's end.
 
-    PLAIN: none of the others. DIGITS_OPEN: a number with fewer digits than expected. DIGITS_DONE: a number with the
+    PLAIN: ordinary speech. DIGITS_OPEN: a number with fewer digits than expected. DIGITS_DONE: a number with the
     expected digits. DIGITS: a number whose length is not known. SPELLING: single letters. ADDRESS_OPEN: an e-mail
     address without its domain. ADDRESS_DONE: an e-mail address with its domain. LIST: items without "and" before the
     last one.
@@ -49,8 +49,9 @@ def _number(words: str, *lengths: int) -> _NumberKind:
     return _NumberKind(re.compile(rf"\b(?:{words})\b"), lengths)
 
 
-# The first kind whose words occur decides. Lengths are those of the United States; a telephone number may have a
-# country code. No length: the number has digits, but nobody knows how many.
+# Numbers by the words that announce them, with their possible lengths in digits. The first entry whose words occur in
+# the text applies. Lengths are those of the United States; a telephone number may have a country code. An entry without
+# a length is a number whose length is not known.
 _NUMBERS = (
     _number(r"last four(?: digits)?", 4),
     _number(r"social security(?: number)?", 9),
@@ -74,7 +75,7 @@ _TEENS = frozenset(
     {"ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"}
 )
 _REPEATS = {"double": 2, "triple": 3}
-# Words that may stand inside a spoken number.
+# Words that may stand between the digits of a spoken number, so they do not end it.
 _INSIDE = frozenset({"and", "area", "code", "plus", "dash", "hyphen", "then", "um", "uh", "er"})
 _LOOSE_RUN = 3
 """Number of digits from which an utterance counts as a number although nothing announced one. "At 7 30" does not."""
@@ -82,7 +83,7 @@ _MIN_LETTERS = 2
 _LONGEST_ITEM = 3
 _MIN_COMMAS = 2
 
-# "At 7 30" and "for 10 people" have digits, but are no numbers that people say digit by digit.
+# Times and percentages ("at 7 30", "50%"). Their digits do not count as a number that people say digit by digit.
 _TIME = re.compile(
     r"\b(?:at|by|from|until|till|around|before|after) [\w: ]{1,16}$|\b\d{1,2}[: ]\d{2}\W*$|\d%$|\b[ap]\.?m\.?$"
 )
@@ -99,7 +100,7 @@ def utterance_kind(text: str, asked: str = "", language: str = "en") -> Utteranc
 
     Args:
         text: The transcript so far.
-        asked: The assistant's words before it. Only their last question counts.
+        asked: The assistant's words before the utterance. Only the last question in them counts.
         language: Language code. In a language other than "en", the kind is PLAIN.
     """
     if language != "en":
@@ -140,7 +141,7 @@ def trailing_digits(tokens: list[str]) -> int:
         count += digits * _REPEATS.get(before, 1)
         counted_at = at
         at -= 1
-    # Only digits count: "and" at the end belongs to the number only if digits come before it.
+    # Without any digit, words such as "and" at the end are not a number.
     return count if counted_at < len(tokens) else 0
 
 
@@ -188,12 +189,19 @@ def _is_address(said: str, question: str) -> bool:
 
 
 def _has_content_after_email(said: str) -> bool:
-    """Return True if an address has begun: after "e-mail ... is", or with a sign for "at"."""
+    """Return True if lower-case speech contains a part of an e-mail address.
+
+    Signs of an address are "my e-mail is", the character "@", and the word "at" with "dot" after it.
+    """
     return bool(re.search(r"@|\be[- ]?mail(?: address)? (?:is|it's|its)\b|\bat\b.*\bdot\b", said))
 
 
 def _is_open_list(said: str) -> bool:
-    """Return True if short items are separated by commas, and no "and" or "or" stands before the last one."""
+    """Return True if lower-case speech is a list that may go on.
+
+    Such speech has at least three items with commas between them. The last two items have at most _LONGEST_ITEM
+    words each, and the last one does not begin with "and", "or", "please" or "thanks".
+    """
     items = [item.strip(" .!?") for item in said.split(",")]
     if len(items) <= _MIN_COMMAS:
         return False

@@ -19,8 +19,8 @@ MAX_EVENT_ID = 512
 MAX_APPEND_BYTES = 15 * 1024 * 1024
 MAX_APPEND_CHARACTERS = MAX_APPEND_BYTES * 4 // 3 + 4
 
-# The usual texts before and after the audio of an append message: the fields in either order, with and without the
-# spaces that json.dumps writes.
+# Pairs of the JSON text before and after the base64 audio, in the usual spellings of an append message: the fields in
+# either order, with and without the spaces that json.dumps writes.
 _APPEND_SPELLINGS = tuple(
     (head.encode(), tail.encode())
     for space in ("", " ")
@@ -47,7 +47,10 @@ class UpdateSession(ClientEvent):
 
 @dataclass(frozen=True, slots=True)
 class AppendAudio(ClientEvent):
-    """input_audio_buffer.append: add `audio`, in the session's input format. It may end within a sample."""
+    """input_audio_buffer.append: add the bytes `audio`, in the session's input format, to the caller's audio.
+
+    The bytes may end within a sample.
+    """
 
     audio: bytes
 
@@ -121,7 +124,6 @@ def parse(message: str | bytes) -> ClientEvent:
 
     Args:
         message: JSON text or its UTF-8 bytes.
-        sample_bytes: Bytes of one sample in the session's input format (2 for PCM, 1 for G.711).
 
     Raises:
         MalformedEvent: The message is not a valid event. No other error is raised.

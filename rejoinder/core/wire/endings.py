@@ -1,7 +1,7 @@
 """How a reply ends: its status on the wire, and the sentence that the caller hears if there was no answer.
 
-A caller must never be left in silence, and a client must be able to tell an answer from its absence. So a reply without
-anything audible ends with a short sentence, and with a status that names the reason.
+A caller must never be left in silence, and a client must be able to tell whether there was an answer. A reply without
+anything audible therefore ends with a short prepared sentence, and with a status that names the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from rejoinder.core.wire.server import ResponseStatus
 
 
 class Sentence(Enum):
-    """What the caller hears at the end of a reply without an answer. The texts are settings of the conversation."""
+    """Sentence that the caller hears at the end of a reply without an answer. The texts are settings.
+
+    NONE: no sentence, because there was an answer. NO_ANSWER: the model gave no answer. DECLINED: a content filter
+    stopped the answer.
+    """
 
     NONE = "none"
     NO_ANSWER = "no_answer"
@@ -29,7 +33,7 @@ class ReplyEnding:
     Attributes:
         status: Status on the wire.
         details: `status_details` on the wire; None for a complete answer.
-        sentence: What the caller hears.
+        sentence: Sentence that the caller hears in place of an answer.
     """
 
     status: ResponseStatus
@@ -38,7 +42,7 @@ class ReplyEnding:
 
     @property
     def reason(self) -> str:
-        """The reason in `details`: that of an incomplete reply, or the error code of a failed one; "" if complete."""
+        """Reason of an incomplete reply, or error code of a failed reply, from `details`; "" for a complete reply."""
         details = self.details or {}
         return str(details.get("reason") or details.get("error", {}).get("code", ""))
 
@@ -68,7 +72,13 @@ def _incomplete(reason: str, sentence: Sentence) -> ReplyEnding:
 
 
 def failure(code: str, message: str, kind: str = "server_error") -> Json:
-    """Return the `status_details` of a failed response."""
+    """Return the `status_details` of a failed response.
+
+    Args:
+        code: Short name of the failure, such as "empty_answer".
+        message: Text for the client's developer.
+        kind: `type` of the OpenAI Realtime error.
+    """
     return {"type": "failed", "error": {"type": kind, "code": code, "message": message}}
 
 
@@ -76,14 +86,14 @@ def stage_of(fault: Exception) -> str:
     """Return the stage to which a reply's failure is attributed; "reply" if it is not known."""
     if isinstance(fault, BackendError) and fault.stage:
         return fault.stage
-    # Only the language model checks a configuration, or refuses a request, while it serves.
+    # While a reply is made, only the stage "llm" can find a wrong configuration or refuse a request.
     return "llm" if isinstance(fault, ConfigError | CallerError) else "reply"
 
 
 def failure_of(fault: Exception) -> Json:
     """Return the `status_details` of a response that failed because of `fault`.
 
-    The client of a wrongly configured server learns no detail of the configuration: the operator's log has them.
+    For a ConfigError, the details are hidden from the client. They are in the operator's log.
     """
     if isinstance(fault, CallerError):
         return failure(fault.code, str(fault), "invalid_request_error")

@@ -1,7 +1,7 @@
 """The audio formats of the wire: 24 kHz PCM and 8 kHz G.711, chosen separately for each direction.
 
 Inside the system, the caller's audio has a rate of 16 kHz and the reply's audio a rate of 24 kHz. Lengths and positions
-are counted at these rates. So only `WireDecoder` and `WireEncoder` depend on the wire format.
+are counted at these rates. Only `WireDecoder` and `WireEncoder` depend on the wire format.
 """
 
 from __future__ import annotations
@@ -75,8 +75,7 @@ def parse_format(patch: Fields, current: AudioFormat) -> AudioFormat:
 class WireDecoder:
     """Converter of one caller's audio stream from a wire format to 16 kHz PCM, message by message.
 
-    Messages may have any number of bytes. The first byte of a sample that a message ends within is completed by the
-    next message.
+    Messages may have any number of bytes. If a message ends within a sample, the next message completes the sample.
 
     Attributes:
         format: The wire format.
@@ -99,9 +98,9 @@ class WireDecoder:
         return self._to_stt(audio[:whole])
 
     def end_stream(self) -> None:
-        """Drop the first byte of an incomplete sample: the client cleared or committed its audio.
+        """Drop the first byte of an incomplete sample, because the client has cleared or committed its audio.
 
-        What it sends next begins with a whole sample.
+        The next message then begins with a whole sample.
         """
         self._half_sample = b""
 
@@ -109,16 +108,20 @@ class WireDecoder:
 def _begins_sample(half: bytes, audio: bytes) -> bool:
     """Return True if `audio` clearly begins with a whole sample, although the message before it ended with `half`.
 
-    A client may lose the last byte of a recording and continue with whole samples. If its samples were then read one
-    byte late, everything after it would be noise. The wrong reading is far rougher than the right one: its high bytes
-    are the low bytes of the samples.
+    A client may lose the last byte of a recording and continue with whole samples. Completing the old sample with the
+    new bytes would then shift all later samples by one byte and turn them into noise. Shifted samples differ far more
+    from their neighbours than correct ones (`_roughness`).
+
+    Args:
+        half: First byte of the incomplete sample of the message before.
+        audio: The new message.
     """
     late, plain = _roughness(half + audio), _roughness(audio)
     return late > MISALIGNED_ROUGHNESS and late > MISALIGNED_FACTOR * plain
 
 
 def _roughness(pcm: bytes) -> float:
-    """Return the mean difference between neighbouring samples of 16-bit PCM; 0 for less than two samples."""
+    """Return the mean absolute difference between neighbouring samples of 16-bit PCM; 0 for less than two samples."""
     samples = np.frombuffer(pcm[: len(pcm) - len(pcm) % SAMPLE_BYTES], "<i2").astype(np.float32)
     return float(np.abs(np.diff(samples)).mean()) if samples.size > 1 else 0.0
 
@@ -134,6 +137,6 @@ class WireEncoder:
     def __call__(self, pcm: bytes) -> bytes:
         """Return one chunk of 24 kHz 16-bit PCM in the wire format.
 
-        For G.711, three samples become one. So up to two samples of a chunk are kept and converted with the next chunk.
+        For G.711, three samples become one. Up to two samples at the end of a chunk are converted with the next chunk.
         """
         return self._law.encode(self._to_telephone(pcm)) if self._law else pcm

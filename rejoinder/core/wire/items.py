@@ -35,7 +35,7 @@ class Item:
 
     Attributes:
         text: Text or transcript for the language model; None for function calls and their outputs.
-        spoken: True if the item was audio; `text` is then its transcript.
+        spoken: True if the item was audio, so that `text` is its transcript.
         audio_ms: Length of generated audio in milliseconds; 0 for text.
         call: Fields of a function call or of its output, as on the wire. Empty for messages.
     """
@@ -52,7 +52,8 @@ class Item:
     def wire(self, *, reveal: bool = True) -> Json:
         """Return the item as JSON for an event.
 
-        If `reveal` is False, the transcript of a spoken user item is null, as conversation.item.added requires.
+        Args:
+            reveal: False to send null as the transcript of a spoken user item, as conversation.item.added requires.
         """
         base: Json = {"id": self.id, "object": "realtime.item", "type": self.type, "status": self.status}
         if self.type != "message":
@@ -138,8 +139,8 @@ class Conversation:
 
         Args:
             item_id: Id of the item.
-            played: The words that were played, which replace its text.
-            audio_end_ms: Milliseconds of its audio that were played.
+            played: The words that were played, which replace the item's text.
+            audio_end_ms: Milliseconds of the item's audio that were played.
         """
         item = self.get(item_id)
         self.update(replace(item, text=played, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))

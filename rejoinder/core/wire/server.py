@@ -19,7 +19,7 @@ ResponseStatus = Literal["in_progress", "completed", "cancelled", "incomplete", 
 
 
 class IdStamp:
-    """Generator of ids in one session, from counters. The session's `key` makes them unique among all sessions."""
+    """Generator of ids in one session, from counters. The session's `key` makes the ids unique among all sessions."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -285,7 +285,7 @@ class ResponseEvents:
 def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Json:
     """Return the `usage` object of response.done, with the numbers of language model tokens.
 
-    Audio is not counted in tokens. `cached_tokens` are the prompt tokens that the engine had in its KV cache.
+    Audio is not counted in tokens. `cached_tokens` is the part of `prompt_tokens` that was in the engine's KV cache.
     """
     return {
         "total_tokens": prompt_tokens + completion_tokens,

@@ -29,8 +29,9 @@ class SessionConfig:
     Attributes:
         output_modality: "audio" or "text".
         max_output_tokens: Maximum number of tokens of one response; None for no limit ("inf" on the wire).
-        transcription: The client's options, which are only repeated to the client. None: transcription events are off.
-        noise_reduction: The client's options, which are only repeated to the client.
+        transcription: The client's options for transcripts of the caller. They change nothing and are only sent back.
+            None: the client gets no transcription events.
+        noise_reduction: The client's options for noise reduction. They change nothing and are only sent back.
         speed: Speaking rate, 0.25 to 1.5.
     """
 
@@ -162,7 +163,7 @@ def _merge_audio_input(config: SessionConfig, patch: Fields) -> SessionConfig:
 def _transcription(current: Json | None, patch: Fields) -> Json | None:
     """Return the transcription options after a session.update; None if the client cleared them.
 
-    They contain only the keys that the client has sent, because some clients fail on others.
+    They contain only keys that the client has sent, because some clients fail on unknown keys.
     """
     if patch.raw("transcription") is None:
         return None

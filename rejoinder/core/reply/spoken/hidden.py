@@ -1,11 +1,11 @@
 """Hidden text: the parts of a model's output that no caller hears or reads, removed while the text streams in.
 
-These are reasoning (`<think>`), tool syntax, special tokens of chat templates, and control characters. A mark may be
-split over any number of pieces. Only text that could be the beginning of a mark is held back, so text without marks
-passes at once. A block that is never closed hides everything that follows.
+The hidden parts are reasoning (`<think>`), tool syntax, special tokens of chat templates, and control characters. A
+mark, such as `<think>`, may be split over any number of streamed pieces. Only text that could begin a mark is held
+back, so text without marks passes at once. A block that is never closed hides everything that follows.
 
-A closing mark without an opening one is removed too. The text before it cannot be hidden, because it has been passed
-on.
+A closing mark without an opening mark is removed too. The text before it stays visible, because it has already been
+passed on.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ _ZERO_WIDTH = "\u200d"
 
 
 class HiddenTextFilter:
-    """Filter for the text of one reply. Call `push` for each piece, then `flush`. Not thread-safe."""
+    """Filter that removes hidden text from one streamed reply. Not thread-safe.
+
+    Call `push` for each piece of text, then `flush` at the end.
+    """
 
     def __init__(self) -> None:
         self._held = ""
@@ -59,12 +62,12 @@ class HiddenTextFilter:
         self._line_blank = True
 
     def push(self, text: str) -> str:
-        """Add the next piece of the text, and return what of the text so far may be shown and is not returned yet."""
+        """Add the next piece of text, and return the visible text that is now known and was not returned before."""
         self._held += _without_controls(text)
         return self._take(final=False)
 
     def flush(self) -> str:
-        """End the text, and return the rest that may be shown."""
+        """End the text, and return the visible text that was held back."""
         return self._take(final=True)
 
     def _take(self, *, final: bool) -> str:
@@ -90,7 +93,15 @@ class HiddenTextFilter:
         return True
 
     def _step(self, shown: list[str], *, final: bool) -> bool:
-        """Move text up to the next possible mark to `shown`, and handle the mark. Return False to wait for more."""
+        """Move the held-back text before the next possible mark to `shown`, and remove the mark.
+
+        Args:
+            shown: List of visible pieces, to which text is appended.
+            final: True if no more text follows.
+
+        Returns:
+            False if more text is needed to decide, or if no text is left.
+        """
         at = next((index for index, char in enumerate(self._held) if char in _STARTS), len(self._held))
         self._show(shown, at)
         if not self._held:
@@ -102,7 +113,7 @@ class HiddenTextFilter:
             self._closing = BLOCKS.get(mark, "")
             self._held = self._held[len(mark) :]
         elif not final and any(mark.startswith(start) for mark in _MARKS):
-            return False  # "<|channel|>" alone is a special token, but "analysis" may follow
+            return False  # "<|channel|>" is a token by itself, but begins a block if "analysis" follows
         elif special := _SPECIAL.match(self._held):
             self._held = self._held[special.end() :]
         elif self._line_blank and _CALL.match(self._held):
@@ -114,7 +125,7 @@ class HiddenTextFilter:
         return True
 
     def _may_become_mark(self) -> bool:
-        """Return True if the text held back may become a special token or a tool call with more text."""
+        """Return True if more text could make the held-back text a special token or a JSON tool call."""
         begun = _SPECIAL_BEGUN.fullmatch(self._held) or (self._line_blank and _CALL_BEGUN.fullmatch(self._held))
         return bool(begun)
 
@@ -132,7 +143,7 @@ def visible_text(text: str) -> str:
 
 
 class _JsonDepth:
-    """Position in a JSON object: how many brackets are open, and whether it is in a string."""
+    """Position in a streamed JSON object: number of open brackets, and whether the position is inside a string."""
 
     def __init__(self) -> None:
         self._open = 0
@@ -141,7 +152,7 @@ class _JsonDepth:
         self.ended = False
 
     def skip(self, text: str) -> str:
-        """Return what of `text` follows the end of the object."""
+        """Read the next piece of the object, and return the part of `text` after its end; "" before the end."""
         for index, char in enumerate(text):
             if self._in_string:
                 self._in_string = char != '"' or self._escaped
@@ -159,7 +170,7 @@ class _JsonDepth:
 
 
 def _without_controls(text: str) -> str:
-    """Return the text without control characters, lone surrogates and characters without width."""
+    """Return the text without control characters (newline and tab stay), lone surrogates and zero-width characters."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(

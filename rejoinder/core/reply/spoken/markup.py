@@ -52,12 +52,12 @@ _ALONE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Words that form one construct of markup.
+    """Consecutive words that form one construct of markup, such as a tag, a link or a formula.
 
     Attributes:
-        words: How many words it has.
-        spoken: What is spoken for it. Empty for tags and stage directions.
-        formula: Whether it is a formula, whose text is in `spoken` and must be read by the rules for formulas.
+        words: Number of words of the construct.
+        spoken: Text that is spoken for the construct. Empty for tags and stage directions. For a formula, its LaTeX.
+        formula: Whether the construct is a formula, so that `formulas.latex_words` must turn `spoken` into words.
     """
 
     words: int
@@ -66,11 +66,12 @@ class Group:
 
 
 def group(words: tuple[str, ...], word: Callable[[int], str]) -> Group | None:
-    """Return the construct that begins with the next raw word, or None.
+    """Return the construct of markup that begins with the next written word, or None.
 
     Args:
-        words: The raw words that have arrived, the next one first.
-        word: Returns the raw word at an index, "" at the end of the line. Raises MoreWordsNeeded if it has not arrived.
+        words: The written words that have arrived, markup included, the next word first.
+        word: Function that returns the written word at an index, or "" at the end of the line. It raises
+            MoreWordsNeeded if the word has not arrived.
     """
     first = words[0]
     if re.match(r"<(?:/?[A-Za-z][\w-]*|!--)(?![^<>]*>)", first) and not first.startswith("<3"):
@@ -89,7 +90,12 @@ def group(words: tuple[str, ...], word: Callable[[int], str]) -> Group | None:
 
 
 def _closed(word: Callable[[int], str], closes: Callable[[str], bool]) -> Group | None:
-    """Return a silent construct up to the first word that closes it; None if no word of the line does."""
+    """Return the construct of which only the text after its closing ">" is spoken; None if it is not closed.
+
+    Args:
+        word: Function that returns the written word at an index, or "" at the end of the line.
+        closes: Function that returns True for a word that closes the construct.
+    """
     for count in range(MAX_GROUP_WORDS):
         text = word(count)
         if not text:
@@ -137,7 +143,7 @@ def visible(word: str) -> str:
 
 
 def spoken_word(word: str) -> str:
-    """Return a word without markup: what is left has letters, digits, signs and punctuation to be read."""
+    """Return a written word without markup, emoji and footnote marks; "" if nothing is left to speak."""
     if word.isascii() and word.isalpha():
         return word
     if word in {"*", "x", "×", "--"}:

@@ -1,11 +1,11 @@
 """Reader: turns the written words of a reply, one by one, into spoken words.
 
-The reader has a queue of the words of the current line. It settles the first ones as soon as their reading is certain.
-A number waits for the next word ("5" may be followed by "million"), an abbreviation for the word that it belongs to,
-and an opening tag for its end. All other words are settled at once. So the first segment of a reply waits only where
-the reading is ambiguous.
+The reader queues the words of the current line. It returns words from the front of the queue as soon as their spoken
+form is certain. A number waits for the next word ("5" may be followed by "million"), an abbreviation waits for the word
+that it belongs to, and an opening tag waits for its end. All other words are returned at once, so the first segment of
+a reply waits only if the spoken form is ambiguous.
 
-What is spoken depends only on the words, never on how the text was split into tokens.
+The spoken form depends only on the words, never on how the text was split into tokens.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _OPERATOR = re.compile(r"[-−–—+=<>≤≥≠≈±×÷·*/^&@%~→]|--|---|x
 
 
 class WordReader:
-    """Reader of one reply. Not thread-safe."""
+    """Converter from the written words of one reply to spoken words. Not thread-safe."""
 
     def __init__(self, language: Language) -> None:
         """Create a reader for a voice of this language."""
@@ -65,15 +65,15 @@ class WordReader:
 
     @property
     def waiting(self) -> bool:
-        """True if words have been added whose reading is not certain yet."""
+        """True if words are queued because their spoken form is not certain yet."""
         return bool(self._queue)
 
     def push(self, word: str, *, glued: bool = False) -> list[SpokenUnit]:
-        """Add a complete word, and return the words whose reading is now certain.
+        """Add a complete word, and return the words whose spoken form is now certain, with that form.
 
         Args:
             word: The word, without whitespace.
-            glued: True if it continues the word before.
+            glued: True if no space separates the word from the word before.
         """
         if self._fenced:
             return [self._code(word, glued=glued)]
@@ -87,21 +87,24 @@ class WordReader:
         return self._settle(final=False)
 
     def discard(self) -> None:
-        """Drop the words that are not settled yet. More words may follow, as if at the beginning of a line."""
+        """Drop the queued words. The next word is treated as the first word of a line."""
         self._queue.clear()
         self._before.clear()
         self._line_start = True
         self._fenced = self._cut_off = False
 
     def end_line(self) -> list[SpokenUnit]:
-        """End the line, and return the words that were waiting."""
+        """End the line, and return the words that were queued, with their spoken form."""
         units = self._settle(final=True)
         self._before.clear()
         self._line_start = True
         return units
 
     def _code(self, word: str, *, glued: bool) -> SpokenUnit:
-        """Return the unit of a word in a block of code. Code is not read; the first block of a reply has a note."""
+        """Return the unit of a word in a block of code. Code is not spoken.
+
+        The first word of the first block speaks the note "code" of the language instead.
+        """
         self._line_start = False
         if word.endswith(("```", "~~~")):
             self._fenced = False
@@ -118,7 +121,14 @@ class WordReader:
         return units
 
     def _next(self, *, final: bool) -> list[SpokenUnit]:
-        """Settle the first words of the queue."""
+        """Remove the first word or construct from the queue, and return its units.
+
+        Args:
+            final: True if no more words of the line follow.
+
+        Raises:
+            MoreWordsNeeded: The spoken form depends on words that have not arrived.
+        """
 
         def raw(index: int) -> str:
             if index < len(self._queue):
@@ -128,7 +138,7 @@ class WordReader:
             raise MoreWordsNeeded
 
         word, glued = self._queue[0]
-        if self._is_plain(word) and not glued:  # most words: skip the rules
+        if self._is_plain(word) and not glued:  # most words are plain: skip the rules for speed
             return self._spoken_as_written(word)
         self._cut_off = len(word) > MAX_WORD or (glued and self._cut_off)
         if self._cut_off:
@@ -141,7 +151,7 @@ class WordReader:
         return self._units(reading, view)
 
     def _is_plain(self, word: str) -> bool:
-        """Return True if a word has lower-case letters only and no reading of its own."""
+        """Return True if a word is spoken as written: ASCII lower-case letters only, and not an abbreviation."""
         letters = word.isascii() and word.isalpha() and word.islower() and len(word) <= MAX_WORD
         return letters and word != "x" and word not in self._language.plain_abbreviations
 
@@ -164,7 +174,7 @@ class WordReader:
         return next((reading for rule in _RULES if (reading := rule(view))), None) or plain(view)
 
     def _units(self, reading: Reading, view: View) -> list[SpokenUnit]:
-        """Return the units of the words that a reading covers, and remove them from the queue."""
+        """Return a unit for each written word that `reading` covers, and remove these words from the queue."""
         units: list[SpokenUnit] = []
         count = len(reading.spoken)
         for index, spoken in enumerate(reading.spoken):
@@ -187,13 +197,25 @@ class WordReader:
         return [unit for unit in units if unit.written]
 
     def _set_apart(self, token: Token, spoken: str, pause: str) -> tuple[str, str]:
-        """Return spoken words and the pause behind them, with commas where a parenthesis begins or ends."""
+        """Add commas to a word where a parenthesis begins or ends, so that the voice pauses there.
+
+        Args:
+            token: The written word.
+            spoken: Its spoken words.
+            pause: The punctuation mark after them, or "".
+
+        Returns:
+            The spoken words and the punctuation mark, with a comma added if needed.
+        """
         if spoken and "(" in token.opening and self._before and not self._before[-1].pauses:
             spoken = f", {spoken}"
         return spoken, pause or ("," if spoken and ")" in token.closing else "")
 
     def _grouped(self, found: Group, *, final: bool) -> list[SpokenUnit]:
-        """Return the units of a construct of markup: the first one has all that is spoken."""
+        """Return one unit per written word of a construct of markup, and remove the words from the queue.
+
+        The first unit has all spoken words of the construct.
+        """
         words = [visible(word) for word, _ in self._queue[: found.words]]
         view = View(self._language, [NOWHERE], final, self._before)
         del self._queue[: found.words]
@@ -214,9 +236,10 @@ class WordReader:
         ]
 
     def _overlong(self, word: str, *, glued: bool) -> SpokenUnit:
-        """Return the unit of a very long word or of its next part: only an address is read, in short.
+        """Return the unit of a word longer than MAX_WORD characters, or of a further part of such a word (`glued`).
 
-        Other words get a note, once. A script without spaces between words has long words, which are read.
+        An address is spoken in short form. Text in a script without spaces between words is spoken in full. The first
+        other overlong word of a reply speaks the note "long" instead, and later ones are silent.
         """
         self._queue.pop(0)
         self._line_start = False
@@ -230,7 +253,12 @@ class WordReader:
         return SpokenUnit(visible(word), spoken, edge_of(word, line_start=False), glued)
 
     def _note(self, kind: str, script: str = "") -> str:
-        """Return the note that a text cannot be read, and only the first time; "" afterwards."""
+        """Return the sentence that is spoken in place of unreadable text; "" if this reply already had it.
+
+        Args:
+            kind: Key of `Language.notes`: "code", "long" or "script".
+            script: Name of the foreign script, for the kind "script".
+        """
         if kind in self._noted or kind not in self._language.notes:
             return ""
         self._noted.add(kind)
@@ -245,7 +273,7 @@ NOWHERE = Token("", "", "")
 
 
 def edge_of(word: str, *, line_start: bool) -> WordBoundary:
-    """Return the kind of boundary after a complete word, by its punctuation. The rules know abbreviations.
+    """Return the kind of boundary after a complete word, by its punctuation alone, without regard to abbreviations.
 
     Args:
         word: The word, with its punctuation.

@@ -70,7 +70,7 @@ _EMOTICON = re.compile(r"[:;=8xX][-o']?[)(\]\[DPpOo/\\|*]+|<3|\^_+\^|¯\\_\(ツ\
 
 
 def script_of(char: str) -> str:
-    """Return the name of a letter's script: "latin", "han", ...; "other" for scripts without a name here."""
+    """Return the name of the script of a letter, such as "latin" or "han"; "other" for a script not in the table."""
     if char.isascii():
         return "latin"
     name = unicodedata.name(char, "")
@@ -80,7 +80,8 @@ def script_of(char: str) -> str:
 def unreadable_script(word: str, language: str) -> str:
     """Return the script of a word that a voice of this language cannot read; "" if it can.
 
-    A word is unreadable if more than half of its letters are. A single Greek letter is a name and can be read.
+    A word is unreadable if more than half of its letters are in a script that the language does not use. A single Greek
+    letter is spoken by its name, so it is readable.
     """
     letters = [char for char in word if char.isalpha()]
     if word.isascii() or not letters or language in _ANY or (len(letters) == 1 and letters[0].lower() in GREEK_LETTERS):

@@ -1,7 +1,7 @@
 """Units of spoken text: each written word of a reply with the words that are spoken for it.
 
-The transcript and the conversation keep the written words. The voice gets the spoken words. Both belong together word
-by word, so the position in the audio tells which written words were heard.
+The transcript and the conversation keep the written words. The voice gets the spoken words. Each written word has its
+own spoken words, so the position in the audio tells which written words were heard.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from enum import Enum
 class WordBoundary(Enum):
     """Kind of boundary after a word: where a segment may end.
 
-    SENTENCE: a segment ends. CLAUSE: the first segment ends; a later one only at its maximum of words. BOUND: the word
-    must not be separated from the next word. PLAIN: a segment ends only at its maximum of words.
+    SENTENCE: a segment ends here. CLAUSE: the first segment ends here; a later segment does so only if it has its
+    maximum number of words. BOUND: the word must not be separated from the next word. PLAIN: a segment ends here only
+    if it has its maximum number of words.
     """
 
     PLAIN = "plain"
@@ -83,9 +84,9 @@ def join_written(units: Iterable[SpokenUnit]) -> str:
 
 
 def join_spoken(parts: Iterable[str]) -> str:
-    """Return spoken parts as one text. A part that is only punctuation follows the part before without a space.
+    """Return spoken parts, joined by spaces, as one text. Punctuation follows the part before it without a space.
 
-    Punctuation at the beginning is left out, and so is the first of two punctuation marks.
+    Punctuation at the beginning is left out. Of two punctuation marks in a row, only the second one stays.
     """
     text = ""
     for part in parts:

@@ -17,8 +17,8 @@ LANGUAGES = {language.code: language for language in (ENGLISH, GERMAN, SPANISH, 
 def language_of(code: str) -> Language:
     """Return the tables of a language by its ISO 639-1 code; a region ("en-GB") is ignored.
 
-    For other languages the tables are empty: markup, hidden text and emoji are removed, and numbers are left to the
-    voice, which reads them in its own language.
+    A language without a table here gets empty tables: markup, hidden text and emoji are still removed, but numbers stay
+    digits, and the voice reads them in its own language.
     """
     short = code.lower().replace("_", "-").split("-")[0]
     return LANGUAGES.get(short) or Language(code=short)

@@ -1,4 +1,4 @@
-"""English: the tables of the language that the rules know completely. The style is American."""
+"""English tables of spoken text, in American style. Only English has rules for every kind of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""French: numbers, money, units, times and dates."""
+"""French tables of spoken text: numbers, money, units, times and dates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""German: numbers, money, units, times and dates. Years and fractions have no rules of their own."""
+"""German tables of spoken text: numbers, money, units, times and dates. There are no rules for years and fractions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of one spoken language, and the choice of the language for a voice."""
+"""Type of the tables of one spoken language (`choice.py` chooses the language for a voice)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Currency:
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """What the rules need to know about a language.
+    """Tables of one language, which the rules of spoken text use.
 
     Attributes:
         code: ISO 639-1 code.
@@ -29,22 +29,23 @@ class Language:
         decimal: Decimal separator.
         thousands: Separators of groups of three digits, as one string.
         words: Spoken words of signs, by the sign: "&" is "and". See `ENGLISH` for all keys.
-        notes: Sentences for text that cannot be read: "code", "long", and "script" with a place for the script's name.
-        scripts: Names of foreign scripts, for the note.
+        notes: Sentences that are spoken in place of text that cannot be read. The keys are "code" (a block of code),
+            "long" (an overlong word) and "script" (a foreign script; the sentence has a placeholder for its name).
+        scripts: Names of foreign scripts in this language, for the note "script".
         abbreviations: Spoken form of abbreviations, by the lower-case word without its last full stop. The full stop
             does not end a sentence.
         plain_abbreviations: The same for abbreviations that are written without a full stop, with exact case.
         currencies: Currencies by sign and by code.
         units: Units of measurement, by their exact abbreviation.
-        magnitudes: Number words behind a number that belong to it ("million").
-        short_magnitudes: Letters behind an amount of money that stand for a number word ("M").
+        magnitudes: Number words after a number that belong to it ("million").
+        short_magnitudes: Number words by the letter after an amount of money that stands for them ("M": "million").
         months: Names of the months, January first.
         month_numbers: Index of a month, 0 to 11, by its name or its abbreviation without a full stop, in lower case.
-        one: The number 1 in front of a noun.
-        clock: Returns the words of a time of day from the hour, the minute and whether am or pm follows.
-        day: Returns the words of a day and a month from the day and the month's name.
+        one: The word for the number 1 before a noun (English "one", French "un").
+        clock: Function from the hour, the minute and whether am or pm follows to the words of a time of day.
+        day: Function from the day of the month (1 to 31) and the month's name to the words of a date.
         clock_words: Words after a time that are part of it ("Uhr"), in lower case.
-        native: Whether the English rules for years, fractions, roman numerals and codes are used.
+        native: Whether the rules for years, fractions, roman numerals and codes, which know English only, are used.
     """
 
     code: str

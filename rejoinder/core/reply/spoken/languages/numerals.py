@@ -21,7 +21,7 @@ def _words(value: int, code: str, form: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Numerals:
-    """Number words in the language with this two-letter code.
+    """Converter of numbers to words of one language.
 
     Attributes:
         code: ISO 639-1 code that num2words knows.
@@ -32,15 +32,15 @@ class Numerals:
     point: str
 
     def cardinal(self, value: int) -> str:
-        """Return the words of an integer, "forty-two"."""
+        """Return the words of an integer, such as "forty-two"."""
         return self.digits(str(value)) if abs(value) >= MAX_VALUE else _words(value, self.code, "cardinal")
 
     def ordinal(self, value: int) -> str:
-        """Return the words of an ordinal number, "forty-second"."""
+        """Return the words of an ordinal number, such as "forty-second"."""
         return _words(value, self.code, "ordinal") if value < MAX_VALUE else self.digits(str(value))
 
     def year(self, value: int) -> str:
-        """Return the words of a year, "nineteen eighty-four"."""
+        """Return the words of a year, such as "nineteen eighty-four"."""
         return _words(value, self.code, "year")
 
     def digits(self, text: str) -> str:
@@ -48,9 +48,9 @@ class Numerals:
         return " ".join(_words(int(char), self.code, "cardinal") for char in text if char.isdecimal())
 
     def decimal(self, whole: str, fraction: str) -> str:
-        """Return the words of a number; both parts are strings of digits, and each may be empty.
+        """Return the words of a decimal number from the digits before and after its decimal separator.
 
-        A whole part with leading zeros ("007") is read digit by digit.
+        Each part may be empty. A whole part with leading zeros ("007") is spoken digit by digit.
         """
         if len(whole) > 1 and whole[0] == "0" and not fraction:
             return self.digits(whole)

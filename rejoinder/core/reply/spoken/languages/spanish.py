@@ -1,4 +1,4 @@
-"""Spanish: numbers, money, units, times and dates."""
+"""Spanish tables of spoken text: numbers, money, units, times and dates."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Rules of spoken text, a module for each kind of word. A rule turns a `View` into a `Reading`, or returns None."""
+"""Rules of spoken text, one module per kind of word. A rule returns a `Reading` (spoken form) for a `View`, or None."""

@@ -43,7 +43,7 @@ _TIME = re.compile(r"(\d{1,2})(?:[:h](\d{2}))?(?::\d{2})?(?:\s?([ap]\.?m\.?))?",
 
 
 def date(view: View) -> Reading | None:
-    """Read "2024-01-05", "1/5/2024" and "5.1.2024"."""
+    """Return the spoken form of a date such as "2024-01-05", "1/5/2024" or "5.1.2024"; None for other words."""
     language, core = view.language, view.token.core
     if not language.numerals or not language.months:
         return None
@@ -65,7 +65,7 @@ def date(view: View) -> Reading | None:
 
 
 def _month_and_day(view: View, month: int, day: int) -> Reading | None:
-    """Read "12/24" in the American way; None if the numbers are no date."""
+    """Return the spoken form of "12/24" as month and day; None if they are not a date, or not in English."""
     language = view.language
     if language.code != "en" or not (1 <= month <= 12 and 1 <= day <= 31):
         return None
@@ -73,7 +73,7 @@ def _month_and_day(view: View, month: int, day: int) -> Reading | None:
 
 
 def time_of_day(view: View) -> Reading | None:
-    """Read "3:30", "3:30 p.m.", "5pm", "15h30" and ranges such as "9am-5pm"."""
+    """Return the spoken form of a time such as "3:30 p.m.", "5pm", "15h30" or "9am-5pm"; None for other words."""
     language = view.language
     if not language.numerals:
         return None
@@ -100,7 +100,13 @@ def _is_time(language: Language, text: str) -> bool:
 
 
 def _clock(language: Language, text: str, *, follows: bool = False) -> str:
-    """Return the words of a time in figures; "" if it is not one. `follows`: am or pm is the next word."""
+    """Return the words of a time of day such as "3:30" or "5pm"; "" for other text.
+
+    Args:
+        language: The language of the words.
+        text: The time in figures.
+        follows: True if "am" or "pm" is the next word.
+    """
     match = _TIME.fullmatch(text)
     if not match or int(match[1]) > 24:
         return ""
@@ -112,7 +118,7 @@ def _clock(language: Language, text: str, *, follows: bool = False) -> str:
 
 
 def _with_half_day(view: View, text: str) -> Reading:
-    """Read a time of day, with "p.m." or "Uhr" in the next word."""
+    """Return the spoken form of a time in figures, together with the next word if that is "p.m." or "Uhr"."""
     match = _TIME.fullmatch(text)
     if match and match[3]:
         return _ended(view, (_clock(view.language, text),), 0)
@@ -124,7 +130,7 @@ def _with_half_day(view: View, text: str) -> Reading:
 
 
 def _hour_alone(view: View) -> Reading | None:
-    """Read "3 p.m." and "15 Uhr"."""
+    """Return the spoken form of an hour without minutes, such as "3 p.m." or "15 Uhr"; None for other numbers."""
     core, language = view.token.core, view.language
     if not re.fullmatch(r"\d{1,2}", core) or int(core) > 24 or view.token.pauses:
         return None
@@ -136,7 +142,15 @@ def _hour_alone(view: View) -> Reading | None:
 
 
 def _ended(view: View, spoken: tuple[str, ...], last: int) -> Reading:
-    """Return a reading that ends with am or pm. Its full stop ends the sentence if a capitalized word follows."""
+    """Return the reading of a time that ends with am or pm, and decide what a full stop after it means.
+
+    The full stop ends the sentence if the line ends or a capitalized word follows. Otherwise it is part of "p.m.".
+
+    Args:
+        view: The words that are read next.
+        spoken: The spoken words of each written word of the time.
+        last: Index of the last written word of the time in `view`.
+    """
     token = view.word(last)
     if not token.closing.startswith(".") or "." not in token.core:
         return Reading(spoken)

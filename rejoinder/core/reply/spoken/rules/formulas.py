@@ -55,9 +55,9 @@ _NAMED = {
 
 
 def latex_words(view: View, text: str) -> str:
-    """Return the words of a formula in LaTeX."""
+    """Return the spoken words of a formula in LaTeX, in the language of `view`."""
     over, root = view.say("over"), view.say("√")
-    for _ in range(4):  # nested fractions and roots, from the inside
+    for _ in range(4):  # one pass per level of nested fractions and roots, innermost first; deeper levels are rare
         text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", rf" \1 ⟦{over}⟧ \2 ", text)
         text = re.sub(r"\\sqrt\s*\{([^{}]*)\}", rf" ⟦{root}⟧ \1 ", text)
         text = re.sub(r"\\(?:text|mathrm|mathbf|mathit|operatorname|boxed)\s*\{([^{}]*)\}", r" \1 ", text)

@@ -1,4 +1,4 @@
-"""Telephone numbers, web and e-mail addresses, file names and codes: what is spelled or read in groups."""
+"""Rules for text that is spelled or spoken in groups: telephone numbers, addresses, file names and codes."""
 
 from __future__ import annotations
 
@@ -124,7 +124,10 @@ _CODE = re.compile(r"(?=\w*\d)(?=\w*[^\W\d_])\w+(?:-\w+)*|[^\W\d_]+-\d+")
 
 
 def phone(view: View) -> Reading | None:
-    """Read telephone, card and social security numbers digit by digit, with a pause between the groups."""
+    """Return the spoken form of a telephone, card or social security number; None for other words.
+
+    The digits are spoken one by one, with a pause between the groups.
+    """
     numerals = view.language.numerals
     if not numerals:
         return None
@@ -141,7 +144,7 @@ def phone(view: View) -> Reading | None:
 
 
 def _groups(view: View) -> list[str]:
-    """Return the consecutive words that are groups of digits, from the next one on."""
+    """Return the written words that are groups of digits, from the next word up to a pause or another word."""
     groups: list[str] = []
     while _GROUP.fullmatch(view.word(len(groups)).core):
         token = view.word(len(groups))
@@ -152,7 +155,13 @@ def _groups(view: View) -> list[str]:
 
 
 def _plausible(view: View, groups: list[str], digits: list[str]) -> bool:
-    """Return True if groups of digits look like one number, not like several years or amounts."""
+    """Return True if groups of digits look like one long number, not like several years or amounts.
+
+    Args:
+        view: The words that are read next.
+        groups: The groups as they are written, with signs such as "+".
+        digits: The digits of each group.
+    """
     if groups[0].startswith("+") or view.token.closing == ")" or any(group[0] == "0" for group in digits):
         return True
     if view.language.code == "fr" and all(len(group) == 3 for group in digits[1:]):
@@ -177,7 +186,7 @@ def _digit_groups(view: View, text: str) -> str:
 
 
 def address(view: View) -> Reading | None:
-    """Read web addresses, e-mail addresses, file names, handles and hashtags."""
+    """Return the spoken form of a web or e-mail address, file name, handle or hashtag; None for other words."""
     core, language = view.token.core, view.language
     if not language.words:
         return None
@@ -214,7 +223,10 @@ def _ending(text: str) -> str:
 
 
 def spell(letters: str) -> str:
-    """Return letters so that a voice spells them: "P-D-F". A hyphen keeps a single A from being read as the article."""
+    """Return capital letters with hyphens between them ("P-D-F"), which makes the voice spell them.
+
+    With spaces instead, the voice would read a letter A as the article "a".
+    """
     return "-".join(letters.upper())
 
 
@@ -227,7 +239,10 @@ def _path(language: Language, path: str) -> str:
 
 
 def _spelled(language: Language, text: str) -> str:
-    """Return the words of a part of an address: words stay, digits are read one by one, and signs by their names."""
+    """Return the spoken words of a part of an address.
+
+    Words stay as they are, more than two digits are spoken one by one, and signs are spoken by their names.
+    """
     spoken: list[str] = []
     for part in re.findall(r"[^\W\d_]+|\d+|[^\w\s]|_", text):
         if part.isdecimal() and language.numerals:
@@ -240,7 +255,7 @@ def _spelled(language: Language, text: str) -> str:
 
 
 def code(view: View) -> Reading | None:
-    """Read letters mixed with digits: "GPT-4", "UA1234", "B12", "192.168.0.1" and "3.11.2"."""
+    """Return the spoken form of a code ("GPT-4", "B12", "192.168.0.1", version "3.11.2"); None for other words."""
     core, language = view.token.core, view.language
     numerals = language.numerals
     if not numerals:

@@ -1,4 +1,4 @@
-"""Plain integers whose reading depends on the words around them: years, days, codes, zip codes, emergency numbers."""
+"""Rules for integers whose spoken form depends on the words around them: years, days, codes, emergency numbers."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ STATES = {
 
 
 def bare_number(view: View, figures: str, *, signed: bool) -> Reading:
-    """Read an integer without separators, unit or currency.
+    """Return the spoken form of an integer without separators, unit or currency.
 
     Args:
-        view: The words around it.
+        view: The integer, which is read next, and the words around it.
         figures: The digits.
-        signed: Whether a sign stands in front of it, so that it is a quantity.
+        signed: Whether a sign ("-", "+") stands before the integer, so that it is a quantity, not a year or a code.
     """
     language = view.language
     numerals, value = language.numerals, int(figures)
@@ -158,7 +158,10 @@ def bare_number(view: View, figures: str, *, signed: bool) -> Reading:
 
 
 def grouped_digits(numerals: Numerals, figures: str) -> str:
-    """Return the digits one by one, in groups as of a telephone number: 3, 3 and 4 digits, or 4 digits each."""
+    """Return the words of the digits one by one, with a comma between groups.
+
+    Groups are those of American telephone numbers for 7, 10 and 11 digits (3-3-4 for 10), and 4 digits otherwise.
+    """
     sizes = {10: (3, 3, 4), 11: (1, 3, 3, 4), 7: (3, 4)}.get(len(figures), (4,) * (len(figures) // 4 + 1))
     groups, at = [], 0
     for size in sizes:
@@ -168,7 +171,10 @@ def grouped_digits(numerals: Numerals, figures: str) -> str:
 
 
 def _day(view: View, value: int) -> Reading | None:
-    """Read the day of a date with the month's name, before or behind it; None if there is no such name."""
+    """Return the spoken form of the day in "May 5" or "5 May"; None if no name of a month is next to the number.
+
+    A German ordinal number before certain nouns ("3. Stock") is handled here too.
+    """
     language = view.language
     numerals, previous = language.numerals, view.previous()
     assert numerals
@@ -208,7 +214,10 @@ def _english(view: View, numerals: Numerals, figures: str) -> str:
 
 
 def _is_code(view: View) -> bool:
-    """Return True if a code word stands in front of the number, at most with joining words between them."""
+    """Return True if a word such as "zipcode" comes before the number, so its digits are spoken one by one.
+
+    Up to three joining words, such as "is", may stand between them.
+    """
     for back in range(1, 5):
         word = view.previous(back).core.lower()
         if word in CODE_WORDS:
@@ -219,7 +228,7 @@ def _is_code(view: View) -> bool:
 
 
 def _is_year(view: View, figures: str) -> bool:
-    """Return True for four digits that are a year: 1900 to 2099 without a noun of time or money, others by context."""
+    """Return True if four digits are a year. Numbers from 1000 to 1899 are years only by the words around them."""
     if not re.fullmatch(r"1[0-9]\d\d|20\d\d", figures):
         return False
     previous, language = view.previous().core.lower(), view.language

@@ -1,4 +1,4 @@
-"""Words: abbreviations, initials, roman numerals, and what is left after all other rules."""
+"""Rules for words: abbreviations, initials, roman numerals, and every word for which no other rule exists."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ SPOKEN_SIGNS = frozenset("%&@+=°")
 
 
 def abbreviation(view: View) -> Reading | None:
-    """Read an abbreviation in full, and initials as letters. The full stop behind it does not end the sentence."""
+    """Return the spoken form of an abbreviation (in full) or of initials (as letters); None for other words."""
     token, language = view.token, view.language
     dotted = token.closing.startswith(".")
     stem = token.core.lower().rstrip(".")
@@ -172,7 +172,12 @@ def abbreviation(view: View) -> Reading | None:
 
 
 def _ends(view: View, stem: str) -> bool:
-    """Return True if a lower-case word that is also an abbreviation ("max.", "min.", "est.") ends the sentence."""
+    """Return True if a word with a full stop is a word at the end of a sentence, not an abbreviation ("sat.", "max.").
+
+    Args:
+        view: The words that are read next.
+        stem: The word in lower case, without the full stop.
+    """
     if stem not in {"max", "min", "temp", "ed", "fig", "mon", "wed", "fri", "apt", "rep", "sat"}:
         return False
     following = view.word(1).core
@@ -180,9 +185,14 @@ def _ends(view: View, stem: str) -> bool:
 
 
 def _bound(view: View, words: str) -> Reading:
-    """Return the reading of an abbreviation with a full stop, which rarely ends a sentence.
+    """Return the reading of an abbreviation with a full stop. The full stop rarely ends the sentence.
 
-    It does at the end of the line, and behind words other than titles if a typical first word of a sentence follows.
+    It ends the sentence at the end of the line. It also does before a typical first word of a sentence, unless the
+    abbreviation is a title ("Dr.") or a single letter.
+
+    Args:
+        view: The words that are read next.
+        words: The spoken words of the abbreviation.
     """
     further = view.token.closing.lstrip(".").strip("\"')]}”’»")
     if further:
@@ -195,7 +205,15 @@ def _bound(view: View, words: str) -> Reading:
 
 
 def _by_context(view: View, stem: str, *, dotted: bool) -> Reading | None:
-    """Read the English abbreviations whose meaning depends on the words around them: "St.", "Dr.", "No."."""
+    """Return the spoken form of an English abbreviation whose meaning depends on the words around it, or None.
+
+    "St." is "Saint" or "Street", "Dr." is "Doctor" or "Drive", "p." is "page" and "No." is "number" before a number.
+
+    Args:
+        view: The words that are read next.
+        stem: The abbreviation in lower case, without the full stop.
+        dotted: Whether a full stop follows it.
+    """
     if stem in {"st", "dr"} and (dotted or view.token.core in {"St", "Dr"}):
         title, place = ("Saint", "Street") if stem == "st" else ("Doctor", "Drive")
         previous = view.previous()
@@ -216,7 +234,7 @@ def _by_context(view: View, stem: str, *, dotted: bool) -> Reading | None:
 
 
 def roman(view: View) -> Reading | None:
-    """Read a roman numeral behind a word that it counts: "World War II", "Henry VIII"."""
+    """Return the spoken form of a roman numeral after a suitable word ("World War II", "Henry VIII"); else None."""
     core, language = view.token.core, view.language
     numerals, previous = language.numerals, view.previous()
     possessive = re.fullmatch(r"([IVX]+)(['’]s)?", core)
@@ -243,7 +261,7 @@ def _roman_value(text: str) -> int:
 
 
 def plain(view: View) -> Reading:
-    """Read a word as it is written; signs inside it are read by their names."""
+    """Return the reading of a word that is spoken as written. Signs inside the word are spoken by their names."""
     core, language = view.token.core, view.language
     if not any(char.isalnum() for char in core):
         return Reading((" ".join(view.say(sign) for sign in core if sign in SPOKEN_SIGNS),))

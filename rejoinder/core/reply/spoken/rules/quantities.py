@@ -1,4 +1,4 @@
-"""Quantities: numbers with their sign, unit, currency or magnitude, ranges, fractions and operators."""
+"""Rules for quantities: numbers with their sign, unit, currency or magnitude, ranges, fractions and operators."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _EQUATION = re.compile(r"[\w().²³π√]+(?:[-+−=<>*×·÷^≤≥≠≈/][\w(
 
 @lru_cache(maxsize=8)
 def number_pattern(decimal: str, thousands: str) -> str:
-    """Return the regular expression of a number; its groups are "whole" and "fraction" once a prefix is added."""
+    """Return the regular expression, without groups, of a number with these decimal and thousands separators."""
     point, comma = re.escape(decimal), f"[{re.escape(thousands)}]"
     return rf"(?:\d{{1,3}}(?:{comma}\d{{3}})+|\d+)(?:{point}\d+)?|{point}\d+"
 
@@ -56,7 +56,7 @@ def _quantity(code: str, decimal: str, thousands: str, currencies: tuple[str, ..
 
 @dataclass(frozen=True, slots=True)
 class _Amount:
-    """A quantity in figures: sign, currency, number, second number of a range, and the characters behind it."""
+    """Parts of a quantity in figures: sign, currency sign, number, second number of a range, characters after it."""
 
     sign: str
     money: str
@@ -66,7 +66,7 @@ class _Amount:
 
 
 def quantity(view: View) -> Reading | None:
-    """Read a number with everything that belongs to it, also in the next words ("$5 million", "5 km")."""
+    """Return the spoken form of a number with the next words that belong to it ("$5 million", "5 km"), or None."""
     language = view.language
     if not language.numerals:
         return None
@@ -83,14 +83,14 @@ def quantity(view: View) -> Reading | None:
 
 
 def value_words(language: Language, figures: str) -> str:
-    """Return the words of a number in figures, in the notation of the language."""
+    """Return the words of a number in figures, written with the language's separators (English "1,234.5")."""
     assert language.numerals
     whole, _, fraction = figures.partition(language.decimal)
     return language.numerals.decimal(re.sub(r"\D", "", whole), fraction)
 
 
 def named_currency(view: View) -> Reading | None:
-    """Read an amount behind the code of its currency: "USD 20.50"."""
+    """Return the spoken form of a currency code before an amount ("USD 20.50"); None for other words."""
     language, core = view.language, view.token.core
     if not language.numerals or not core.isalpha() or core not in language.currencies:
         return None
@@ -106,14 +106,14 @@ def _range_words(view: View, amount: _Amount) -> str:
 
 
 def _counted(view: View, amount: _Amount, forms: Forms) -> tuple[str, str]:
-    """Return the words of the number and the right form of the noun behind it."""
+    """Return the words of a number or range, and the singular or plural (`forms`) of the noun after it."""
     if not amount.high and amount.low == "1":
         return view.language.one, forms[0]
     return _range_words(view, amount), forms[1]
 
 
 def _money(view: View, amount: _Amount) -> Reading | None:
-    """Read an amount behind a currency sign: cents, a magnitude and a period may follow."""
+    """Return the spoken form of an amount after a currency sign ("$5.50", "$5M", "$5/month"), or None."""
     language = view.language
     forms = language.currencies[amount.money].major
     if scale := language.short_magnitudes.get(amount.rest):
@@ -132,7 +132,7 @@ def _money(view: View, amount: _Amount) -> Reading | None:
 
 
 def _price(view: View, amount: _Amount, money: str) -> str:
-    """Return the words of an amount of money: "three dollars and fifty cents"."""
+    """Return the words of an amount in the currency `money` (sign or code), such as "three dollars and fifty cents"."""
     currency, language = view.language.currencies[money], view.language
     assert language.numerals
     whole, _, fraction = amount.low.partition(language.decimal)
@@ -147,7 +147,7 @@ def _price(view: View, amount: _Amount, money: str) -> str:
 
 
 def _measure(view: View, amount: _Amount) -> Reading | None:
-    """Read a number without a currency sign in front of it."""
+    """Return the spoken form of a number without a currency sign before it. A unit or currency may follow."""
     if amount.rest:
         return _with_suffix(view, amount)
     following = view.following()
@@ -164,7 +164,13 @@ def _measure(view: View, amount: _Amount) -> Reading | None:
 
 
 def _magnitude(view: View, amount: _Amount, core: str) -> Reading:
-    """Read "5 million", and the currency or unit behind it."""
+    """Return the spoken form of a number and its magnitude ("5 million"), with a currency code after it.
+
+    Args:
+        view: The words that are read next.
+        amount: The number.
+        core: The word for the magnitude, such as "million".
+    """
     number, language = _range_words(view, amount), view.language
     code = view.following(2).core
     if code in language.currencies:
@@ -173,7 +179,7 @@ def _magnitude(view: View, amount: _Amount, core: str) -> Reading:
 
 
 def _is_word(view: View, token: Token) -> bool:
-    """Return True if a unit's abbreviation behind a space is more likely a word: "5 min" is not, "I have 5 m" is."""
+    """Return True if a word after a number looks like the abbreviation of a unit, but is probably another word."""
     return token.core in NOT_UNITS_ALONE - {"min", "m", "g", "sec"} or (
         token.core == "m" and view.language.code == "fr"
     )
@@ -202,7 +208,7 @@ def _with_suffix(view: View, amount: _Amount) -> Reading | None:
         return Reading((f"{_range_words(view, amount)} {language.units[rest[1:]][0]}",))
     if rest in VULGAR and view.say("and"):
         return Reading((f"{_range_words(view, amount)} {view.say('and')} {fraction_words(view, *VULGAR[rest])}",))
-    if re.fullmatch(rf"[{DASHES}][^\W\d_][\w'-]*", rest):  # "5-year-old", "3-month"
+    if re.fullmatch(rf"[{DASHES}][^\W\d_][\w'-]*", rest):  # a noun with a number, such as "5-year-old" or "3-month"
         return Reading((f"{_range_words(view, amount)} {rest[1:].replace('-', ' ')}",))
     return None
 
@@ -234,7 +240,7 @@ def _years(view: View, amount: _Amount) -> str:
 
 
 def fraction(view: View) -> Reading | None:
-    """Read "3/4", "½", "2 1/2", "24/7", "8/10" and the ratio "3:1"."""
+    """Return the spoken form of a fraction ("3/4", "½", "8/10", "24/7") or of a ratio ("3:1"); None for other words."""
     language, core = view.language, view.token.core
     if not language.numerals:
         return None
@@ -251,7 +257,7 @@ def fraction(view: View) -> Reading | None:
 
 
 def fraction_words(view: View, top: int, bottom: int) -> str:
-    """Return the words of a fraction."""
+    """Return the words of the fraction `top` / `bottom`, such as "three quarters" or "eight out of ten"."""
     numerals = view.language.numerals
     assert numerals
     if not view.language.native:
@@ -263,7 +269,7 @@ def fraction_words(view: View, top: int, bottom: int) -> str:
 
 
 def operator(view: View) -> Reading | None:
-    """Read a sign that stands alone between two operands: "5 - 3", "a < b", "3 x 5"."""
+    """Return the spoken form of a sign that is a word of its own ("5 - 3", "a < b", "3 x 5"), or None."""
     core = view.token.core
     if core in {"x", "X"}:
         return Reading((view.say("×"),)) if _between_operands(view) else None
@@ -283,7 +289,11 @@ def _between_operands(view: View) -> bool:
 
 
 def _dash(view: View) -> str:
-    """Return "minus" or "to" for a dash between two numbers: the smaller number first is a range, unless = follows."""
+    """Return the word for a dash between two numbers: "to" in a range, "minus" in a subtraction.
+
+    A smaller number before a larger one is a range, unless an equals sign follows. Two times, or two amounts of money,
+    are always a range.
+    """
     before, after = view.previous().core, view.word(1)
     if not (before.isdecimal() and after.core.isdecimal()):
         timed = re.search(r":\d\d|[ap]\.?m$", before + after.core)
@@ -295,7 +305,7 @@ def _dash(view: View) -> str:
 
 
 def dimensions(view: View) -> Reading | None:
-    """Read sizes: "1920x1080", "3x4 m", and a height such as 5'11"."""
+    """Return the spoken form of a size ("1920x1080", "3x4 m") or of a height (5'11"); None for other words."""
     language = view.language
     if language.native and (height := re.fullmatch(r"(\d)['’′](\d{1,2})[\"”″]?", view.token.core)):
         return Reading((f"{value_words(language, height[1])} foot {value_words(language, height[2])}",))
@@ -316,7 +326,7 @@ def _size(language: Language, figures: str) -> str:
 
 
 def equation(view: View) -> Reading | None:
-    """Read a formula without spaces: "2+2=4", "x<5", "E=mc²"."""
+    """Return the spoken form of a formula without spaces ("2+2=4", "x<5", "E=mc²"); None for other words."""
     core = view.token.core
     operators = re.search(r"[+=<>*×÷^≤≥≠≈²³√π]", core.strip("+"))
     if not operators or not (_EQUATION.fullmatch(core) or re.fullmatch(r"\w{1,3}[²³]|√\w+|\d*π\w*", core)):
@@ -325,7 +335,7 @@ def equation(view: View) -> Reading | None:
 
 
 def formula_words(view: View, text: str) -> str:
-    """Return the words of a formula. Letters are names of variables; multiplication signs may be left out."""
+    """Return the words of a formula without LaTeX. One or two letters together are spelled, as names of variables."""
     spoken: list[str] = []
     for part in re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_²³]+|\S", text.replace("**", "^")):
         if part[0].isdecimal():

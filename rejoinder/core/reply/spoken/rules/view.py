@@ -1,7 +1,8 @@
-"""View of the words that are read next: the words so far, the words to come, and the language.
+"""View of the text for a rule of spoken text: the words read so far, the words to come, and the language.
 
 A rule may look ahead only at words that have arrived. If it needs a later word, `View.word` raises `MoreWordsNeeded`,
-and the reader asks again when the next word is complete. So no decision depends on how the text was split into tokens.
+and the reader calls the rule again when the next word is complete. No decision therefore depends on how the text was
+split into tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ CLOSERS = "\"')]}”’»“‘"
 STOPS = ".,;:!?…"
 
 
-class MoreWordsNeeded(Exception):  # a signal to wait, not a failure
+class MoreWordsNeeded(Exception):  # not named *Error: a signal to wait, not a failure
     """The reading of a word depends on a word that has not arrived yet."""
 
 
@@ -28,7 +29,7 @@ class Token:
     Attributes:
         opening: Quotation marks and brackets before the core.
         core: The word itself.
-        closing: Punctuation, quotation marks and brackets behind the core.
+        closing: Punctuation, quotation marks and brackets after the core.
     """
 
     opening: str
@@ -37,19 +38,19 @@ class Token:
 
     @classmethod
     def of(cls, word: str) -> Token:
-        """Divide a word."""
+        """Divide a written word into opening punctuation, core and closing punctuation."""
         rest = word.lstrip(OPENERS)
         core = rest.rstrip(CLOSERS + STOPS)
         return cls(word[: len(word) - len(rest)], core, rest[len(core) :])
 
     @property
     def pauses(self) -> bool:
-        """True if punctuation behind the word separates it from the next word."""
+        """True if punctuation other than quotation marks follows the word, so it does not belong to the next word."""
         return bool(self.closing.strip("\"'”’»"))
 
     @property
     def pause(self) -> str:
-        """The last punctuation mark behind the word, for the voice; an ellipsis is a comma."""
+        """The last punctuation mark after the word, for the voice; "," for an ellipsis, and "" without punctuation."""
         stops = self.closing.strip(CLOSERS)
         if ".." in stops or "…" in stops:
             return ","
@@ -61,12 +62,12 @@ NOTHING = Token("", "", "")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How one or more words are spoken.
+    """Spoken form of the next one or more written words.
 
     Attributes:
-        spoken: The spoken words of each written word's core.
+        spoken: For each written word that the reading covers, the spoken words. "" for a word that is not spoken.
         edge: Kind of boundary after the last word; None if its punctuation decides.
-        stop: Whether the full stop behind the last word is punctuation. False for an abbreviation.
+        stop: Whether a full stop after the last word ends the sentence. False if it belongs to an abbreviation.
     """
 
     spoken: tuple[str, ...]
@@ -76,13 +77,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The words around the one that is read next.
+    """Words around the position in a line up to which the text has been read.
 
     Attributes:
         language: Tables of the spoken language.
         words: The unread words of the line that have arrived; there is at least one.
         final: True if no further word of the line follows.
-        before: The words of the line that have been read, the last one at the end. At most eight.
+        before: The last words of the line that have been read, at most eight, in the order of the text.
     """
 
     language: Language
@@ -96,7 +97,7 @@ class View:
         return self.words[0]
 
     def word(self, index: int) -> Token:
-        """Return the word at an index, 0 for the one that is read next; NOTHING behind the end of the line.
+        """Return the word at an index, 0 for the one that is read next; NOTHING after the end of the line.
 
         Raises:
             MoreWordsNeeded: The word has not arrived yet.
@@ -121,7 +122,7 @@ class View:
 
     @property
     def starts_sentence(self) -> bool:
-        """True for the first word of a line or behind the end of a sentence."""
+        """True if the next word is the first word of a line or of a sentence."""
         previous = self.previous()
         return previous is NOTHING or previous.pause in {".", "!", "?"}
 
