@@ -8,12 +8,15 @@ the share of backchannels, coughs, side speech and noises over a reply after whi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from loadtest.results.intervals import Percentile, Share, percentile, wilson
 from loadtest.turn_corpus.event import CorpusEvent, Expected, Split, order_of
+from rejoinder.core.measuring.waterfall import Stage
 
 LONGEST_PAUSE_MS = 1000
 """Longest inserted pause, in milliseconds, that counts in the verdict: the agent must wait in it. Turns with longer
@@ -48,6 +51,8 @@ class EventOutcome:
             audible sample. None otherwise.
         commits: Number of times that the server ended the turn before the end of the caller's speech.
         heard: The server's transcripts of the caller's speech, in order.
+        stages_ms: Stage times of the answer in milliseconds, by stage (`rejoinder.core.measuring.waterfall.Stage`). {}
+            if there was no answer, or if the event is no turn of the caller.
         fault: Why the event could not be played, for example because the reply to talk over did not come; "" if it was
             played.
     """
@@ -64,6 +69,7 @@ class EventOutcome:
     yield_s: float | None = None
     commits: int = 0
     heard: tuple[str, ...] = ()
+    stages_ms: Mapping[str, float] = field(default_factory=dict)
     fault: str = ""
 
     @property
@@ -220,6 +226,35 @@ def pause_group(outcome: EventOutcome) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Stage times of answered turns that were not interrupted.
+
+    Attributes:
+        turns: Number of turns.
+        stages_ms: Median and 95th percentile of each stage in milliseconds, in pipeline order, then of their sum. The
+            medians do not add up to the median of the sum.
+    """
+
+    turns: int
+    stages_ms: Mapping[str, tuple[float, float]]
+
+
+def stage_times(outcomes: Sequence[EventOutcome], *, pausing: bool) -> StageTimes:
+    """Return the stage times of the turns with inserted pauses (`pausing`), or of those without any."""
+    found = [
+        outcome.stages_ms
+        for outcome in outcomes
+        if outcome.stages_ms and not outcome.interrupted and (outcome.longest_pause_ms > 0) is pausing
+    ]
+    columns = {stage.value: [times.get(stage.value, 0.0) for times in found] for stage in Stage}
+    columns["all stages"] = [sum(times.values()) for times in found]
+    if not found:
+        return StageTimes(0, {})
+    both = {name: np.percentile(column, (50, 95)) for name, column in columns.items()}
+    return StageTimes(len(found), {name: (float(low), float(high)) for name, (low, high) in both.items()})
+
+
+@dataclass(frozen=True, slots=True)
 class PublishedPanel:
     """Published figures of another system, measured on another corpus; None if a figure was not published.
 
@@ -259,6 +294,10 @@ def report(outcomes: Sequence[EventOutcome], left_out: dict[str, int]) -> dict[s
         "by_kind": {name: asdict(found) for name, found in grouped(outcomes, lambda each: each.kind).items()},
         "by_voice": {name: asdict(found) for name, found in grouped(outcomes, lambda each: each.voice).items()},
         "by_pause": {name: asdict(found) for name, found in grouped(outcomes, pause_group).items()},
+        "stages": {
+            "no inserted pause": asdict(stage_times(outcomes, pausing=False)),
+            "inserted pauses": asdict(stage_times(outcomes, pausing=True)),
+        },
         "left_out": left_out,
         "outcomes": [asdict(outcome) for outcome in outcomes],
     }

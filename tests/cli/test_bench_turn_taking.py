@@ -17,7 +17,8 @@ from loadtest.benches.turn_taking import EventOutcome, figures, outcome_of
 from loadtest.turn_corpus import audio as making
 from loadtest.turn_corpus.event import CorpusEvent, Expected, Part, Scene
 from rejoinder.cli.bench import turn_taking
-from rejoinder.cli.bench.turn_taking import BenchOptions, TurnTakingBench, comparison, tables
+from rejoinder.cli.bench.turn_tables import comparison, tables
+from rejoinder.cli.bench.turn_taking import BenchOptions, TurnTakingBench
 from rejoinder.core.audio.pcm import STT_RATE, float_to_pcm16
 from rejoinder.core.errors import ConfigError
 from tests.actors.fakes import ScriptedStt, ScriptedTurn, WordyLlm
@@ -78,6 +79,7 @@ def test_a_pause_that_is_waited_for_is_not_an_interruption() -> None:
     assert outcome.answered_s > 0
     assert outcome.commits == 0
     assert outcome.heard
+    assert sum(outcome.stages_ms.values()) == pytest.approx(outcome.answered_s * 1000, abs=250)
 
 
 def test_a_reply_goes_on_after_a_backchannel() -> None:

@@ -20,34 +20,26 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from actors.host import Host
 from actors.session import Session
 from deployments.local.real_engines import ScriptedLlm, real_host
 from deployments.local.skipping_clock import Pace, run_skipping
 from loadtest.benches.turn_taking import (
-    INTERRUPTS_BAR,
-    PUBLISHED,
-    SELECTIVITY_BAR,
-    YIELD_BAR_S,
     EventOutcome,
-    TurnTaking,
     figures,
-    grouped,
     outcome_of,
-    pause_group,
     report,
     selected,
     sentences,
 )
 from loadtest.callers.loudspeaker import Loudspeaker
-from loadtest.results.intervals import Percentile, Share
 from loadtest.turn_corpus import sounds
 from loadtest.turn_corpus.audio import ROOM_DBFS, EventAudio, audio, clip_text, missing
 from loadtest.turn_corpus.event import CorpusEvent, Expected, Part, Scene, Split, order_of
 from loadtest.turn_corpus.recipe import events
 from loadtest.turn_corpus.voices import BY_NAME
+from rejoinder.cli.bench.turn_tables import tables
 from rejoinder.core.audio.pcm import STT_RATE, float_to_pcm16
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import LlmSettings, Settings
@@ -76,6 +68,8 @@ FIRST_S, SPREAD_S = 1.5, 2.0
 SETUP_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 6.0
 """Longest wait for an answer, in seconds after the end of the caller's speech."""
+REPORT_TIMEOUT_S = 0.5
+"""Seconds in which the response must end after the caller has cancelled it."""
 CHECK_S = 1.8
 """Seconds from the end of an event's sound to the check whether the reply still goes on."""
 
@@ -103,6 +97,7 @@ class BenchCaller:
         replies: The responses by id, in order.
         commits: Times at which the server ended a turn.
         heard: Transcripts of the caller's turns.
+        stages_ms: Stage times of the newest response that has ended, in milliseconds, by stage.
     """
 
     session: Session
@@ -112,6 +107,7 @@ class BenchCaller:
         self.replies: dict[str, HeardReply] = {}
         self.commits: list[float] = []
         self.heard: list[str] = []
+        self.stages_ms: dict[str, float] = {}
         self._clock = clock
         self._due = clock()
         self._room = sounds.room(2.0, ROOM_DBFS, 1)
@@ -130,6 +126,7 @@ class BenchCaller:
                     reply.audible_at = reply.speaker.audible_at()
             case "response.done":
                 self.replies[event["response"]["id"]].done = True
+                self.stages_ms = (event.get("rejoinder") or {}).get("stages_ms") or {}
             case "input_audio_buffer.speech_started":
                 self._silence(now)
             case "input_audio_buffer.committed":
@@ -241,6 +238,10 @@ class TurnTakingBench:
             max(0.0, ended + ANSWER_TIMEOUT_S - self._clock()), lambda: caller.first_audible(0.0) is not None
         )
         audible = caller.first_audible(0.0)
+        if audible is not None and not any(reply.done for reply in caller.replies.values()):
+            # The report of the stage times comes with the end of the response.
+            await caller.session.submit(client.parse(json.dumps({"type": "response.cancel"})))
+            await caller.wait(REPORT_TIMEOUT_S, lambda: bool(caller.stages_ms))
         texts = " ".join(part.text or clip_text(part.clip) for part in event.parts)
         return outcome_of(
             event,
@@ -248,6 +249,7 @@ class TurnTakingBench:
             commits=sum(at < ended for at in caller.commits),
             heard=tuple(caller.heard),
             sentences=sentences(texts),
+            stages_ms=caller.stages_ms,
         )
 
     async def _asked(self, caller: BenchCaller, event: CorpusEvent) -> HeardReply | None:
@@ -415,85 +417,3 @@ def measure(
         asyncio.run(play())
     else:
         run_skipping(play(), pace)
-
-
-def tables(outcomes: Sequence[EventOutcome], total: TurnTaking) -> list[Table]:
-    """Return the tables to print: the comparison with published figures, and the figures by kind, voice and pause.
-
-    `total` has the figures of all outcomes.
-    """
-    kinds = grouped(outcomes, lambda each: each.kind)
-    voices = grouped(outcomes, lambda each: each.voice or "(noise)")
-    pauses = {name: found for name, found in grouped(outcomes, pause_group).items() if name}
-    return [
-        comparison(total),
-        turn_table("turns by kind", kinds),
-        turn_table("turns by longest pause", pauses),
-        turn_table("turns by voice", voices),
-        sound_table("sounds by kind", kinds),
-        sound_table("sounds by voice", voices),
-    ]
-
-
-def comparison(total: TurnTaking) -> Table:
-    """Return the table of this system's figures (`total`), the bars, and published figures of other systems."""
-    table = Table("system", "interrupts", "yield p50", "yield p95", "selectivity", "response p50", "p95")
-    table.add_row(
-        "this system",
-        share_text(total.interrupts),
-        seconds_text(total.yield_p50_s),
-        seconds_text(total.yield_p95_s),
-        share_text(total.selectivity),
-        seconds_text(total.latency_p50_s),
-        seconds_text(total.latency_p95_s),
-    )
-    table.add_row("bar", f"<= {INTERRUPTS_BAR:.0%}", "", f"<= {YIELD_BAR_S:g} s", f">= {SELECTIVITY_BAR:.0%}", "", "")
-    for panel in PUBLISHED:
-        ignores = "" if panel.ignores_backchannels is None else f"{panel.ignores_backchannels:.0%} (backchannels)"
-        interrupts = "" if panel.interrupts is None else f"{panel.interrupts:.0%}"
-        yields = "" if panel.yield_s is None else f"{panel.yield_s:g} s"
-        table.add_row(f"{panel.name} (published)", interrupts, yields, "", ignores, "", "")
-    return table
-
-
-def turn_table(title: str, groups: dict[str, TurnTaking]) -> Table:
-    """Return a table about the caller's turns, with a line per group: interruptions, answers and response latency."""
-    table = Table(title, "interrupted, pauses <= 1 s", "interrupted, all", "answered", "response p50", "p95")
-    for name, found in groups.items():
-        if found.answered.total or found.interrupts_all.total:
-            shares = (found.interrupts, found.interrupts_all, found.answered)
-            times = (found.latency_p50_s, found.latency_p95_s)
-            table.add_row(name, *map(share_text, shares), *map(seconds_text, times))
-    return table
-
-
-def sound_table(title: str, groups: dict[str, TurnTaking]) -> Table:
-    """Return a table about sounds over a reply or while nobody speaks to the agent, with a line per group.
-
-    The columns are the share of replies that stopped, how fast they stopped, the share of replies that went on, and the
-    share of sounds that were answered.
-    """
-    table = Table(title, "yields", "yield p50", "yield p95", "reply goes on", "answered while idle")
-    for name, found in groups.items():
-        if found.yields.total or found.selectivity.total or found.background_answered.total:
-            table.add_row(
-                name,
-                share_text(found.yields),
-                seconds_text(found.yield_p50_s),
-                seconds_text(found.yield_p95_s),
-                share_text(found.selectivity),
-                share_text(found.background_answered),
-            )
-    return table
-
-
-def share_text(share: Share) -> str:
-    """Return a share as text: percentage, its 95% interval, and the number of counted events; "" without events."""
-    if not share.total:
-        return ""
-    return f"{share.share:.0%} [{share.low:.0%}, {share.high:.0%}] n={share.total}"
-
-
-def seconds_text(value: Percentile) -> str:
-    """Return a percentile in seconds as text, with its 95% interval; "" if there were no values."""
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]" if value.count else ""

@@ -14,6 +14,7 @@ from loadtest.benches.turn_taking import (
     report,
     selected,
     sentences,
+    stage_times,
 )
 from loadtest.turn_corpus.event import Split
 from loadtest.turn_corpus.recipe import events
@@ -135,3 +136,20 @@ def test_the_report_names_bars_and_every_outcome() -> None:
     assert made["left_out"] == {"flite-slt": 3}
     assert made["outcomes"][0]["event"] == event.id
     assert made["outcomes"][0]["longest_pause_ms"] == max(event.pauses_ms)
+
+
+def test_stage_times_are_those_of_answers_in_time() -> None:
+    """Turns without pauses and with pauses are apart; interrupted and unanswered turns do not count."""
+    turns = [
+        _turn(0.3, 0, stages_ms={"silence": 100, "tts_first_audio": 50}),
+        _turn(0.5, 0, stages_ms={"silence": 200, "tts_first_audio": 70}),
+        _turn(-0.4, 0, stages_ms={"silence": 900}),
+        _turn(0.9, 500, stages_ms={"silence": 700}),
+        _turn(None, 0),
+    ]
+    whole, pausing = (stage_times(turns, pausing=pausing) for pausing in (False, True))
+    assert (whole.turns, pausing.turns) == (2, 1)
+    assert whole.stages_ms["silence"][0] == 150
+    assert whole.stages_ms["all stages"][0] == 210
+    assert pausing.stages_ms["all stages"] == (700, 700)
+    assert stage_times([], pausing=False).turns == 0
