@@ -68,7 +68,7 @@ FIRST_S, SPREAD_S = 1.5, 2.0
 SETUP_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 6.0
 """Longest wait for an answer, in seconds after the end of the caller's speech."""
-REPORT_TIMEOUT_S = 0.5
+REPORT_TIMEOUT_S = 4.0
 """Seconds in which the response must end after the caller has cancelled it."""
 CHECK_S = 1.8
 """Seconds from the end of an event's sound to the check whether the reply still goes on."""
