@@ -60,6 +60,7 @@ ABLATIONS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("without the language model", ("words", "turn_model"), True),
     ("without the turn detector", ("words", "message_end"), True),
     ("without prosody", PIECES, False),
+    ("words and prosody", ("words",), True),
     ("words alone", ("words",), False),
     ("turn detector alone", ("turn_model",), False),
 )
@@ -298,7 +299,9 @@ def calibrated(silences: Sequence[LabelledSilence], provenance: Mapping[str, obj
     `provenance` is stored in the table and says how it was made.
     """
     weights = {"+".join(pieces): trained(silences, pieces) for pieces in COMBINATIONS}
-    scores = np.maximum(cross_validated(silences, COMBINATIONS[1]), cross_validated(silences, PIECES))
+    # The probability is computed anew with each piece, and the turn ends as soon as one of them reaches the threshold.
+    stages = [cross_validated(silences, pieces) for pieces in (("words",), ("words", "message_end"), PIECES)]
+    scores = np.maximum.reduce(stages)
     pauses = scores[[silence.counted for silence in silences]]
     thresholds = tuple((budget, threshold_of(pauses, budget)) for budget in BUDGETS)
     return EndOfTurnTable(weights, thresholds, provenance)
@@ -316,8 +319,8 @@ def delay_ms(
         rule: Maps a probability to the silence that ends the turn.
         probability: Returns the probability that the turn is over, from the evidence; None if unknown.
     """
-    first = silence.reduced(("words", "message_end"))
-    soonest = max(WORDS_MS, _silence_ms(rule, probability(first)))
+    early = (silence.reduced(("words",)), silence.reduced(("words", "message_end")))
+    soonest = max(WORDS_MS, min(_silence_ms(rule, probability(evidence)) for evidence in early))
     if soonest <= SOUND_MS:
         return soonest
     return max(SOUND_MS, _silence_ms(rule, probability(silence.evidence)))

@@ -59,9 +59,9 @@ def test_every_fault_is_reported(record: TurnRecord, faults: list[str]) -> None:
 
 
 def test_the_interruption_follows_the_long_answer() -> None:
-    """The last clip, which interrupts a reply, comes after the question about the dishes, which has a long answer."""
+    """The last clip, which interrupts a reply, comes after the question about the soups, which has a long answer."""
     assert len(QUESTIONS) == INTERRUPTION
-    assert "dishes" in QUESTIONS[INTERRUPTION - 2].text
+    assert "soup" in QUESTIONS[INTERRUPTION - 2].text
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ Each complete word has a boundary after it:
     BOUND      Dr.  e.g.  J.  U.S.      the word belongs to the next word: a segment does not end here
     PLAIN      anything else            a segment ends here if it has its maximum of words and contains no CLAUSE
 
+The first segment also ends before a number if it has BEFORE_NUMBER_WORDS words.
 A newline always ends a sentence (list items, headings). Words of which nothing is spoken, such as an emoji or a stray
 quotation mark, are joined to a neighbour and are never a separate segment. Text in scripts without spaces between words
 is divided at its own punctuation.
@@ -27,6 +28,11 @@ from rejoinder.core.reply.spoken.units import SpeechSegment, SpokenUnit, WordBou
 
 MIN_CLAUSE_WORDS = 2
 """Minimum words of a clause that becomes a segment. "Sure," plays for 0.3 s, too short to prepare the next segment."""
+
+BEFORE_NUMBER_WORDS = 4
+"""Words of the first segment after which it ends before a number. A number is complete only after many tokens, and the
+caller need not wait for it: "Your phone number is" plays meanwhile.
+"""
 
 MAX_SPOKEN_CHARACTERS = 400
 """Spoken characters after which a segment ends like one with its maximum of words: about 27 s of speech."""
@@ -77,6 +83,8 @@ class Segmenter:
                 if char == "\n":
                     segments += self._end_line()
                 continue
+            if not self._partial and char.isdigit() and self._ends_before_number():
+                segments.append(self._cut(len(self._open)))
             self._partial += char
             if not char.isascii():
                 self._limit = MAX_FOREIGN_CHARACTERS
@@ -141,6 +149,15 @@ class Segmenter:
         long = sum(len(unit.spoken) + 1 for unit in self._open) > MAX_SPOKEN_CHARACTERS
         limit = self._words if self._emitted else self._first_words
         return self._forced_size() if long or audible >= limit else 0
+
+    def _ends_before_number(self) -> bool:
+        """Return True if the first segment ends before a number that begins now (BEFORE_NUMBER_WORDS)."""
+        settled = bool(self._open) and not self._emitted and not self._reader.waiting
+        return (
+            settled
+            and self._open[-1].edge is WordBoundary.PLAIN
+            and self._audible(len(self._open)) >= BEFORE_NUMBER_WORDS
+        )
 
     def _forced_size(self) -> int:
         """Return the number of words of a segment that has reached its maximum number of words.
