@@ -1,8 +1,8 @@
 """The verdict whether the caller's turn is over: gathers the evidence at a tentative end of speech.
 
-Evidence arrives in order of its cost. The prosody is computed at once, in the host, and the transcript is needed anyway.
-If they do not end the turn, the language model, which has read most of the words already, tells whether the message
-ends here. The turn detector is the most expensive call, so it is made only if the turn is still undecided after
+Evidence arrives in order of its cost. The prosody is computed at once, in the host. The transcript is needed anyway. If
+they do not end the turn, the language model, which has read most of the words already, tells whether the message ends
+here. The turn detector is the most expensive call, so it is made only if the turn is still undecided after
 `ask_after_ms` of silence. Its calls wait in the host's queue (`TurnDetectorQueue`). After each piece the probability is
 reported again.
 """
