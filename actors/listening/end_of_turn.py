@@ -54,11 +54,11 @@ class EndOfTurnRequest:
         """True once the transcript is available. It stays False if the request failed or was cancelled."""
         return self.transcript.done() and not self.transcript.cancelled() and not self.transcript.exception()
 
-    async def words(self) -> tuple[Transcript, float]:
-        """Wait for the caller's words. Return their transcript and the monotonic time at which they became known.
+    async def words(self) -> tuple[str, float]:
+        """Wait for the caller's words. Return them and the monotonic time at which they became known.
 
-        It is that of `interim`, unless its confidence is low or it is empty; otherwise the final
-        one. Cancelling this call leaves the request running.
+        The words are those of `interim`, unless its confidence is low or it is empty; otherwise those of the final
+        transcript. Cancelling this call leaves the request running.
 
         Raises:
             BackendError: All attempts at speech-to-text failed.
@@ -68,13 +68,9 @@ class EndOfTurnRequest:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             early = None if self.transcript.done() else self.interim.transcript.result()
             if early is not None and early.text and not early.low_confidence:
-                return early, max(self.started_at, self.interim.at)
+                return early.text, max(self.started_at, self.interim.at)
         transcript = await asyncio.shield(self.transcript)
-        return transcript, self.transcribed_at or self.started_at
-
-    def needs_message_end(self, transcript: Transcript) -> bool:
-        """Return True if the verdict needs the language model's opinion, because these words do not end the turn."""
-        return self.verdict is not None and not self.verdict.decides(transcript)
+        return transcript.text, self.transcribed_at or self.started_at
 
     def cancel(self) -> None:
         """Cancel the tasks that get the transcript, its correction and the verdict.

@@ -1,10 +1,9 @@
 """The verdict whether the caller's turn is over: gathers the evidence at a tentative end of speech.
 
-Evidence arrives in order of its cost. The prosody is computed at once, in the host. The transcript is needed anyway. If
-they do not end the turn, the language model, which has read most of the words already, tells whether the message ends
-here. The turn detector is the most expensive call, so it is made only if the turn is still undecided after
-`ask_after_ms` of silence. Its calls wait in the host's queue (`TurnDetectorQueue`). After each piece the probability is
-reported again.
+Evidence arrives in order of its cost. The prosody is computed at once, in the host. When the transcript is available,
+the language model, which has read most of the words already, tells whether the message ends here. The turn detector is
+the most expensive call, so it is made only if the words have not decided after `ask_after_ms` of silence. Its calls
+wait in the host's queue (`TurnDetectorQueue`). After each piece the probability is reported again.
 """
 
 from __future__ import annotations
@@ -89,12 +88,6 @@ class OpenVerdict:
         self._evidence = replace(self._evidence, text=text, logprob=logprob, message_end=message_end)
         self.report()
 
-    def decides(self, transcript: Transcript) -> bool:
-        """Return True if these words end the turn without the language model's opinion."""
-        heard = replace(self._evidence, text=transcript.text, logprob=transcript.avg_logprob, message_end=None)
-        rule = self._services.endpoint_rule
-        return rule.decided(self._request.detection, rule.table.probability(heard))
-
     def sound(self, turn_model: float) -> None:
         """Add the turn detector's probability (`turn_model`).
 
@@ -146,9 +139,7 @@ class TurnJudge:
             if transcript.cancelled() or transcript.exception():
                 return
             heard = transcript.result()
-            verdict.words(heard, None)
-            if not verdict.decided and (message_end := await self._message_end(heard.text)) is not None:
-                verdict.words(heard, message_end)
+            verdict.words(heard, await self._message_end(heard.text))
 
     async def _message_end(self, text: str) -> float | None:
         settings = self._services.settings

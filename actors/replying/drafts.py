@@ -14,7 +14,7 @@ from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.reply import Reply
 from actors.replying.requests import CommittedTurn, ReplyTerms
 from actors.stages.degradation import SessionDegradation
-from actors.stages.ports import Metrics, Transcript
+from actors.stages.ports import Metrics
 from rejoinder.core.measuring.waterfall import Stage
 from rejoinder.core.reply.draft_budget import DraftBudget, DraftDeclined
 from rejoinder.core.reply.prompt_window import ChatMessage
@@ -50,18 +50,18 @@ class Draft:
         self._transcribed_at = 0.0
         self._released = asyncio.Event()
 
-    async def transcript(self) -> Transcript | None:
-        """Wait for the transcript of the caller's words and return it; None if the turn is committed by then.
+    async def transcript(self) -> str:
+        """Wait for the caller's words and return them; "" if the turn is committed by then.
 
         After the commit the conversation contains the words. If the transcript is empty, the call waits for `release`
-        and returns None, so the language model does not start before the commit.
+        and returns "", so the language model does not start before the commit.
         """
         transcript, transcribed_at = await self.end_of_turn.words()
-        if self.turn is None and transcript.text:
+        if self.turn is None and transcript:
             self._transcribed_at = transcribed_at
             return transcript
         await self._released.wait()
-        return None
+        return ""
 
     def answers(self, revision: int | None, terms: ReplyTerms, prompt: Callable[[str], Prompt]) -> bool:
         """Return True if the draft answers a turn of `revision`.

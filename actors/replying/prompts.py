@@ -81,13 +81,12 @@ class Prompts:
             await asyncio.wait(self._pending)
         if draft.turn:
             return await self.for_turn(draft.turn, draft.terms.request, requested=False)
-        draft.sent_prompt = self.current(draft.terms.request, transcript.text if transcript else "")
+        draft.sent_prompt = self.current(draft.terms.request, transcript)
         openings = self._services.settings.conversation.openings
         if not opening_of(draft.reply.plan.events, draft.sent_prompt, openings):
             # The language model works on this prompt from here on, so the wait is a part of its time.
             draft.reply.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
-        if transcript and draft.end_of_turn.needs_message_end(transcript):
-            await self.prefill.wait_for_end(draft.sent_prompt)
+        await self.prefill.wait_for_end(draft.sent_prompt)
         return draft.sent_prompt
 
     def current(self, request: ReplyRequest, transcript: str = "") -> Prompt:

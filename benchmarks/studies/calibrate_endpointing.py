@@ -299,9 +299,7 @@ def calibrated(silences: Sequence[LabelledSilence], provenance: Mapping[str, obj
     `provenance` is stored in the table and says how it was made.
     """
     weights = {"+".join(pieces): trained(silences, pieces) for pieces in COMBINATIONS}
-    # The probability is computed anew with each piece, and the turn ends as soon as one of them reaches the threshold.
-    stages = [cross_validated(silences, pieces) for pieces in (("words",), ("words", "message_end"), PIECES)]
-    scores = np.maximum.reduce(stages)
+    scores = np.maximum(cross_validated(silences, COMBINATIONS[1]), cross_validated(silences, PIECES))
     pauses = scores[[silence.counted for silence in silences]]
     thresholds = tuple((budget, threshold_of(pauses, budget)) for budget in BUDGETS)
     return EndOfTurnTable(weights, thresholds, provenance)
@@ -319,8 +317,8 @@ def delay_ms(
         rule: Maps a probability to the silence that ends the turn.
         probability: Returns the probability that the turn is over, from the evidence; None if unknown.
     """
-    early = (silence.reduced(("words",)), silence.reduced(("words", "message_end")))
-    soonest = max(WORDS_MS, min(_silence_ms(rule, probability(evidence)) for evidence in early))
+    first = silence.reduced(("words", "message_end"))
+    soonest = max(WORDS_MS, _silence_ms(rule, probability(first)))
     if soonest <= SOUND_MS:
         return soonest
     return max(SOUND_MS, _silence_ms(rule, probability(silence.evidence)))

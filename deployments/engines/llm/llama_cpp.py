@@ -39,11 +39,12 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 KEPT_STATES_MB = 256
 PREFILL_WAIT_S = 30.0
 """Maximum time in seconds that a request waits for a prefill of its own instructions, which may be long."""
-SESSION_WAIT_S = 0.1
+SESSION_WAIT_S = 0.5
 """Maximum time in seconds that a request waits until an earlier request of the same session has left its slot.
 
 A session's KV cache can be reused only in an idle slot. A cancelled request or a prefill leaves its slot within a few
-tokens. With the cache, a prompt of 250 tokens takes 80 ms; in another slot it takes 1,000 ms.
+tokens. In another slot, a prompt of 235 tokens of the default model took 3.2 s while speech was recognized on the same
+cores; with the cache it took 0.2 s.
 """
 # Multiplier of llama.cpp's DRY penalty on repetition, so high that sampling never chooses a repeating token.
 _PROHIBITIVE = 1000.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -57,13 +56,12 @@ async def test_stable_words_are_prefilled() -> None:
 
 @virtual
 async def test_a_draft_lets_the_end_of_its_message_be_judged_first() -> None:
-    """If the words do not end the turn, a draft requests its answer after the model has judged their end.
+    """A draft requests its answer only after the model has judged whether the caller's message is complete.
 
     If that takes over END_FIRST_S seconds, the draft does not wait longer. Both requests share the computed prompt.
     """
     for prefill_s, waited_s in ((0.05, 0.05), (5.0, END_FIRST_S)):
-        undecided = ScriptedStt(deque(["My phone number is."]), delay_s=0.05)
-        play = Play(stt=undecided, llm=WordyLlm(prefill_s=prefill_s))
+        play = Play(stt=ScriptedStt(delay_s=0.05), llm=WordyLlm(prefill_s=prefill_s))
         asked: list[float] = []
         play.llm.requests = Noted(asked)
         async with play.call() as caller:
@@ -152,13 +150,13 @@ async def test_without_prefill_support_nothing_is_prefilled(settings: Settings) 
 async def test_interim_transcripts_can_be_switched_off() -> None:
     """With interim_transcripts.enabled false, no interim transcript is made.
 
-    The instructions are still prefilled.
+    The instructions are still prefilled. So is the final transcript, to judge whether the caller's message is complete.
     """
     play = Play(settings=Settings(interim_transcripts=InterimTranscriptSettings(enabled=False)))
     async with play.call() as caller:
         await caller.say(2.0)
     assert play.stt.partials == []
-    assert [prefill.judge_end for prefill in play.llm.prefills] == [False]
+    assert [prefill.judge_end for prefill in play.llm.prefills] == [False, True]
 
 
 @virtual
