@@ -102,6 +102,9 @@ class LlamaCpp:
         except (RuntimeError, ValueError) as error:
             remedy = "Run `rejoinder models verify`."
             raise ModelError("cannot be loaded by llama.cpp.", remedy, file=str(file), found=str(error)) from error
+        # A server that is destroyed before its loop has begun never ends: the loop then starts after it was stopped. An
+        # answered request shows that the loop runs.
+        self._server.handle_completions(json.dumps({"prompt": "a", "max_tokens": 1}), lambda _: False)
         self._places = asyncio.Semaphore(options.slots)
         self._threads = ThreadPoolExecutor(options.slots, thread_name_prefix="llama-cpp")
         self._active = 0
