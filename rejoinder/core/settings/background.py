@@ -24,7 +24,9 @@ class BackgroundSettings(Section):
     """A window that is this much quieter than the caller's speech starts no utterance, in dB. It does not even pause a
     reply.
     """
-    unknown_caller_dbfs: float = Field(-30, ge=-90, le=0)
-    """Until the caller's level is known, quieter speech is ignored if its words do not address the agent, in dBFS."""
+    unknown_caller_dbfs: float = Field(-36, ge=-90, le=0)
+    """Until the caller's level is known, quieter speech is ignored if its words do not address the agent, in dBFS.
+    Ordinary recordings of people reach down to -35 dBFS.
+    """
     least_dbfs: float = Field(-40, ge=-90, le=0)
     """Until the caller's level is known, quieter speech is ignored, in dBFS."""

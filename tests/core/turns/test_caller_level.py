@@ -33,7 +33,7 @@ def test_the_gap_to_the_caller_decides(gap_db: float, addressed: bool, backgroun
 
 @pytest.mark.parametrize(
     ("level", "addressed", "background"),
-    [(-28, False, False), (-32, False, True), (-32, True, False), (-39, True, False), (-41, True, True)],
+    [(-28, False, False), (-37, False, True), (-32, True, False), (-39, True, False), (-41, True, True)],
 )
 def test_levels_stand_in_for_an_unknown_caller(level: float, addressed: bool, background: bool) -> None:
     """Before the first turn, speech below -40 dBFS is background.
