@@ -38,7 +38,7 @@ def test_the_gap_to_the_caller_decides(gap_db: float, addressed: bool, backgroun
 def test_levels_stand_in_for_an_unknown_caller(level: float, addressed: bool, background: bool) -> None:
     """Before the first turn, speech below -40 dBFS is background.
 
-    From -40 to -30 dBFS it is background unless its words address the agent.
+    From -40 to -36 dBFS it is background unless its words address the agent.
     """
     assert CallerLevel().is_background(level, SETTINGS, addressed=addressed) is background
 
