@@ -125,7 +125,7 @@ class Backoff:
     def next_s(self) -> float:
         """Return the current pause in seconds, and double the next one."""
         pause_s, self._next_s = self._next_s, min(self._next_s * 2, self._longest_s)
-        return pause_s * (1 - self._jitter * random.random())  # `random` suffices: the jitter is no secret
+        return pause_s * (1 - self._jitter * random.random())  # `random` suffices: jitter need not be secret
 
 
 def next_timeout(limit_s: float, fault: Exception, left_s: float) -> float:

@@ -52,7 +52,7 @@ class EventOutcome:
         commits: Number of times that the server ended the turn before the end of the caller's speech.
         heard: The server's transcripts of the caller's speech, in order.
         stages_ms: Stage times of the answer in milliseconds, by stage (`rejoinder.core.measuring.waterfall.Stage`). {}
-            if there was no answer, or if the event is no turn of the caller.
+            if there was no answer, or if the event is not a turn of the caller.
         fault: Why the event could not be played, for example because the reply to talk over did not come; "" if it was
             played.
     """
@@ -218,7 +218,7 @@ def grouped(outcomes: Sequence[EventOutcome], key: Callable[[EventOutcome], str]
 def pause_group(outcome: EventOutcome) -> str:
     """Return the name of a turn's row in the table of pauses: its longest inserted pause, or that it has none.
 
-    Return "" for an event that is no turn of the caller.
+    Return "" for an event that is not a turn of the caller.
     """
     if outcome.expected != Expected.ANSWER.value:
         return ""

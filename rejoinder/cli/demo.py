@@ -213,9 +213,8 @@ def _wait_healthy(server: subprocess.Popen[bytes], url: str) -> None:
 
 def _converse(clips: list[Path], url: str, folder: Path) -> list[TurnRecord]:
     turns = folder / "turns.json"
-    with suppress(
-        typer.Exit
-    ):  # `talk` raises typer.Exit for an unanswered turn, but the demo reads that from the records
+    # `talk` raises typer.Exit for an unanswered turn, but the demo reads that from the records.
+    with suppress(typer.Exit):
         talk(clips, url=url, barge_in=[f"{INTERRUPTION}:{INTERRUPT_AFTER_S}"], save=folder, json_file=turns)
     return [TurnRecord(**turn) for turn in json.loads(turns.read_text(encoding="utf-8"))]
 

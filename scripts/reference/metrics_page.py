@@ -22,7 +22,7 @@ LABEL_VALUES: dict[tuple[str, str], str] = {
         "`hit_exact`, `hit_semantic`, `miss`, `refused_context`, `refused_personal`, `refused_time`, "
         "`refused_length`, `late`, `failed`, `paused`, `stored`, `dropped`"
     ),
-    ("rejoinder_dismissed_speech_total", "reading"): "`no_words`, `backchannel`, `echo`",
+    ("rejoinder_dismissed_speech_total", "reason"): "`no_words`, `backchannel`, `echo`, `background`",
     ("rejoinder_degradation_steps_total", "measure"): "`short_segment`, `no_speculation`, `small_model`, `filler`",
     ("rejoinder_errors_total", "fault"): "`caller`, `backend`, `overload`, `internal`",
     ("rejoinder_requests_total", "end"): "`done`, `cancelled`, `failed`",

@@ -92,7 +92,7 @@ def test_seven_words_end_where_the_eighth_begins(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_wrong_model_is_a_typed_error() -> None:
-    """A value of --model that is no reference is refused with the setting's name."""
+    """A --model that does not name a model is refused with the setting's name."""
     from rejoinder.cli.bench.app import answers
 
     with pytest.raises(ConfigError, match=r"args\.llm\.model"):

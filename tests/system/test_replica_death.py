@@ -37,7 +37,7 @@ def _args(replicas: int) -> dict[str, Any]:
     # Without reused state every turn computes its whole prompt, so the model is the small one and the prompt is short.
     llm = args["llm"] | {"reuse_state": False, "model": "smollm2-135m-instruct"}
     args |= {"interim_transcripts": {"enabled": False}, "llm": llm}
-    # Every turn asks the turn detector, and ends 0.5 s after the last word if nothing vouches for its end: the limits
+    # Every turn asks the turn detector, and ends 0.5 s after the last word if the evidence is not enough: the limits
     # are for the death of a replica, not for the patience with a caller. A test would take a filler for an answer.
     endpointing = {"ask_after_ms": 0, "patience_ms": 500, "fallback_silence_ms": 500}
     return args | {"endpointing": endpointing, "conversation": {"filler_after_ms": 0, "instructions": "Be brief."}}

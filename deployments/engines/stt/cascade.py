@@ -14,7 +14,7 @@ from typing import Protocol
 from deployments.engines.pcm import Pcm
 from deployments.engines.stt.languages import FIRST_PASS_DOUBT_LOGPROB
 from deployments.engines.stt.moonshine import Moonshine, MoonshineResult
-from deployments.engines.stt.transcript_guards import Hypothesis, agree, is_invention, is_trustworthy, same_words
+from deployments.engines.stt.transcript_guards import Hypothesis, agree, identical_words, is_invention, is_trustworthy
 from deployments.engines.stt.whisper import WhisperResult
 
 USABLE_LOGPROB = FIRST_PASS_DOUBT_LOGPROB
@@ -138,7 +138,7 @@ class SttCascade:
             replace(
                 _main_result(result, repeated=True),
                 text=_believed(result, opinion),
-                agreed=same_words(opinion.text, result.text),
+                agreed=identical_words(opinion.text, result.text),
             )
             for result, opinion in zip(decoded, first, strict=True)
         ]

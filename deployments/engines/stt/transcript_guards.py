@@ -165,7 +165,7 @@ def agree(first_pass_text: str, hypothesis_text: str) -> bool:
     return min(len(first), len(second)) >= MIN_AGREED_LETTERS and matches.ratio() >= AGREED_SHARE
 
 
-def same_words(first_pass_text: str, hypothesis_text: str) -> bool:
+def identical_words(first_pass_text: str, hypothesis_text: str) -> bool:
     """Return True if two transcripts have the same words, at least one."""
     first = _bare(first_pass_text)
     return bool(first) and first == _bare(hypothesis_text)

@@ -252,7 +252,7 @@ def silence(state: SpeechState, now_sample: int) -> int:
 def _drop_threshold(settings: SpeechSettings, power: float, level: float) -> float:
     """Return the speech probability that a window with a large drop of level must reach to count as speech.
 
-    The result is 0, which is no extra condition, if `power` is less than HUSH_DB below `level`.
+    The result is 0, which adds no condition, if `power` is less than HUSH_DB below `level`.
 
     Args:
         settings: `drop_30db_threshold` and `drop_40db_threshold`.

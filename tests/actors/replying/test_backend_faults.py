@@ -254,7 +254,7 @@ async def test_a_response_of_another_kind_of_server_is_tried_three_times() -> No
 async def test_a_dead_backend_gets_few_retries_and_the_caller_an_honest_end() -> None:
     """While a backend fails, a reply sends 8 to 20 requests in 20 s, with growing pauses between them.
 
-    The caller hears one apology, no silence of more than 5 s, and at the end a sentence that there is no answer.
+    The caller hears one apology, silence of at most 5 s, and at the end a sentence: the agent cannot answer.
     """
     play = play_of((BackendError("refused.", stage="llm", replica="a"),), forever=True)
     async with play.call() as caller:

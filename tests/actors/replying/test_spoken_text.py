@@ -49,7 +49,7 @@ async def test_reasoning_and_tool_syntax_are_hidden() -> None:
 
 @virtual
 async def test_reasoning_is_hidden_in_text_replies() -> None:
-    """A reply in text has no block of reasoning in its deltas and in its item."""
+    """A text reply omits the reasoning block from its deltas and from its item."""
     play = Play(llm=WordyLlm(answer="<think> Let me see. </think>It is noon."))
     async with play.call() as caller:
         await caller.ask(type="conversation.item.create", item=message("Hello."))

@@ -211,7 +211,7 @@ async def test_a_failing_turn_detector_costs_the_fallback_silence() -> None:
 @pytest.mark.parametrize("name", BEHIND_THE_COMMIT)
 @virtual
 async def test_a_dead_stage_fails_the_turn_and_not_the_session(name: str, fault: Exception) -> None:
-    """If a stage fails for give_up_after_s, the caller hears one apology and then that there is no answer.
+    """If a stage fails for give_up_after_s, the caller hears one apology and then a sentence: the agent cannot answer.
 
     The response has failed. The next turn is answered.
     """

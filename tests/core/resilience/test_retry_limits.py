@@ -14,7 +14,7 @@ def test_a_caller_has_a_burst_and_then_a_rate() -> None:
 
 
 def test_a_retry_that_cannot_wait_is_refused() -> None:
-    """`try_spend` returns False without waiting if the caller has no retry left.
+    """`try_spend` returns False without waiting if the caller has used all its retries.
 
     A caller earns one retry every 2 s, and has at most six.
     """
