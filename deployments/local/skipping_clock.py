@@ -111,8 +111,10 @@ class SkippingLoop(asyncio.SelectorEventLoop):
 
         self._skipping.jobs += 1
         job = executor.submit(counted)
+        # The future must learn of the end first. Between the two callbacks the loop would see no job and no result.
+        result = asyncio.wrap_future(job, loop=self)
         job.add_done_callback(lambda _: self._ended_soon())
-        return asyncio.wrap_future(job, loop=self)
+        return result
 
     def _ended_soon(self) -> None:
         """Tell the loop from a job's thread that the job has ended. Do nothing if the loop is closed already."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -80,3 +82,31 @@ def test_the_pace_of_cpu_time_ignores_that_a_job_waits() -> None:
         return loop.time() - began
 
     assert run_skipping(works(), Pace.CPU) < 0.25
+
+
+def test_the_result_arrives_before_the_clock_may_jump() -> None:
+    """The loop learns a job's result before it counts the job as ended, so no timer runs in between."""
+
+    class SlowBetweenCallbacks(ThreadPoolExecutor):
+        """Executor whose futures sleep for 50 ms behind each done callback."""
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(fn, *args, **kwargs)
+            add = future.add_done_callback
+
+            def slowly(callback: Callable[[Future[Any]], Any]) -> None:
+                add(callback)
+                add(lambda _: time.sleep(0.05))
+
+            future.add_done_callback = slowly  # type: ignore[method-assign, assignment]
+            return future
+
+    async def works() -> float:
+        loop = asyncio.get_running_loop()
+        timer = asyncio.create_task(asyncio.sleep(10))
+        with SlowBetweenCallbacks(1) as pool:
+            await loop.run_in_executor(pool, time.sleep, 0.1)
+        timer.cancel()
+        return loop.time()
+
+    assert run_skipping(works()) < 2
