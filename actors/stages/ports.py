@@ -352,11 +352,21 @@ class AnswerCachePort(Protocol):
     """Interface of the answer cache, which all hosts share."""
 
     async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
-        """Return the stored answer to the same or a similar question; None if there is none."""
+        """Return the stored answer to the same or a similar question; None if there is none.
+
+        Args:
+            question: The question to look up.
+            avoid: Names of the replicas of the cache that are not asked.
+        """
         ...
 
     async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
-        """Store an answer. The caller has already decided that it may be shared."""
+        """Store an answer. The caller of this method has already decided that other sessions may get it.
+
+        Args:
+            answered: The question and its answer.
+            avoid: Names of the replicas of the cache that are not asked.
+        """
         ...
 
 

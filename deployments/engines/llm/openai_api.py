@@ -84,7 +84,7 @@ class OpenAiApi:
         """Generate an answer; closing the generator closes the connection.
 
         Raises:
-            Overloaded: Status 429, 503 or 529. No replica should send a request for `retry_after_s`.
+            Overloaded: Status 429, 503 or 529. No replica should send a request in the next `retry_after_s` seconds.
             ConfigError: The server refuses the key, or has no such model or address.
             CallerError: The server refuses the request, for example because the prompt is too long.
             BadResponse: The response is not one of a language model.
