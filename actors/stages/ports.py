@@ -352,21 +352,11 @@ class AnswerCachePort(Protocol):
     """Interface of the answer cache, which all hosts share."""
 
     async def lookup(self, question: CacheQuestion, *, avoid: frozenset[str] = ANYWHERE) -> CacheHit | None:
-        """Return the stored answer to the same or a similar question; None if there is none.
-
-        Args:
-            question: The question to look up.
-            avoid: Names of the replicas of the cache that are not asked.
-        """
+        """Return the stored answer to the same or a similar question; None if there is none. `avoid` names replicas."""
         ...
 
     async def store(self, answered: CachedAnswer, *, avoid: frozenset[str] = ANYWHERE) -> None:
-        """Store an answer. The caller of this method has already decided that other sessions may get it.
-
-        Args:
-            answered: The question and its answer.
-            avoid: Names of the replicas of the cache that are not asked.
-        """
+        """Store an answer that other sessions may get. `avoid` names replicas of the cache that are not asked."""
         ...
 
 
