@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rejoinder.core.measuring.service_curves import PROFILES, EmulatedStage, EngineProfile, ServiceCurve, profiles
 from rejoinder.core.settings.model_reference import check_model_reference
-from rejoinder.core.settings.section import Count, Positive, Section
+from rejoinder.core.settings.section import Count, Language, Positive, Section, ServerUrl
 from rejoinder.core.settings.vllm import VllmSettings
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
@@ -221,7 +221,7 @@ class SttSettings(StageSettings):
     first transcript is answered, and the better one only corrects the item. A first transcript that is too bad to be
     answered always waits.
     """
-    language: str = "en"
+    language: Language = "en"
     """Language of the callers, as a code such as en or de. `auto`: any language that `model` knows, English first. With
     a fixed language, a caller who speaks another one is told so (`conversation.other_language`).
     """
@@ -310,7 +310,7 @@ class LlmSettings(StageSettings):
     """Seconds without a token after which a request is sent to another replica. `hedging` reacts to a late first token
     much sooner.
     """
-    base_url: str = ""
+    base_url: ServerUrl = ""
     """Address of the OpenAI-compatible server, for example http://127.0.0.1:8001/v1. `openai_api` requires it."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with the server's API key, for `openai_api`. A server on this machine needs none."""
