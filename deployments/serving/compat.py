@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
@@ -37,6 +38,7 @@ __all__ = [
     "apply_mask",
     "broadcast",
     "cancel_request",
+    "local_cluster_address",
     "serve_http_port",
     "start_local_ray",
     "use_websocket_protocol",
@@ -167,6 +169,22 @@ def serve_http_port() -> int | None:
     """
     client = _get_global_client(raise_if_no_controller_running=False)
     return None if client is None else int(client.http_config.port)
+
+
+def local_cluster_address() -> str | None:
+    """Return the HOST:PORT of a Ray cluster that runs on this machine, None if none runs.
+
+    `ray.init(address="auto")` reads the address from a file, which a killed cluster leaves behind, and then waits a
+    minute for an answer. So the address must be known before. This function uses
+    `ray._private.services.canonicalize_bootstrap_address`.
+
+    Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/_private/services.py
+    """
+    try:
+        address = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        return None
+    return None if address is None else str(address)
 
 
 def start_local_ray(temp_dir: Path, **options: Any) -> None:
