@@ -57,6 +57,10 @@ class Link:
         return not self.delay_ms and not self.loss
 
 
+PERFECT = Link()
+"""Cable without delay and loss."""
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A running machine.
@@ -139,7 +143,7 @@ class Network:
         """IPv4 address of this computer in the network."""
         return str(self.subnet[254])
 
-    def add(self, name: str, link: Link = Link()) -> Machine:  # Link is immutable
+    def add(self, name: str, link: Link = PERFECT) -> Machine:
         """Switch a new machine on, and return it. It runs until it is killed or the network ends.
 
         Raises:
