@@ -80,7 +80,7 @@ def main() -> None:
     ends = [_open_tap(int(sys.argv[1]), sys.argv[2]), _open_tap(int(sys.argv[3]), sys.argv[4])]
     delay_s, loss, seed = float(sys.argv[5]), float(sys.argv[6]), int(sys.argv[7])
     directions = [
-        Direction(ends[side], ends[1 - side], delay_s, loss, random.Random(f"{seed} {side}")) for side in (0, 1)
+        Direction(ends[side], ends[1 - side], delay_s, loss, chance=random.Random(f"{seed} {side}")) for side in (0, 1)
     ]
     print("ready", flush=True)
     while True:
