@@ -33,6 +33,7 @@ from deployments.serving.handles import (
 from deployments.serving.http_routes import http_app
 from deployments.serving.journal import LogJournal
 from deployments.serving.metrics import ConversationMetrics, MetricsPort
+from deployments.serving.regions import RegionDirectory, places_of
 from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
 from deployments.transports import call_protocol
@@ -71,6 +72,8 @@ class SessionHost:
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)
         self._targets = TtlCache(self._find_targets, TARGETS_S)
+        self._all_places = TtlCache(self._sum_places, TARGETS_S)
+        self._regions = RegionDirectory(settings.regions, self.places)
         stages = await self._stages()
         clock = time.monotonic
         phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
@@ -114,14 +117,32 @@ class SessionHost:
         """
         return await self._targets()
 
+    async def places(self) -> dict[str, int]:
+        """Return the places of all hosts together (see `places_of`), at most TARGETS_S old."""
+        return await self._all_places()
+
+    async def regions(self) -> dict[str, Any]:
+        """Return the systems of all regions, as `RegionDirectory.listing` does."""
+        return await self._regions.listing()
+
+    async def own_places(self) -> dict[str, int]:
+        """Return the number of calls of this host, and their limit."""
+        return {"sessions": self.host.live, "max_sessions": self._settings.host.max_sessions}
+
+    async def _sum_places(self) -> dict[str, int]:
+        context = serve.get_replica_context()
+        hosts = serve.get_deployment_handle(context.deployment, context.app_name)
+        return places_of(await _answers(hosts, "own_places"))
+
     async def _find_targets(self) -> list[dict[str, Any]]:
         context = serve.get_replica_context()
         hosts = serve.get_deployment_handle(context.deployment, context.app_name)
-        found = await asyncio.gather(*(_describe(handle) for handle in (hosts, *self._handles.values())))
+        found = await asyncio.gather(*(_answers(handle, "describe") for handle in (hosts, *self._handles.values())))
+        region = {"region": self._settings.regions.name} if self._settings.regions.name else {}
         return [
             {
                 "targets": [replica["target"]],
-                "labels": {key: str(replica[key]) for key in ("stage", "replica", "pid", "node")},
+                "labels": {key: str(replica[key]) for key in ("stage", "replica", "pid", "node")} | region,
             }
             for replicas in found
             for replica in replicas
@@ -153,13 +174,13 @@ class SessionHost:
             raise BackendError(f"the event loop is {self.host.loop_lag_s:.1f} s late.", stage="host")
 
 
-async def _describe(handle: DeploymentHandle) -> list[dict[str, Any]]:
-    """Return the `ReplicaDescription` (as a dict) of each replica of a deployment that answers within DESCRIBE_S.
+async def _answers(handle: DeploymentHandle, method: str) -> list[dict[str, Any]]:
+    """Return what a method returns on each replica of a deployment that answers within DESCRIBE_S.
 
     Empty if the deployment has no replica or Serve does not answer.
     """
     try:
-        answers = await broadcast(handle, "describe", DESCRIBE_S)
+        answers = await broadcast(handle, method, DESCRIBE_S)
     except (TimeoutError, DeploymentUnavailableError):
         return []
     return [answer for answer in answers if isinstance(answer, dict)]

@@ -14,12 +14,12 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
-from rejoinder.core.settings.background import BackgroundSettings
+from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
 from rejoinder.core.settings.degradation import DegradationSettings
 from rejoinder.core.settings.endpointing import EndpointingSettings
-from rejoinder.core.settings.noise import NoiseSettings
 from rejoinder.core.settings.openings import Opening, Openings
+from rejoinder.core.settings.regions import RegionSettings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
 from rejoinder.core.settings.speech import SpeechSettings
 from rejoinder.core.settings.stages import (
@@ -344,6 +344,8 @@ class Settings(Section):
     """Where the model files are stored."""
     host: HostSettings = HostSettings()
     """Session hosts: admission, health, autoscaling."""
+    regions: RegionSettings = RegionSettings()
+    """Regions: this system's name, and the addresses of all regions."""
     vad: VadSettings = VadSettings()
     """Voice activity detection: the stage that finds speech in the audio."""
     turn_detector: TurnDetectorSettings = TurnDetectorSettings()
