@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from typing import Annotated
@@ -36,15 +37,14 @@ def _object_name(text: str) -> str:
 
 def _host_address(text: str) -> str:
     """Return an IPv4 address or a host name unchanged. Raise ValueError for an IPv6 address or anything else."""
-    try:
+    version: int | None = None
+    with contextlib.suppress(ValueError):
         version = ipaddress.ip_address(text.strip("[]")).version
-    except ValueError:
-        version = 0
     if version == 6:
         raise ValueError(f"{text!r} is an IPv6 address, which Ray Serve's proxies do not support. Use an IPv4 address")
-    if not version and re.fullmatch(r"[0-9.]+", text):
+    if version is None and re.fullmatch(r"[0-9.]+", text):
         raise ValueError(f"{text!r} is not an IPv4 address. Write four numbers from 0 to 255")
-    if not version and not _HOST.fullmatch(text):
+    if version is None and not _HOST.fullmatch(text):
         raise ValueError(f"{text!r} is not an IPv4 address or host name. Leave out the scheme, user and port")
     return text
 
@@ -68,6 +68,11 @@ def _label_value(text: str) -> str:
     if not _LABEL_VALUE.fullmatch(text) or len(text) > 63:
         raise ValueError(f"{text!r} is not a value of a label. Use letters, digits, '-', '_' and '.', at most 63")
     return text
+
+
+def is_ipv4(text: str) -> bool:
+    """Return True for an IPv4 address, False for a host name."""
+    return re.fullmatch(r"[0-9.]+", text) is not None
 
 
 DnsLabel = Annotated[str, AfterValidator(_dns_label)]

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cluster.description.addresses import DnsLabel, HostAddress, LabelKey, LabelValue
 from rejoinder.core.settings.section import Count, Section
+from rejoinder.core.settings.stages import ACCELERATOR_LABEL
 
 GROUP_LABEL = "group"
 """Label of every node, by which stages select it. Its value is the name of the group unless `labels` sets it."""
@@ -98,5 +99,13 @@ class NodeGroupDescription(Section):
 
 
 def group_labels(group: NodeGroupDescription, region: str) -> dict[str, str]:
-    """Return the labels that the nodes of a group get from the launch kit. Ray adds the kind of GPU by itself."""
-    return {GROUP_LABEL: group.name, **({REGION_LABEL: region} if region else {}), **group.labels}
+    """Return the labels of a group's nodes by key.
+
+    Ray detects the kind of GPU by itself, but its autoscaler and the checks of a description know it only from here.
+    """
+    return {
+        GROUP_LABEL: group.name,
+        **({REGION_LABEL: region} if region else {}),
+        **({ACCELERATOR_LABEL: group.gpu.type} if group.gpu else {}),
+        **group.labels,
+    }

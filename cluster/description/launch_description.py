@@ -84,8 +84,8 @@ class LaunchDescription(Section):
     @model_validator(mode="after")
     def _secrets_are_not_written_down(self) -> LaunchDescription:
         secret = {TOKEN_VARIABLE, *(secret.variable for secret in self.secrets)}
-        for where in (self, *self.groups):
-            if written := secret & where.environment.keys():
+        for environment in (self.environment, *(group.environment for group in self.groups)):
+            if written := secret & environment.keys():
                 raise ValueError(f"environment contains the secret {min(written)}. Remove it, and set it outside")
         return self
 
