@@ -52,7 +52,7 @@ def demands(settings: Settings) -> list[Demand]:
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Return True if nodes with these labels satisfy a label selector of Ray: a value, `in(a,b)`, `!a` or `!in(a,b)`."""
+    """Return True if labels satisfy a label selector of Ray, whose values are `a`, `in(a,b)`, `!a` or `!in(a,b)`."""
     for key, condition in selector.items():
         negated, text = condition.startswith("!"), condition.removeprefix("!")
         match = re.fullmatch(r"in\((.*)\)", text)

@@ -14,11 +14,12 @@ from cluster.rendering.serve_config import serve_document
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import parse_serve_file
 
+Groups = list[dict[str, Any]]
 NODE = {"cpus": 8, "memory_gb": 16}
 STAGES = ["host", "turn_detector", "stt", "llm", "tts"]
 
 
-def launch(folder: Path, groups: list[dict[str, Any]], args: dict[str, Any] | None = None) -> Launch:
+def launch(folder: Path, groups: Groups, args: dict[str, Any] | None = None) -> Launch:
     """Return a launch of these groups, each with NODE's size by default, and of a profile with these `args`."""
     (folder / "profile.yaml").write_text(yaml.safe_dump({"applications": [{"args": args or {}}]}), encoding="utf-8")
     groups = [NODE | group for group in groups]
@@ -27,7 +28,7 @@ def launch(folder: Path, groups: list[dict[str, Any]], args: dict[str, Any] | No
     return read_launch(folder / "voice.yaml")
 
 
-HEAD = {"name": "head", "role": "head"}
+HEAD: dict[str, Any] = {"name": "head", "role": "head"}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_room_is_counted_per_group(tmp_path: Path) -> None:
 
 
 GPU_LLM = {"engine": "vllm", "model": "Qwen/Qwen3-8B", "vllm": {"gpu": "l4"}}
-MISTAKES: list[tuple[list[dict[str, Any]], dict[str, Any], str, str]] = [
+MISTAKES: list[tuple[Groups, dict[str, Any], str, str]] = [
     (
         [HEAD, {"name": "a", "stages": STAGES[1:]}],
         {},
@@ -168,7 +169,7 @@ MISTAKES: list[tuple[list[dict[str, Any]], dict[str, Any], str, str]] = [
     ("groups", "args", "field", "message"), MISTAKES, ids=[mistake[3][:40] for mistake in MISTAKES]
 )
 def test_what_cannot_be_placed_is_named(
-    tmp_path: Path, groups: list[dict[str, Any]], args: dict[str, Any], field: str, message: str
+    tmp_path: Path, groups: Groups, args: dict[str, Any], *, field: str, message: str
 ) -> None:
     """A stage without a node, and groups without room, are refused with the field, the numbers and the fix."""
     with pytest.raises(ConfigError) as caught:
