@@ -58,6 +58,12 @@ def _variable(text: str) -> str:
     return text
 
 
+def _variable_value(text: str) -> str:
+    if not text.isprintable() or "'" in text:
+        raise ValueError("the value of an environment variable has a line break, a control character or a quote")
+    return text
+
+
 def _label_key(text: str) -> str:
     if not _LABEL_KEY.fullmatch(text) or len(text) > 253:
         raise ValueError(f"{text!r} is not a label. Use letters, digits, '-', '_' and '.'")
@@ -83,6 +89,8 @@ HostAddress = Annotated[str, AfterValidator(_host_address)]
 """IPv4 address or host name of a machine."""
 VariableName = Annotated[str, AfterValidator(_variable)]
 """Name of an environment variable."""
+VariableValue = Annotated[str, AfterValidator(_variable_value)]
+"""Value of an environment variable, which stands between single quotes in the files of systemd and of shells."""
 LabelKey = Annotated[str, AfterValidator(_label_key)]
 """Key of a label of Ray and Kubernetes."""
 LabelValue = Annotated[str, AfterValidator(_label_value)]

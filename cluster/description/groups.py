@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cluster.description.addresses import DnsLabel, HostAddress, LabelKey, LabelValue
+from cluster.description.addresses import DnsLabel, HostAddress, LabelKey, LabelValue, VariableName, VariableValue
 from rejoinder.core.settings.section import Count, Section
 from rejoinder.core.settings.stages import ACCELERATOR_LABEL
 
@@ -22,7 +22,7 @@ DeployedStage = Literal["host", "vad", "turn_detector", "stt", "llm", "llm_backu
 class GroupGpu(Section):
     """The GPUs of each node of a group."""
 
-    type: str = Field(min_length=1)
+    type: LabelValue = Field(min_length=1)
     """Kind of GPU as Ray names it, the value of its label `ray.io/accelerator-type`: for example L4, A100 or H100."""
     count: Count = 1
     """Number of GPUs of a node."""
@@ -49,7 +49,7 @@ class NodeGroupDescription(Section):
     """CPU cores of a node."""
     memory_gb: float = Field(gt=0)
     """Memory of a node in GiB."""
-    shared_memory_gb: float = Field(1.0, gt=0)
+    shared_memory_gb: float = Field(1.0, ge=0.25)
     """Size of /dev/shm of a pod in GiB. It holds Ray's object store, and vLLM's buffers if several GPUs serve one
     model. Kubernetes only: a machine has what its system gives it.
     """
@@ -63,7 +63,7 @@ class NodeGroupDescription(Section):
     """Stages that run on this group. A stage that several groups list runs on any of them. A stage whose section in the
     serve profile has a `label_selector` of its own is placed by that.
     """
-    environment: dict[str, str] = Field(default_factory=dict)
+    environment: dict[VariableName, VariableValue] = Field(default_factory=dict)
     """Environment variables of the nodes of this group, over those of the cluster. Keys and tokens belong in `secrets`.
     """
     node_selector: dict[str, str] = Field(default_factory=dict)

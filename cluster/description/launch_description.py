@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from cluster.description.addresses import DnsLabel, LabelValue, VariableName
+from cluster.description.addresses import DnsLabel, LabelValue, VariableName, VariableValue
 from cluster.description.groups import NodeGroupDescription, group_labels
 from cluster.description.ports import PortPlan
 from cluster.description.targets import (
@@ -54,7 +54,7 @@ class LaunchDescription(Section):
     """Where the nodes find model files."""
     secrets: tuple[SecretVariable, ...] = ()
     """Environment variables with secret values."""
-    environment: dict[VariableName, str] = Field(default_factory=dict)
+    environment: dict[VariableName, VariableValue] = Field(default_factory=dict)
     """Environment variables of all nodes. Keys and tokens belong in `secrets`."""
     token: bool = True
     """Require a token between Ray's processes and of everybody who connects to them. Without it, whoever reaches Ray's

@@ -85,7 +85,7 @@ def place(launch: Launch) -> dict[str, dict[str, str]]:
                     raise ConfigError(
                         f"group {group.name} lists {demand.stage}, whose label_selector {_text(own)} in the profile "
                         f"does not select it.",
-                        f"Add these labels to the group, or remove {demand.stage} from its stages.",
+                        f"Correct the labels or gpu.type of the group, or remove {demand.stage} from its stages.",
                         field=_field(description, group, "stages"),
                     )
             selectors[demand.stage] = own

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from rejoinder.core.settings.section import Section
 
@@ -32,6 +32,7 @@ class PortRange(Section):
             raise ValueError(f"the range {self} ends before it begins. Swap the numbers")
         return self
 
+    @model_serializer
     def __str__(self) -> str:
         return f"{self.first}-{self.last}"
 

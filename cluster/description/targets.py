@@ -108,8 +108,10 @@ class KubernetesSettings(Section):
     """Annotations of the Service for callers, for example those of a cloud's load balancer."""
     callers: tuple[str, ...] = ("0.0.0.0/0",)
     """Networks from which calls are accepted, in CIDR notation, for the network policy."""
-    monitoring_namespace: DnsLabel = "monitoring"
-    """Namespace of Prometheus, which may reach the metrics ports."""
+    operator_namespace: DnsLabel = "kuberay-operator"
+    """Namespace of the KubeRay operator, which may reach the head's dashboard."""
+    monitoring_namespace: DnsLabel | None = "monitoring"
+    """Namespace of Prometheus, which may reach the metrics ports. None: no objects of the Prometheus operator."""
     monitoring_labels: dict[str, str] = Field(default_factory=lambda: {"release": "prometheus"})
     """Labels of the ServiceMonitors, by which Prometheus selects them."""
     image_pull_secrets: tuple[ObjectName, ...] = ()
