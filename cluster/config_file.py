@@ -47,7 +47,7 @@ def read_config(path: Path | None) -> ServeFile:
     return ServeFile() if path is None else parse_serve_file(read_yaml(path))
 
 
-def read_yaml(path: Path) -> object:
+def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file.
 
     Raises:

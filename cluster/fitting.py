@@ -11,7 +11,7 @@ from typing import Any
 
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import Settings
-from rejoinder.core.settings.stages import Resources
+from rejoinder.core.settings.stages import Autoscaling, Resources
 
 TOLERANCE = 1e-6
 """Resources that may lack because of floating-point errors. Ray counts ten-thousandths."""
@@ -37,14 +37,19 @@ class Demand:
     """What the replicas of one deployment reserve.
 
     Attributes:
-        section: Section of the settings, such as "llm".
-        replicas: Smallest number of replicas.
-        resources: What each of them reserves.
+        stage: Section of the settings, such as "llm".
+        resources: What each replica reserves, with the labels of its nodes.
+        scaling: Number of replicas.
     """
 
-    section: str
-    replicas: int
+    stage: str
     resources: Resources
+    scaling: Autoscaling
+
+    @property
+    def replicas(self) -> int:
+        """The smallest number of replicas."""
+        return self.scaling.min_replicas
 
     @property
     def amounts(self) -> dict[str, float]:
@@ -68,8 +73,8 @@ def demands(settings: Settings) -> list[Demand]:
         stages["answer_cache"] = settings.answer_cache
     if settings.llm_backup:
         stages["llm_backup"] = settings.llm_backup
-    host = Demand("host", settings.host.autoscaling.min_replicas, settings.host.resources)
-    return [host, *(Demand(name, stage.autoscaling.min_replicas, stage.reservation) for name, stage in stages.items())]
+    host = Demand("host", settings.host.resources, settings.host.autoscaling)
+    return [host, *(Demand(name, stage.reservation, stage.autoscaling) for name, stage in stages.items())]
 
 
 def misfits(wanted: Iterable[Demand], nodes: Sequence[NodeOffer]) -> list[ConfigError]:
@@ -108,14 +113,14 @@ def _placed(demand: Demand, nodes: Sequence[NodeOffer], left: list[dict[str, flo
             return ConfigError(
                 f"only {replica} of {demand.replicas} replicas fit beside the other deployments: each needs {needs}.",
                 "Add nodes, or lower min_replicas or the resources.",
-                field=f"args.{demand.section}.autoscaling.min_replicas",
+                field=f"args.{demand.stage}.autoscaling.min_replicas",
             )
     return None
 
 
 def _nowhere(demand: Demand, nodes: Sequence[NodeOffer]) -> ConfigError | None:
     """Return an error if no node, even an empty one, can run one replica."""
-    path = f"args.{demand.section}.resources"
+    path = f"args.{demand.stage}.resources"
     suitable = [node for node in nodes if matches(demand.resources.label_selector, node.labels)]
     if not suitable:
         wanted = ", ".join(f"{key}={value}" for key, value in demand.resources.label_selector.items())

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.fitting import Demand, NodeOffer, demands, matches, misfits
 from rejoinder.core.settings.settings import parse_settings
-from rejoinder.core.settings.stages import Resources
+from rejoinder.core.settings.stages import Autoscaling, Resources
 
 SMALL = NodeOffer("small", {"CPU": 2.0}, {"group": "cpu"})
 CARD = NodeOffer("card", {"CPU": 8.0, "GPU": 2.0}, {"group": "gpu"})
@@ -71,8 +71,8 @@ def test_a_deployment_that_is_switched_on_counts() -> None:
 
 def test_replicas_with_a_selector_are_placed_first() -> None:
     """A replica that may run on one node only is not crowded out by one that may run anywhere."""
-    anywhere = Demand("stt", 1, Resources(num_cpus=2))
-    bound = Demand("tts", 1, Resources(num_cpus=2, label_selector={"group": "cpu"}))
+    anywhere = Demand("stt", Resources(num_cpus=2), Autoscaling())
+    bound = Demand("tts", Resources(num_cpus=2, label_selector={"group": "cpu"}), Autoscaling())
     assert misfits([anywhere, bound], [SMALL, NodeOffer("other", {"CPU": 2.0})]) == []
 
 
