@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
 
-from benchmarks.scaling import autoscaling_study
-
-STUDIES: dict[str, tuple[str, Callable[[], Iterable[str]]]] = {
-    "autoscaling": ("a day, a spike and a loss of nodes, with our policies and Serve's", autoscaling_study.report),
-}
+from benchmarks.scaling import autoscaling_study, hedging_study
 
 
 def main() -> None:
     """Print the tables of the study that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     studies = parser.add_subparsers(dest="study", required=True)
-    for name, (about, _) in STUDIES.items():
-        studies.add_parser(name, help=about)
-    for line in STUDIES[parser.parse_args().study][1]():
+    studies.add_parser("autoscaling", help="a day, a spike and a loss of nodes, with our policies and Serve's")
+    hedging = studies.add_parser("hedging", help="hedges and circuits of many hosts that share many replicas")
+    hedging.add_argument("--requests", type=int, default=1_000_000, help="requests of the largest row")
+    hedging.add_argument("--seed", type=int, default=1, help="seed of the random numbers")
+    options = parser.parse_args()
+    if options.study == "autoscaling":
+        lines = autoscaling_study.report()
+    else:
+        lines = hedging_study.report(options.requests, options.seed)
+    for line in lines:
         print(line, flush=True)
 
 

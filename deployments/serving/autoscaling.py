@@ -49,7 +49,10 @@ MOST_CORRECTION = 4.0
 CORRECTION_STEP = 1.5
 """Largest factor by which one correction raises the modelled load."""
 
-CORRECTION_DECAY = 0.99
+CORRECT_ABOVE = 1.25
+"""The model is corrected if the share of late requests is above this multiple of what is allowed."""
+
+CORRECTION_DECAY = 0.998
 """Factor of the correction every SETTLE_S seconds, while the share of late requests is below half of what is
 allowed."""
 
@@ -261,7 +264,7 @@ def _corrected(correction: float, late: float, *, draining: bool) -> float:
         late: Share of the late requests.
         draining: True if the backlog shrinks, so that late requests do not show an error of the model.
     """
-    if late > ALLOWED_LATE and not draining:
+    if late > ALLOWED_LATE * CORRECT_ABOVE and not draining:
         # With two choices, the share of late requests grows at least with the square of the utilisation.
         return min(MOST_CORRECTION, correction * min(CORRECTION_STEP, math.sqrt(late / ALLOWED_LATE)))
     return max(1.0, correction * CORRECTION_DECAY) if late < ALLOWED_LATE / 2 else correction

@@ -209,17 +209,18 @@ class HedgePolicy:
     def spend(self, *, must: bool = False) -> bool:
         """Take one token of the budget for a further attempt, and return True if the attempt is sent.
 
-        With `must` the attempt is sent in any case, and the budget may get into debt.
+        With `must` the attempt is sent in any case, and the budget may get into debt. Without `must`, none is sent if
+        hedging is off.
         """
         if must:
             self._budget.charge()
             return True
-        return self._budget.try_spend()
+        return self._settings.enabled and self._budget.try_spend()
 
     @property
     def affordable(self) -> bool:
-        """True if the budget has a token for an optional attempt."""
-        return self._budget.affordable
+        """True if hedging is on and the budget has a token for an optional attempt."""
+        return self._settings.enabled and self._budget.affordable
 
     def vetoed(self, queue: int | None) -> bool:
         """Return True if a hedge should not be sent, because it would only wait in another replica's queue.

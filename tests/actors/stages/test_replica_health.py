@@ -125,7 +125,7 @@ async def test_a_late_stream_is_helped_by_the_budget_before_the_report() -> None
     The further request costs the token, so the next stream that stops has to wait.
     """
     loop, took = asyncio.get_running_loop(), []
-    async with Desk(WordyLlm(), HedgingSettings(budget=0.4, enabled=False), BREAKER).open() as desk:
+    async with Desk(WordyLlm(), HedgingSettings(budget=0.4), BREAKER).open() as desk:
         await _both_answer_once(desk)
         for _ in range(2):
             loop.call_later(0.15, desk.llm.paused.add, "a")

@@ -157,8 +157,12 @@ def test_the_delay_is_clamped(ttft_s: float, delay_s: float) -> None:
 
 
 def test_hedging_can_be_switched_off() -> None:
-    """With enabled=False the delay is infinite, so no hedge is ever sent."""
-    assert HedgePolicy(HedgingSettings(enabled=False)).delay_s(0.0) == math.inf
+    """With enabled=False the delay is infinite and the budget pays for no optional attempt, so no hedge is sent."""
+    policy = HedgePolicy(HedgingSettings(enabled=False, budget=1.0))
+    assert policy.delay_s(0.0) == math.inf
+    policy.on_primary(0.0)
+    assert not policy.affordable
+    assert [policy.spend(), policy.spend(must=True)] == [False, True]
 
 
 def test_the_policy_pays_for_hedges_out_of_primaries() -> None:

@@ -139,9 +139,9 @@ def test_measured_waits_correct_the_model() -> None:
         most, state = STAGE(load(40.0, late=1.0), 400, 400, state, now=tick * SETTLE_S)
     assert state["correction"] == MOST_CORRECTION
     after, state = STAGE(load(40.0), 400, 400, state, now=200 * SETTLE_S)
-    assert state["correction"] == pytest.approx(MOST_CORRECTION * 0.99)
+    assert state["correction"] == pytest.approx(MOST_CORRECTION * 0.998)
     assert most == replicas_for(160.0 * 1.2, 0.5, target=4, queue_limit_s=0.05)
-    assert after == replicas_for(160.0 * 0.99 * 1.2, 0.5, target=4, queue_limit_s=0.05)
+    assert after == replicas_for(160.0 * 0.998 * 1.2, 0.5, target=4, queue_limit_s=0.05)
 
 
 def test_a_draining_backlog_does_not_correct_the_model() -> None:
