@@ -20,7 +20,7 @@ from actors.stages.ports import Stages
 from actors.stages.services import Services
 from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
-from deployments.serving.autoscaling import LOOP_LAG_S, SESSIONS
+from deployments.serving.autoscaling import ARRIVALS_PER_S, ENDED, LOOP_LAG_S, SERVICE_S, SESSIONS
 from deployments.serving.compat import broadcast
 from deployments.serving.handles import (
     AnswerCacheHandle,
@@ -159,9 +159,17 @@ class SessionHost:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the signals of `deployments.serving.autoscaling.HostPolicy` by name.
 
-        They are the number of live sessions and the lag of the event loop in seconds.
+        They are the number of live sessions, the new calls per second, the number and the length of ended calls, and
+        the lag of the event loop in seconds.
         """
-        return {SESSIONS: float(self.host.live), LOOP_LAG_S: self.host.loop_lag_s}
+        ended, call_s = self.host.ended_calls
+        return {
+            SESSIONS: float(self.host.live),
+            ARRIVALS_PER_S: self.host.arrivals_per_s,
+            ENDED: float(ended),
+            SERVICE_S: call_s,
+            LOOP_LAG_S: self.host.loop_lag_s,
+        }
 
     async def check_health(self) -> None:
         """Raise BackendError if the event loop lags too much to carry audio, or the host's task has ended.

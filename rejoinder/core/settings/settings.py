@@ -226,8 +226,8 @@ class HedgingSettings(Section):
     enabled: bool = True
     """Send the request to a second replica when a first token is late."""
     budget: Fraction = 0.04
-    """Maximum number of hedges and retries, as a share of the requests. The hedge delay is the (1 - budget) quantile of
-    recent TTFTs.
+    """Maximum number of further requests, as a share of the requests. A repetition after a failure is always sent, and
+    counts too, so that hedges pause afterwards. The hedge delay is the (1 - budget) quantile of recent TTFTs.
     """
     budget_cap: Positive = 10.0
     """Maximum number of unused hedges that accumulate for a short burst."""
@@ -253,9 +253,15 @@ class BreakerSettings(Section):
     enabled: bool = True
     """Send no requests to replicas that are silent or fail."""
     silence_ms: Positive = 700
-    """Milliseconds without a token from a replica, to any conversation, after which it is taken out.
-    It applies while a request waits for the replica. It is also the timeout of a probe.
+    """Milliseconds without a token from a replica, to any conversation of a host, after which the host asks the replica
+    for its own report. It applies while a request waits for the replica. It is also the timeout of a probe.
     """
+    silent_streams: Count = 3
+    """Number of streams, of any hosts, that must wait in a replica without a token for as long before it is taken out.
+    A single slow request is hedged instead.
+    """
+    report_timeout_ms: Positive = 300
+    """Milliseconds after which a replica that does not answer the question for its report is taken out."""
     silence_factor: Positive = 3.0
     """Multiple of the median TTFT that is used instead of `silence_ms` if it is longer."""
     failures: Count = 3
