@@ -36,6 +36,7 @@ from actors.stages.ports import (
     VadResult,
 )
 from deployments.serving.compat import cancel_request
+from deployments.serving.load_exchange import NO_EXCHANGE, LoadExchange
 from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, forget, placed, shortest_queue
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
@@ -43,13 +44,9 @@ from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
 _numbers = itertools.count(1)
 
 
-def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> ReplicaRoute:
-    """Return the `ReplicaRoute` of a new call, with an id that is unique in this process.
-
-    `avoid` has the ids of replicas that should not get the call. With `strict` the call waits for another replica.
-    Calls with the same `sticky` text prefer the same replica.
-    """
-    return ReplicaRoute(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
+def _new_id() -> str:
+    """Return the id of a new call, which is unique in this process."""
+    return f"{os.getpid()}-{next(_numbers)}"
 
 
 @contextmanager
@@ -80,18 +77,21 @@ def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
         forget(route.request_id)
 
 
-async def _call(stage: str, method: Any, payload: object, avoid: frozenset[str]) -> Any:
+async def _call(
+    stage: str, method: Any, payload: object, avoid: frozenset[str], *, exchange: LoadExchange = NO_EXCHANGE
+) -> Any:
     """Call a method on a replica, if possible one not in `avoid`, and return its result.
 
     Cancelling the call cancels the request in the replica.
 
-    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors.
+    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors. `exchange` gets the
+    replica's load.
     """
-    route = _new_route(avoid)
+    route = exchange.route(_new_id(), avoid)
     with _translated_errors(stage, route):
         response = method.remote(payload, route)
         try:
-            return await response
+            return exchange.unwrap(stage, await response)
         finally:
             cancel_request(response)
 
@@ -99,10 +99,11 @@ async def _call(stage: str, method: Any, payload: object, avoid: frozenset[str])
 class _Stream:
     """Iterator over the items of a replica's stream. The first item is requested on construction."""
 
-    def __init__(self, generator: Any, stage: str, route: ReplicaRoute) -> None:
+    def __init__(self, generator: Any, stage: str, route: ReplicaRoute, exchange: LoadExchange) -> None:
         self._generator = generator
         self._stage = stage
         self._route = route
+        self._exchange = exchange
         self._first: asyncio.Future[Any] | None = asyncio.ensure_future(anext(generator))
 
     @property
@@ -117,7 +118,7 @@ class _Stream:
         with _translated_item_errors(self._stage, self._route):
             if self._first is not None:
                 first, self._first = self._first, None
-                return await first
+                return self._exchange.unwrap(self._stage, await first)
             return await anext(self._generator)
 
     async def close(self) -> None:
@@ -146,12 +147,15 @@ def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -> AsyncIterator[_Stream]:
+async def _open(
+    stage: str, method: Any, payload: object, route: ReplicaRoute, *, exchange: LoadExchange
+) -> AsyncIterator[_Stream]:
     """Call a streaming method and yield the iterator over its items. Leaving the context cancels the call.
 
-    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors.
+    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors. `exchange` gets the
+    replica's load.
     """
-    stream = _Stream(method.remote(payload, route), stage, route)
+    stream = _Stream(method.remote(payload, route), stage, route, exchange)
     try:
         yield stream
     finally:
@@ -162,51 +166,55 @@ async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -
 class VadHandle:
     """`VadPort` over the Ray Serve handle of the Vad deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._step = handle.step
+        self._exchange = exchange
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
         """Return the speech probabilities and the next states of a batch of windows.
 
         The batch runs on a replica not in `avoid`, if there is one. See `VadPort.step`.
         """
-        return cast(VadResult, await _call("vad", self._step, batch, avoid))
+        return cast(VadResult, await _call("vad", self._step, batch, avoid, exchange=self._exchange))
 
 
 class TurnDetectorHandle:
     """`TurnDetectorPort` over the Ray Serve handle of the TurnDetector deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._predict = handle.predict
+        self._exchange = exchange
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
         """Return the probability that the turn is complete, if possible from a replica not in `avoid`.
 
         See `TurnDetectorPort.predict`.
         """
-        return cast(TurnVerdict, await _call("turn_detector", self._predict, pcm, avoid))
+        return cast(TurnVerdict, await _call("turn_detector", self._predict, pcm, avoid, exchange=self._exchange))
 
 
 class SttHandle:
     """`SttPort` over the Ray Serve handle of the Stt deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._transcribe = handle.transcribe
+        self._exchange = exchange
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Return the transcript of one utterance, if possible from a replica not in `avoid`.
 
         Cancelling this call removes the job from the replica's queue. See `SttPort.transcribe`.
         """
-        return cast(Transcript, await _call("stt", self._transcribe, job, avoid))
+        return cast(Transcript, await _call("stt", self._transcribe, job, avoid, exchange=self._exchange))
 
 
 class LlmHandle:
     """`LlmPort` over the Ray Serve handle of the Llm or LlmBackup deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._generate = handle.options(stream=True).generate
         self._deployment = handle.deployment_name
+        self._exchange = exchange
 
     @asynccontextmanager
     async def open(
@@ -217,7 +225,8 @@ class LlmHandle:
         With `strict` the call waits for a replica not in `avoid`. Leaving the context cancels the request in the
         replica.
         """
-        async with _open("llm", self._generate, request, _new_route(avoid, strict, request.session)) as stream:
+        route = self._exchange.route(_new_id(), avoid, strict=strict, sticky=request.session)
+        async with _open("llm", self._generate, request, route, exchange=self._exchange) as stream:
             yield cast(LlmStream, stream)
 
     def queue(self, avoid: frozenset[str]) -> int | None:
@@ -228,8 +237,9 @@ class LlmHandle:
 class TtsHandle:
     """`TtsPort` over the Ray Serve handle of the Tts deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._synthesize = handle.options(stream=True).synthesize
+        self._exchange = exchange
 
     @asynccontextmanager
     async def open(
@@ -239,7 +249,8 @@ class TtsHandle:
 
         Leaving the context cancels the request in the replica. See `TtsPort.open`.
         """
-        async with _open("tts", self._synthesize, request, _new_route(avoid)) as stream:
+        route = self._exchange.route(_new_id(), avoid)
+        async with _open("tts", self._synthesize, request, route, exchange=self._exchange) as stream:
             yield cast(AsyncIterator[bytes], stream)
 
 

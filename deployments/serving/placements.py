@@ -38,12 +38,16 @@ class ReplicaRoute:
             `avoid` gets the call if there is no other replica (for a retry).
         sticky: Calls with the same non-empty value go to the same replica, unless its queue is clearly longer than the
             others.
+        host: Id of the session host that calls, "" if it does not want the replica's load with the answer.
+        live: Number of live calls of this host.
     """
 
     request_id: str
     avoid: frozenset[str] = frozenset()
     strict: bool = False
     sticky: str = ""
+    host: str = ""
+    live: int = 0
 
 
 _placements: OrderedDict[str, str] = OrderedDict()
