@@ -17,6 +17,11 @@ EMULATED = {"engine": "emulated", "emulation": {"curve": {"median_ms": 5}, "slot
 SPEECH = SttJob(bytes(32_000))
 
 
+def has_load(answer: object) -> bool:
+    """Return True if a replica added its load to the answer. Its methods are typed as if they never did."""
+    return isinstance(answer, WithLoad)
+
+
 def _settings() -> Settings:
     return parse_settings({"stt": EMULATED, "llm": EMULATED, "tts": EMULATED})
 
@@ -34,9 +39,8 @@ async def test_a_host_gets_the_load_with_the_answer() -> None:
     stt, first, second = EmulatedStt(_settings()), Notes(live=2), LoadExchange("host-2", lambda: 5, lambda *_: None)
     await stt.transcribe(SPEECH, second.route("r0"))
     answer = await stt.transcribe(SPEECH, first.exchange.route("r1"))
-    assert isinstance(answer, WithLoad)
-    transcript = first.exchange.unwrap("stt", answer)
-    assert transcript == answer.answer
+    assert has_load(answer)
+    assert not has_load(first.exchange.unwrap("stt", answer))
     (stage, report), *others = first.reports
     assert (stage, report.slots, report.hosts, report.other_calls, others) == ("stt", 3, 2, 5, [])
     assert report.utilisation > 0
@@ -53,10 +57,9 @@ async def test_a_stream_has_the_load_in_its_first_item_only() -> None:
             TtsRequest("Thank you for calling me."), notes.exchange.route("r2")
         )
     ]
-    for items in (deltas, chunks):
-        assert isinstance(items[0], WithLoad)
+    for items in ([*deltas], [*chunks]):
         assert len(items) > 1
-        assert not any(isinstance(item, WithLoad) for item in items[1:])
+        assert [has_load(item) for item in items] == [True] + [False] * (len(items) - 1)
     assert all(isinstance(notes.exchange.unwrap("tts", chunk), bytes) for chunk in chunks)
     assert [stage for stage, _ in notes.reports] == ["tts"]
 
@@ -65,7 +68,7 @@ async def test_other_callers_get_plain_answers() -> None:
     """Without a route, and with a route that names no host, the answer has no load."""
     stt = EmulatedStt(_settings())
     for route in (None, NO_EXCHANGE.route("r1")):
-        assert not isinstance(await stt.transcribe(SPEECH, route), WithLoad)
+        assert not has_load(await stt.transcribe(SPEECH, route))
 
 
 async def test_interim_transcripts_are_not_work_that_turns_wait_for() -> None:
