@@ -1,4 +1,6 @@
-"""Simulation of thousands of talking sessions on a cluster, with the product's admission, scaling, hedging and breakers.
+"""Simulation of thousands of talking sessions on a cluster, with the product's own decisions.
+
+These are admission, autoscaling, hedging and circuit breakers.
 
 Callers arrive within RAMP_S, speak, wait for the answer, listen, and speak again. A host admits them with
 `StageAdmission`. The answer passes speech to text, the language model and the voice, whose replicas report their load
@@ -56,6 +58,12 @@ from rejoinder.core.settings.settings import Autoscaling, Settings
 RAMP_S = 60.0
 SPEECH_S, REPLY_S, PAUSE_S = (1.5, 3.5), (2.0, 4.0), (0.5, 1.5)
 DECIDE_S = 2.0
+TOKENS = 24
+"""Tokens of an answer."""
+
+VOICE_REST_S = 0.3
+"""Seconds for which a segment of 3 s occupies the voice after its first audio, at ten times real time."""
+
 REPORT_EVERY_S = 0.25
 """Shortest time between two reports of a replica to a host. The product sends one with each answer."""
 
@@ -177,7 +185,7 @@ class _Stage:
         self.name, self.profile = name, profile
         self._clock, self._rng = clock, rng
         curve = replace(profile.curve, stall_share=STALL_SHARE) if name == "llm" else profile.curve
-        self._sampler = lambda: ServiceSampler(curve, rng.random)
+        self._curve = curve
         scaling = Autoscaling(min_replicas=2, max_replicas=most, target_ongoing_requests=profile.slots)
         policy = StagePolicy(target=profile.slots, queue_limit_s=scaling.queue_delay_ms / 1000)
         self.controller = SimulatedController(policy, scaling, start_s=60.0, running=2, planned=2)
@@ -189,7 +197,7 @@ class _Stage:
 
     def _new(self) -> _SlotReplica:
         name = f"{self.name}{next(self._numbers)}"
-        return _SlotReplica(name, LoadMeter(name, self.profile.slots), self._sampler())
+        return _SlotReplica(name, LoadMeter(name, self.profile.slots), ServiceSampler(self._curve, self._rng.random))
 
     def send(self, job: _Job, avoid: frozenset[str] = frozenset()) -> _SlotReplica:
         """Send a request to the less busy of two random replicas outside `avoid`."""
@@ -242,7 +250,7 @@ class _Stage:
             self._begin(replica, replica.queue.popleft())
 
     def scale(self, *, measuring: bool) -> None:
-        """Let the autoscaler decide, and start or stop replicas. Stopped ones are the idlest; they finish their work."""
+        """Let the autoscaler decide, and start or stop replicas. The idlest ones stop, and finish their work."""
         now = self._clock.now
         counts = self._load.counts(now)
         busy, seconds = sum(replica.busy for replica in self.replicas), now - self._ticked
@@ -276,10 +284,18 @@ class _Host:
 
 
 class SessionsSimulation:
-    """A cluster and its callers. Call `run`."""
+    """A cluster and its callers. Call `run`.
+
+    Attributes:
+        plan: The cluster.
+        outcome: What has happened.
+        stages: The stages by name.
+        hosts: The hosts.
+        hosts_controller: The autoscaler of the hosts.
+    """
 
     def __init__(self, plan: ClusterPlan, callers: int, seed: int = 1) -> None:
-        self._plan, self._callers = plan, callers
+        self.plan, self._callers = plan, callers
         self._rng, self._clock = random.Random(seed), _Clock()
         self.outcome = SessionsOutcome()
         self._measuring = False
@@ -318,7 +334,7 @@ class SessionsSimulation:
         for stage in self.stages.values():
             stage.scale(measuring=self._measuring)
         for _ in range(self.hosts_controller.started(now)):
-            self.hosts.append(_Host(len(self.hosts), self._plan, self._slots))
+            self.hosts.append(_Host(len(self.hosts), self.plan, self._slots))
         live = float(sum(host.live for host in self.hosts))
         signals = {SESSIONS: [live], ARRIVALS_PER_S: [self._calls.arrivals_per_s(now)], LOOP_LAG_S: [0.0]}
         self.hosts_controller.tick(signals, live, now)  # sessions do not end, so no host stops
@@ -340,7 +356,7 @@ class SessionsSimulation:
                 return
         self.outcome.refusals[full.value if full else refused.limit.value if refused else ""] += 1
         self._waiting += 1
-        wait_s = refused.retry_after_s if refused else self._plan.settings.host.retry_after_s
+        wait_s = refused.retry_after_s if refused else self.plan.settings.host.retry_after_s
         self._clock.after(wait_s * self._rng.uniform(1.0, 1.5), partial(self._call, again=True))
 
     def _speak(self, host: _Host) -> None:
@@ -350,12 +366,11 @@ class SessionsSimulation:
     def _turn(self, host: _Host) -> None:
         began = self._clock.now
         voiced = partial(self._voiced, host, began)
-        told = partial(self._send, "tts", host, 0.3, voiced)
-        heard = partial(_HedgedTurn, self, host, told)
-        self._send("stt", host, 0.0, heard)
+        told = partial(self._send, "tts", host, VOICE_REST_S, voiced)
+        self._send("stt", host, 0.0, lambda: _HedgedTurn(self, host, told).start())
 
-    def _send(self, stage: str, host: _Host, rest_s: float, first: Callable[[], object]) -> None:
-        self.stages[stage].send(_Job(Work(self._clock.now), host, rest_s, lambda: first() and None))
+    def _send(self, stage: str, host: _Host, rest_s: float, first: Callable[[], None]) -> None:
+        self.stages[stage].send(_Job(Work(self._clock.now), host, rest_s, first))
 
     def _voiced(self, host: _Host, began: float) -> None:
         now = self._clock.now
@@ -381,7 +396,11 @@ class _HedgedTurn:
     def __init__(self, world: SessionsSimulation, host: _Host, told: Callable[[], None]) -> None:
         self._world, self._host, self._told = world, host, told
         self._race, self._jobs = Race(), list[_Job]()
-        self._breaker_s = world._plan.settings.breaker.silence_ms / 1000
+        self._breaker_s = world.plan.settings.breaker.silence_ms / 1000
+
+    def start(self) -> None:
+        """Send the first attempt."""
+        world, host = self._world, self._host
         host.policy.on_primary(world.clock.now)
         world.outcome.requests += world.measuring
         self._start()
@@ -392,10 +411,8 @@ class _HedgedTurn:
 
     def _start(self) -> None:
         number, world = len(self._jobs), self._world
-        profile = world.stages["llm"].profile
-        job = _Job(
-            Work(world.clock.now), self._host, 24 / profile.tokens_per_s, lambda: self._event(FirstToken(number))
-        )
+        rest_s = TOKENS / world.stages["llm"].profile.tokens_per_s
+        job = _Job(Work(world.clock.now), self._host, rest_s, lambda: self._event(FirstToken(number)))
         self._jobs.append(job)
         used = frozenset(other.replica.name for other in self._jobs if other.replica) | self._host.breaker.avoid
         world.stages["llm"].send(job, used)
@@ -431,8 +448,8 @@ class _HedgedTurn:
 
 
 HEADER = (
-    "| callers | admitted | refused most by | p50 ms | p95 ms | STT | LLM | TTS | replicas (cards) | hosts | host cores "
-    "| hedges | circuits |",
+    "| callers | admitted | refused most by | p50 ms | p95 ms | STT | LLM | TTS | cards | hosts | host cores | hedges "
+    "| circuits |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
