@@ -27,11 +27,15 @@ from rejoinder.store import open_store
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A job in the queue, its arrival time (`time.monotonic`, in seconds), and the future of its transcript."""
+    """A job in the queue, its arrival time (`time.monotonic`, in seconds), and the future of its transcript.
+
+    `used_s` is the job's part of the decoding time of its batch, in seconds.
+    """
 
     job: SttJob
     arrived: float
     answer: asyncio.Future[Transcript]
+    used_s: float = 0.0
 
 
 class Stt(StageDeployment):
@@ -65,13 +69,14 @@ class Stt(StageDeployment):
 
         Args:
             job: The audio (16 kHz, 16-bit PCM), its priority and its deadline.
-            route: Which replicas may get this call. The router in the calling process uses it; this method does not.
+            route: Which replicas may get this call, for the router in the calling process. If it names a host, the
+                answer has the replica's load.
 
         Raises:
             Overloaded: If the queue is full, or if a final transcript displaced this interim one.
             DeadlineExceeded: If the job waited longer than `job.deadline_s`.
         """
-        async with self._replica.request() as tracked:
+        async with self._replica.request(route, essential=job.priority is not Priority.INTERIM) as tracked:
             waiting = _Waiting(job, time.monotonic(), asyncio.get_running_loop().create_future())
             displaced = self._queue.push(waiting, job.priority, job.deadline_s, waiting.arrived)
             if displaced and not displaced.answer.done():
@@ -83,7 +88,9 @@ class Stt(StageDeployment):
             try:
                 transcript = await waiting.answer
                 tracked.waited(transcript.queue_ms / 1000)
-                return transcript
+                tracked.used(waiting.used_s)
+                tracked.produced()
+                return self._replica.with_load(transcript, route)
             finally:
                 self._queue.remove(waiting)
 
@@ -116,6 +123,7 @@ class Stt(StageDeployment):
             return
         decode_ms = (time.monotonic() - began) * 1000
         for waiting, result in zip(batch, results, strict=True):
+            waiting.used_s = decode_ms / 1000 / len(batch)
             if not waiting.answer.done():
                 waiting.answer.set_result(_transcript(waiting, result, began, decode_ms))
 

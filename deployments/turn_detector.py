@@ -37,10 +37,15 @@ class TurnDetector(StageDeployment):
 
         Args:
             pcm: The last 8 s or less of the caller's audio (16 kHz, 16-bit PCM), with the silence at its end.
-            route: Which replicas may get this call. The router in the calling process uses it; this method does not.
+            route: Which replicas may get this call, for the router in the calling process. If it names a host, the
+                answer has the replica's load.
         """
-        async with self._replica.request():
-            return await self._worker.run(lambda: self._judge(pcm))
+        async with self._replica.request(route) as tracked:
+            arrived = time.monotonic()
+            verdict = await self._worker.run(lambda: self._judge(pcm))
+            tracked.waited(max(0.0, time.monotonic() - arrived - verdict.inference_ms / 1000))
+            tracked.produced()
+            return self._replica.with_load(verdict, route)
 
     def _judge(self, pcm: bytes) -> TurnVerdict:
         started_at = time.monotonic()

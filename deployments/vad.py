@@ -73,7 +73,9 @@ class Vad(StageDeployment):
     async def step(self, batch: VadBatch, route: ReplicaRoute | None = None) -> VadResult:
         """Return the result of `decide` for one batch, computed on the engine's thread.
 
-        `route` is for the router in the calling process; this method ignores it.
+        `route` is for the router in the calling process. If it names a host, the result has the replica's load.
         """
-        async with self._replica.request():
-            return await self._worker.run(lambda: decide(self._engine, batch))
+        async with self._replica.request(route) as tracked:
+            result = await self._worker.run(lambda: decide(self._engine, batch))
+            tracked.produced()
+            return self._replica.with_load(result, route)

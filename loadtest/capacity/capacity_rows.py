@@ -90,6 +90,8 @@ BASE: dict[str, Any] = {
     "llm": _llm(2, 4, median_ms=350, sigma=0.2),
     "tts": _stage(1, 6, median_ms=120),
     "hedging": {"min_samples": 50},
+    # The rows measure where the system saturates. Admission by the stages would refuse calls before that.
+    "admission": {"enabled": False},
     # Speculative replies are off, because the simulated network starts every reply at the end of turn.
     "speculation": {"enabled": False},
 }

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.admission import AdmissionSettings
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
@@ -37,6 +38,7 @@ from rejoinder.core.settings.stages import (
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
 __all__ = [
+    "AdmissionSettings",
     "AnswerCacheSettings",
     "Autoscaling",
     "BackgroundSettings",
@@ -352,6 +354,8 @@ class Settings(Section):
     """Session hosts: admission, health, autoscaling."""
     regions: RegionSettings = RegionSettings()
     """Regions: this system's name, and the addresses of all regions."""
+    admission: AdmissionSettings = AdmissionSettings()
+    """Admission of calls by the load of the stages."""
     vad: VadSettings = VadSettings()
     """Voice activity detection: the stage that finds speech in the audio."""
     turn_detector: TurnDetectorSettings = TurnDetectorSettings()
