@@ -236,11 +236,15 @@ def test_speculative_work_yields_before_a_call_is_refused() -> None:
 
 
 def test_a_wait_makes_speculative_work_yield() -> None:
-    """If requests wait for 60 ms, speculative work yields, whatever the utilisation is."""
-    admission = opened()
-    admission.note("tts", report(0.1, 1, queue_s=0.06), 0.0)
-    admission.tick(0.0)
-    assert admission.yields
+    """If requests wait for 160 ms, half of their limit and more, speculative work yields at any utilisation.
+
+    With a wait of 100 ms it does not, because it saves more than that.
+    """
+    for queue_s, yields in ((0.1, False), (0.16, True)):
+        admission = opened()
+        admission.note("tts", report(0.1, 1, queue_s=queue_s), 0.0)
+        admission.tick(0.0)
+        assert admission.yields == yields
 
 
 def test_retry_after_is_the_time_until_a_place_is_free() -> None:
