@@ -16,14 +16,10 @@ from rejoinder.core.resilience.stage_admission import StageAdmission, TierLimits
 from rejoinder.core.resilience.stage_load import StageReport
 from rejoinder.core.settings.settings import Settings
 
-COMPONENTS = {
-    "vad": Component.VAD,
-    "turn_detector": Component.VAD,
-    "stt": Component.STT,
-    "llm": Component.LLM,
-    "tts": Component.TTS,
-}
-"""The latency guide's component that each stage belongs to."""
+WAIT_SHARE = 0.5
+"""Share of a turn's limit that a tenth of the requests may wait in one stage. With longer waits these turns would be
+late, whatever the median is.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +74,8 @@ class LoadExchange:
 
 def tier_limits(tier: Tier) -> TierLimits:
     """Return the limits of a latency tier for the admission of calls (sections 3.1 and 3.2 of the latency guide)."""
-    turn_ms = total_limit_ms(tier) - component_limit_ms(Component.VAD, tier)
-    waits_s = {stage: component_limit_ms(component, tier) / 1000 for stage, component in COMPONENTS.items()}
-    return TierLimits(turn_ms / 1000, waits_s)
+    turn_s = (total_limit_ms(tier) - component_limit_ms(Component.VAD, tier)) / 1000
+    return TierLimits(turn_s, WAIT_SHARE * turn_s)
 
 
 def open_admission(settings: Settings, slots: Mapping[str, int], *, phase: float) -> StageAdmission:

@@ -10,7 +10,7 @@ number of calls. The number of places is the largest number of calls for which a
                   utilisation u of the busiest stage
     growth        the number exceeds what was served in time before by one step only (`call_ceiling.CallCeiling`)
 
-While a stage's requests wait longer than the tier's limit of the stage, or answers are written more slowly than they
+While a stage's requests wait longer than half of the turn's limit, or answers are written more slowly than they
 are spoken, there are no more places than calls. Before the load of a call is known, a host has `cold` places.
 
 Measurements vary. So the number of places falls at once, but rises only if it has been at least RAISE_MARGIN higher
@@ -45,20 +45,26 @@ MAX_REPORTS = 4096
 EVIDENCE_CALL_S = 30.0
 """Seconds of calls that must have been measured before the load of a call is known: the sum over all calls."""
 MEMORY_CALL_S = 240.0
-"""Seconds of calls from which the load of a call is averaged, but at least WINDOW_S. Some 30 turns vary by 20%."""
+"""Seconds of calls from which the load of a call is averaged, but at least MEMORY_S. Some 30 turns vary by 20%."""
+MEMORY_S = 2 * WINDOW_S
+"""Least time in seconds from which the load of a call is averaged, with many calls."""
+NEGLIGIBLE = 1e-9
+"""Share of a stage that one call uses below which the stage does not limit the calls."""
 FORGET_S = 600.0
 """Seconds without a report after which a stage's load of a call is forgotten. The deployment may have changed."""
-RAISE_MARGIN = 1.1
+RAISE_MARGIN = 1.05
 """Factor by which the number of places must grow to be raised. The measured load varies by less from tick to tick."""
 RAISE_AFTER_S = 2.0
 """Seconds for which a higher number of places must last to be used. Refusals end within this time after an overload."""
 SPOKEN_TOKENS_PER_S = 6.0
 """Tokens per second that a voice speaks at most: 16 characters per second (`playout.CHARACTERS_PER_S`) in English."""
-YIELD_QUEUE_S = 0.05
-"""Wait in seconds, 90th percentile, from which speculative work yields."""
+YIELD_WAIT = 0.5
+"""Share of the limit of the waits from which speculative work yields. A reply that begins early saves about 200 ms, so
+with shorter waits the callers would lose more than they gain.
+"""
 YIELD_S = 5.0
 """Seconds for which speculative work yields after the load was last high, so that it does not start and stop often."""
-SHARE_S = 2.0
+SHARE_S = 1.0
 """Shortest time between two shares of the free places, in seconds. Meanwhile each host's calls send requests, from
 which the replicas learn the numbers of calls that the reports contain.
 """
@@ -79,11 +85,11 @@ class TierLimits:
 
     Attributes:
         turn_s: Limit of the median turn without the wait for its end.
-        waits_s: Limit of the 90th percentile of the waits of each stage.
+        wait_s: Limit of the 90th percentile of the waits in one stage.
     """
 
     turn_s: float
-    waits_s: Mapping[str, float]
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +188,7 @@ class _Demand:
         self.used += state.utilisation * seconds
         self.call_s += state.calls_before * seconds
         self.at = now
-        most = max(MEMORY_CALL_S, WINDOW_S * state.calls_before)
+        most = max(MEMORY_CALL_S, MEMORY_S * state.calls_before)
         if self.call_s > most:
             self.used *= most / self.call_s
             self.call_s = most
@@ -383,7 +389,7 @@ class StageAdmission:
 
     def _by_utilisation(self) -> Iterable[Places]:
         for stage, demand in self._demands.items():
-            if demand.known and demand.used > 0:
+            if demand.known and demand.per_call > NEGLIGIBLE:
                 number = self._settings.utilisation_limit / demand.per_call
                 yield Places(_whole(number), AdmissionRefusal.UTILISATION, stage)
 
@@ -403,7 +409,7 @@ class StageAdmission:
         for stage, state in self._states.items():
             if state.utilisation > self._settings.utilisation_limit:
                 yield Places(self.calls, AdmissionRefusal.UTILISATION, stage)
-            if state.queue_s > self._tier.waits_s.get(stage, math.inf):
+            if state.queue_s > self._tier.wait_s:
                 yield Places(self.calls, AdmissionRefusal.QUEUE, stage)
             if 0 < state.tokens_per_s < SPOKEN_TOKENS_PER_S:
                 yield Places(self.calls, AdmissionRefusal.SPEED, stage)
@@ -424,7 +430,10 @@ class StageAdmission:
 
     def _update_yield(self, now: float) -> None:
         limit = self._settings.yield_utilisation
-        loaded = any(state.utilisation >= limit or state.queue_s >= YIELD_QUEUE_S for state in self._states.values())
+        loaded = any(
+            state.utilisation >= limit or state.queue_s >= YIELD_WAIT * self._tier.wait_s
+            for state in self._states.values()
+        )
         if loaded:
             self._yields_until = now + YIELD_S
         self._yields = now < self._yields_until

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WINDOW_S = 10.0
 """Seconds of work that a report covers. A turn of a call takes about this long, so each call is in the window once."""
@@ -26,6 +26,8 @@ MAX_HOSTS = 1024
 """Maximum number of hosts that a replica remembers. If there are more, it forgets the one that asked longest ago."""
 MAX_RECORDS = 2048
 """Maximum number of ended requests that a replica remembers. With more in WINDOW_S, a report covers a shorter time."""
+REUSE_S = 0.25
+"""Seconds for which a measurement is used for further reports: it goes through all requests of the window."""
 QUEUE_QUANTILE = 0.9
 """Quantile of the waiting times in a report."""
 
@@ -117,6 +119,7 @@ class LoadMeter:
         self._ended: deque[Work] = deque(maxlen=MAX_RECORDS)
         self._hosts: dict[str, tuple[int, float]] = {}
         self._calls: deque[tuple[float, int]] = deque()
+        self._measured: tuple[float, StageReport] | None = None
 
     def begin(self, work: Work) -> None:
         """Record a request that arrived. `end` must follow."""
@@ -143,7 +146,15 @@ class LoadMeter:
             self._calls.popleft()
 
     def report(self, now: float, host: str = "") -> StageReport:
-        """Return the load now, for the host with this id."""
+        """Return the load (measured at most REUSE_S ago) and the number of calls now, for the host with this id."""
+        if self._measured is None or not 0 <= now - self._measured[0] < REUSE_S:
+            self._measured = (now, self._measure(now))
+        own, _ = self._hosts.get(host, (0, now))
+        known = sum(calls for calls, _ in self._hosts.values())
+        return replace(self._measured[1], hosts=max(1, len(self._hosts)), other_calls=known - own)
+
+    def _measure(self, now: float) -> StageReport:
+        """Return the load now. The numbers of hosts and of their calls are not filled in."""
         start = now - WINDOW_S
         while self._ended and (self._ended[0].ended_at or 0.0) < start:
             self._ended.popleft()
@@ -156,8 +167,6 @@ class LoadMeter:
             for work in (*done, *self._running)
             if work.essential and work.queue_s is not None and (work.ended_at or now) >= now - WAITS_S
         )
-        own, _ = self._hosts.get(host, (0, now))
-        known = sum(calls for calls, _ in self._hosts.values())
         return StageReport(
             self._replica,
             slots=self.slots,
@@ -167,8 +176,6 @@ class LoadMeter:
             first_s=_median([work.first_at - work.began_at for work in done if work.first_at is not None]),
             service_s=_mean([work.used_s for work in done]),
             tokens_per_s=_median([rate for work in done if (rate := _tokens_per_s(work))]),
-            hosts=max(1, len(self._hosts)),
-            other_calls=known - own,
             calls_before=self._mean_calls(now - WINDOW_S - CALLS_LAG_S, now - CALLS_LAG_S),
         )
 

@@ -11,6 +11,7 @@ from rejoinder.core.resilience.stage_load import (
     HOST_TTL_S,
     MAX_HOSTS,
     MAX_RECORDS,
+    REUSE_S,
     WINDOW_S,
     LoadMeter,
     Work,
@@ -99,6 +100,19 @@ def test_the_calls_before_lag_behind() -> None:
     assert meter.report(100.0 + CALLS_LAG_S).calls_before == 0
     assert meter.report(100.0 + CALLS_LAG_S + WINDOW_S / 2).calls_before == pytest.approx(4)
     assert meter.report(100.0 + CALLS_LAG_S + WINDOW_S).calls_before == pytest.approx(8)
+
+
+def test_frequent_reports_reuse_a_measurement() -> None:
+    """Two reports within REUSE_S have the same load, the next one has the new load. The hosts are always counted."""
+    meter = LoadMeter("r1", 1)
+    served(meter, 0.0, 0.0, 1.0)
+    meter.asked("a", 1, 1.0)
+    first = meter.report(2.0, "a")
+    served(meter, 1.0, 0.0, 1.0)
+    meter.asked("b", 7, 2.0)
+    soon = meter.report(2.0 + REUSE_S / 2, "a")
+    assert (soon.utilisation, soon.hosts, soon.other_calls) == (first.utilisation, 2, 7)
+    assert meter.report(2.0 + REUSE_S, "a").utilisation > first.utilisation
 
 
 def test_the_memory_is_bounded() -> None:
