@@ -24,6 +24,11 @@ REQUIRED = {
 ADVISED = {
     # Each added or removed replica reloads HAProxy. The old worker closes its sockets after this time.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
+    # If a node vanishes without closing its connections, HAProxy gives a new call to another host after this time. The
+    # default is 5 s, which callers do not wait for.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
+    # HAProxy checks each host this often. A host that does not answer twice gets no new calls. The default is 5 s.
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
     # A busy replica misses the default of 0.1 s for a queue probe. The router then backs off, which adds tail latency.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
     # By default Ray's workers run at nice 15, so on a shared machine every other process goes first.

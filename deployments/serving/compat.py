@@ -13,10 +13,14 @@ import it.
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # a compiled module
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
@@ -37,6 +41,9 @@ __all__ = [
     "apply_mask",
     "broadcast",
     "cancel_request",
+    "drain_ray_node",
+    "local_cluster_address",
+    "ray_nodes",
     "serve_http_port",
     "start_local_ray",
     "use_websocket_protocol",
@@ -169,6 +176,22 @@ def serve_http_port() -> int | None:
     return None if client is None else int(client.http_config.port)
 
 
+def local_cluster_address() -> str | None:
+    """Return the HOST:PORT of a Ray cluster that runs on this machine, None if none runs.
+
+    `ray.init(address="auto")` reads the address from a file, which a killed cluster leaves behind, and then waits a
+    minute for an answer. So the address must be known before. This function uses
+    `ray._private.services.canonicalize_bootstrap_address`.
+
+    Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/_private/services.py
+    """
+    try:
+        address = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        return None
+    return None if address is None else str(address)
+
+
 def start_local_ray(temp_dir: Path, **options: Any) -> None:
     """Start a Ray head on this machine and join it.
 
@@ -181,6 +204,48 @@ def start_local_ray(temp_dir: Path, **options: Any) -> None:
         options: Further arguments of `ray.init`.
     """
     ray.init(address="local", _temp_dir=str(temp_dir), **options)
+
+
+def ray_nodes(gcs_address: str) -> list[tuple[str, Any]]:
+    """Return the nodes of a Ray cluster, live and dead, without joining the cluster.
+
+    `ray.nodes()` needs a driver on a node of the cluster, which takes seconds to join, and does not say whether a node
+    is drained. `ray list nodes` needs the dashboard. Ray's own `ray drain-node` uses this client.
+
+    Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/scripts/scripts.py
+
+    Args:
+        gcs_address: HOST:PORT of the cluster's Global Control Service.
+
+    Returns:
+        Pairs of the node's id in hexadecimal digits and its entry, a protobuf message `GcsNodeInfo` of Ray.
+
+    Raises:
+        ray.exceptions.RaySystemError: The cluster does not answer, or refuses the token.
+    """
+    return [(node.hex(), entry) for node, entry in GcsClient(address=gcs_address).get_all_node_info().items()]
+
+
+def drain_ray_node(gcs_address: str, node_id: str, within_s: float) -> str:
+    """Ask Ray to place nothing more on a node and to move its work away. Ray Serve then replaces its replicas.
+
+    Ray offers this only as the undocumented command `ray drain-node`.
+
+    Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/scripts/scripts.py
+
+    Args:
+        gcs_address: HOST:PORT of the cluster's Global Control Service.
+        node_id: The node's id in hexadecimal digits.
+        within_s: Seconds until the node will be stopped. Serve's replicas on it end before that.
+
+    Returns:
+        "" if Ray accepts the request, otherwise why not.
+    """
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline_ms = int((time.time() + within_s) * 1000)
+    client = GcsClient(address=gcs_address)
+    accepted, why = client.drain_node(node_id, reason, "the node is drained", deadline_ms)
+    return "" if accepted else str(why)
 
 
 class UvicornWebSocket(WebSocketsSansIOProtocol):

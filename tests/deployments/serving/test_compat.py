@@ -10,6 +10,7 @@ import ast
 import asyncio
 import importlib.metadata
 import inspect
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ import pytest
 import ray
 import uvicorn
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from ray.scripts import scripts
 from ray.serve._private.client import ServeControllerClient
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata
 from ray.serve.config import HTTPOptions
@@ -312,6 +314,51 @@ async def test_a_ping_goes_to_the_connection_of_the_client() -> None:
 
     assert "_connection" in AsyncRealtimeConnection.__annotations__
     assert await ping(AsyncRealtimeConnection(Socket())) == 0.25  # type: ignore[arg-type]  # a stand-in
+
+
+# -- Ray's client of the Global Control Service ------------------------------------------------------------------------
+
+
+@dataclass
+class FakeGcs:
+    """A stand-in for Ray's client, which records what it is asked and answers with `nodes` or `refusal`."""
+
+    nodes: dict[ray.NodeID, object] = field(default_factory=dict)
+    refusal: str = ""
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+
+    def get_all_node_info(self) -> dict[ray.NodeID, object]:
+        return self.nodes
+
+    def drain_node(self, *request: object) -> tuple[bool, str]:
+        self.asked.append(request)
+        return not self.refusal, self.refusal
+
+
+def test_the_client_of_ray_takes_what_we_pass() -> None:
+    """Ray's own command makes and calls its client in the way that `compat` does."""
+    source = inspect.getsource(scripts.drain_node.callback)
+    assert "ray._raylet.GcsClient(address=address)" in source
+    assert "gcs_client.drain_node(\n        node_id,\n" in source
+    assert "deadline_timestamp_ms" in source
+
+
+def test_nodes_are_listed_by_their_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ray_nodes` returns each node's id in hexadecimal digits with Ray's entry."""
+    node = ray.NodeID.from_random()
+    monkeypatch.setattr(compat, "GcsClient", lambda address: FakeGcs({node: "entry"}))
+    assert compat.ray_nodes("head:6379") == [(node.hex(), "entry")]
+
+
+@pytest.mark.parametrize("refusal", ["", "the node is the head"])
+def test_draining_states_the_reason_and_the_deadline(monkeypatch: pytest.MonkeyPatch, refusal: str) -> None:
+    """`drain_ray_node` passes the node, the reason "preemption" and the deadline in ms, and returns Ray's refusal."""
+    gcs = FakeGcs(refusal=refusal)
+    monkeypatch.setattr(compat, "GcsClient", lambda address: gcs)
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    assert compat.drain_ray_node("head:6379", "ab12", 90.0) == refusal
+    node, reason, _, deadline_ms = gcs.asked[0]
+    assert (node, reason, deadline_ms) == ("ab12", 2, 1_090_000)
 
 
 # -- Private names are used in the compat modules only ---------------------------------------------------------------

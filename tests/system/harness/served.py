@@ -150,18 +150,24 @@ def serving(
         process = subprocess.Popen(command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
-        _await_health(process, url, log)
+        await_health(process, url, log)
         yield Served(url, process)
     finally:
-        process.send_signal(signal.SIGINT if orderly else signal.SIGKILL)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop_serving(process, orderly)
 
 
-def _await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def stop_serving(process: subprocess.Popen[bytes], orderly: bool) -> None:
+    """Stop a `rejoinder serve` with SIGINT, or kill it if `orderly` is False or it does not end within 60 s."""
+    process.send_signal(signal.SIGINT if orderly else signal.SIGKILL)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Wait until the server at `url` is healthy. Raise RuntimeError with the end of `log` if it does not start."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
