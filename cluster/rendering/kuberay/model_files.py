@@ -31,7 +31,7 @@ def model_volume(description: LaunchDescription) -> Manifest:
     models = description.models
     if models.claim:
         return {"name": VOLUME, "persistentVolumeClaim": {"claimName": models.claim}}
-    return {"name": VOLUME, "hostPath": {"path": models.host_path, "type": "DirectoryOrCreate"}}
+    return {"name": VOLUME, "hostPath": {"path": models.host_path, "type": "Directory"}}
 
 
 def model_mount(description: LaunchDescription) -> Manifest:
