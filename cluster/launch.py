@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from cluster.environment import REQUIRED, SINGLE_MACHINE, free_port, node_environment
+from cluster.yaml_file import read_yaml
 from rejoinder.core.errors import BackendError, ConfigError
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 
@@ -42,13 +41,7 @@ def read_config(path: Path | None) -> ServeFile:
     """
     if path is None:
         return ServeFile()
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror}).", "Name an existing file.", field=str(path)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError("is not YAML.", " ".join(str(error).split()), field=str(path)) from error
-    return parse_serve_file(document)
+    return parse_serve_file(read_yaml(path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import typer
 
 from rejoinder.cli import alerts, chat, demo, doctor, models, serve, talk
 from rejoinder.cli.bench import app as bench
+from rejoinder.cli.launch.app import app as launch
 from rejoinder.cli.load import app as load
 from rejoinder.cli.plan import command as plan
 from rejoinder.core.errors import RejoinderError
@@ -17,6 +18,7 @@ app = typer.Typer(name="rejoinder", no_args_is_help=True, add_completion=False, 
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(load.app, name="load")
+app.add_typer(launch, name="launch")
 app.command()(serve.serve)
 app.command()(alerts.alerts)
 app.command()(doctor.doctor)

@@ -1,6 +1,6 @@
-"""Write the generated reference pages: settings, commands and metrics.
+"""Write the generated reference pages: settings, launch description, commands and metrics.
 
-    python scripts/reference            # write docs/reference/settings.md, cli.md and metrics.md
+    python scripts/reference            # write the pages of docs/reference that are in PAGES
     python scripts/reference --check    # exit status 1 if a page differs from what would be written
 
 The pages are committed. `tests/docs/test_reference.py` fails if they are out of date.
@@ -14,10 +14,15 @@ from pathlib import Path
 
 from cli_page import cli_page
 from metrics_page import metrics_page
-from settings_page import settings_page
+from settings_page import description_page, settings_page
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"settings.md": settings_page, "cli.md": cli_page, "metrics.md": metrics_page}
+PAGES = {
+    "settings.md": settings_page,
+    "launch-description.md": description_page,
+    "cli.md": cli_page,
+    "metrics.md": metrics_page,
+}
 
 
 def main() -> int:

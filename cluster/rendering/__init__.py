@@ -1,0 +1,1 @@
+"""What is rendered from a launch description: node start scripts, `ray up` files and Kubernetes manifests."""
