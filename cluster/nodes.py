@@ -1,6 +1,7 @@
 """The nodes of a running Ray cluster: which there are, in which state, and how to drain one.
 
-`python -m cluster.nodes HOST:PORT` prints the nodes as JSON. `rejoinder launch status` runs it on the head over SSH.
+`rejoinder launch` runs this module on the head over SSH. `python -m cluster.nodes HOST:PORT` prints the nodes as JSON,
+and `python -m cluster.nodes HOST:PORT drain NODE_ID SECONDS` drains a node that will be stopped after that time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from enum import Enum
 
-from rejoinder.core.errors import BackendError, ConfigError
+from rejoinder.core.errors import BackendError, ConfigError, RejoinderError
 
 
 class NodeState(Enum):
@@ -78,7 +79,7 @@ def drain(address: str, name: str, within_s: float) -> ClusterNode:
 
     Args:
         address: HOST:PORT of the cluster's head.
-        name: Host name or IP address of the node.
+        name: Host name, IP address or id of the node.
         within_s: Seconds until the node will be stopped.
 
     Returns:
@@ -97,13 +98,13 @@ def drain(address: str, name: str, within_s: float) -> ClusterNode:
 
 
 def pick(nodes: list[ClusterNode], name: str) -> ClusterNode:
-    """Return the live node with a host name or IP address, which must not be the head.
+    """Return the live node with a host name, IP address or id, which must not be the head.
 
     Raises:
         ConfigError: There is no such node, or it is the head.
     """
     live = [node for node in nodes if node.state is not NodeState.DEAD]
-    node = next((node for node in live if name in (node.name, node.address)), None)
+    node = next((node for node in live if name in (node.name, node.address, node.node_id)), None)
     if node is None:
         names = ", ".join(sorted(node.name for node in live if not node.head)) or "none"
         raise ConfigError(f"there is no live node {name!r}.", f"Name one of: {names}.", field="NODE")
@@ -140,5 +141,18 @@ def from_json(text: str) -> list[ClusterNode]:
     return [ClusterNode(**{**node, "state": NodeState(node["state"])}) for node in json.loads(text)]
 
 
+def main(arguments: list[str]) -> None:
+    """Print the nodes or drain one, as the module's docstring says. Exit with a message and status 1 after an error."""
+    address, *rest = arguments
+    try:
+        if rest:
+            _, node_id, within_s = rest
+            drain(address, node_id, float(within_s))
+        else:
+            print(to_json(cluster_nodes(address)))
+    except RejoinderError as error:
+        sys.exit(str(error))
+
+
 if __name__ == "__main__":
-    print(to_json(cluster_nodes(sys.argv[1])))
+    main(sys.argv[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rejoinder.cli.launch import render
+from rejoinder.cli.launch import operate, render
 
 app = typer.Typer(
     help="Launch a cluster from one description: see cluster/description/example.yaml.",
@@ -12,3 +12,5 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(render.render)
+for command in (operate.up, operate.status, operate.drain, operate.down):
+    app.command()(command)

@@ -1,0 +1,1 @@
+"""Start, watch, drain and stop a cluster of machines that a launch description names, over SSH."""
