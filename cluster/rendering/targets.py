@@ -13,7 +13,7 @@ from cluster.rendering.rendered_file import RenderedFile
 
 NEXT_STEPS: Mapping[Target, str] = {
     "kuberay": "Next: kubectl apply -k {out} (docs/how-to/deploy-kubernetes.md)",
-    "ray-up": "Next: rejoinder launch up, or `ray up {out}/cluster.yaml` (docs/how-to/deploy-ray-up.md)",
+    "ray-up": "Next: ray up {out}/cluster.yaml (docs/how-to/deploy-ray-up.md)",
     "bare": "Next: copy {out} to each machine and run nodes/NODE/install.sh there (docs/how-to/deploy-ray-up.md)",
 }
 

@@ -95,3 +95,15 @@ def test_a_head_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(compat, "ray_nodes", fail)
     with pytest.raises(BackendError, match=r"10\.0\.0\.1:6379 does not answer .*RAY_AUTH_TOKEN"):
         nodes.cluster_nodes("10.0.0.1:6379")
+
+
+def test_the_module_prints_and_drains(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a program, the module prints the nodes as JSON, and drains the node whose id it is given."""
+    asked: list[str] = []
+    monkeypatch.setattr(compat, "drain_ray_node", lambda _, node_id, within_s: asked.append(f"{node_id} {within_s}"))
+    nodes.main(["10.0.0.1:6379"])
+    assert from_json(capsys.readouterr().out) == cluster_nodes("10.0.0.1:6379")
+    nodes.main(["10.0.0.1:6379", "drain", "02", "30"])
+    assert asked == ["02 30.0"]
+    with pytest.raises(SystemExit, match="no live node '03'"):
+        nodes.main(["10.0.0.1:6379", "drain", "03", "30"])

@@ -30,8 +30,8 @@ START_S = 60.0
 NOTICE_SOON = {
     # Ray's head asks each node for its health every 3 s, waits 10 s for an answer, and declares it dead after 5 misses.
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1500",
-    "RAY_health_check_failure_threshold": "2",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "3",
 }
 """Environment of a head that declares a node dead some seconds after its last sign of life."""
 
