@@ -51,7 +51,7 @@ from rejoinder.core.resilience.hedging import (
     UseAttempt,
     step,
 )
-from rejoinder.core.resilience.stage_load import LoadMeter, Work
+from rejoinder.core.resilience.stage_load import LoadMeter, StageReport, Work
 from rejoinder.core.resilience.stream_report import StreamWatch
 from rejoinder.core.settings.settings import Autoscaling, Settings
 
@@ -65,7 +65,7 @@ VOICE_REST_S = 0.3
 """Seconds for which a segment of 3 s occupies the voice after its first audio, at ten times real time."""
 
 REPORT_EVERY_S = 0.25
-"""Shortest time between two reports of a replica to a host. The product sends one with each answer."""
+"""Age of a replica's report at most, in seconds. The product calculates one for each answer."""
 
 STALL_SHARE = 0.01
 """Share of the language model's requests that stall for 2 to 8 s: an assumption."""
@@ -170,12 +170,19 @@ class _SlotReplica:
     busy: int = 0
     queue: deque[_Job] = field(default_factory=deque)
     watch: StreamWatch = field(default_factory=StreamWatch)
-    reported: dict[int, float] = field(default_factory=dict)
+    _report: StageReport | None = None
+    _reported_at: float = -math.inf
 
     @property
     def length(self) -> int:
         """Requests in the replica."""
         return self.busy + len(self.queue)
+
+    def report(self, host: _Host, now: float) -> StageReport:
+        """Return the load for a host. It is at most REPORT_EVERY_S old; only the calls of the host are new."""
+        if self._report is None or now - self._reported_at >= REPORT_EVERY_S:
+            self._report, self._reported_at = self.meter.report(now), now
+        return replace(self._report, other_calls=max(0, self._report.other_calls - host.live))
 
 
 class _Stage:
@@ -227,9 +234,7 @@ class _Stage:
         now = self._clock.now
         job.work.first_at = now
         replica.watch.token(job.stream, now)
-        if now - replica.reported.get(job.host.number, -1.0) >= REPORT_EVERY_S:
-            replica.reported[job.host.number] = now
-            job.host.stages.note(self.name, replica.meter.report(now, str(job.host.number)), now)
+        job.host.stages.note(self.name, replica.report(job.host, now), now)
         job.first()
         self._clock.after(job.rest_s, partial(self.end, job))
 
