@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
+from deployments.engines.device import open_device
 from deployments.engines.emulated import EmulatedLlm
-from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions
+from deployments.engines.llm.llama_cpp import ALL_LAYERS, LlamaCpp, LlamaCppOptions, gguf_file, weights_on_gpu
 from deployments.engines.llm.vllm import Vllm, VllmMetrics
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import Replica, StageDeployment, replica_id
@@ -90,6 +91,9 @@ def slots_of(settings: Settings) -> int:
 
 def _llama_cpp(settings: Settings) -> LlamaCpp:
     stage = settings.llm
+    file = gguf_file(open_store(settings.models).path(stage.model))
+    layers = (stage.gpu_layers or ALL_LAYERS) if stage.on_gpu else 0
+    open_device("llm", stage, {"llama.cpp": weights_on_gpu(file, layers)})
     options = LlamaCppOptions(
         model=stage.model,
         threads=stage.threads,
@@ -98,8 +102,9 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
         coalesce_ms=stage.coalesce_ms,
         no_repeat_ngram=stage.blocked_ngram,
         reuse=stage.reuse_state,
+        gpu_layers=layers,
     )
-    return LlamaCpp(open_store(settings.models).path(stage.model), options)
+    return LlamaCpp(file, options)
 
 
 def _transformers_model(settings: Settings) -> str:

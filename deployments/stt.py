@@ -11,15 +11,17 @@ import time
 from dataclasses import dataclass
 
 from actors.stages.ports import Priority, SttJob, Transcript
+from deployments.engines.device import Runtime, bytes_of, open_device
 from deployments.engines.model_files import whisper_folder
 from deployments.engines.stt.cascade import CascadeResult, FirstOpinion, SttCascade
-from deployments.engines.stt.moonshine import Moonshine
+from deployments.engines.stt.moonshine import Moonshine, moonshine_files
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import EngineThread, Replica, StageDeployment
 from deployments.serving.stt_queue import SttQueue
 from deployments.vad import contains_speech, load_silero
 from rejoinder.core.audio.pcm import STT_RATE
+from rejoinder.core.capacity.gpu_memory import WEIGHT_FACTORS
 from rejoinder.core.errors import DeadlineExceeded, Overloaded
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
@@ -43,19 +45,25 @@ class Stt(StageDeployment):
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.stt
+        store = open_store(settings.models)
+        model = whisper_folder(store.path(stage.model))
+        first = store.path(stage.first_pass_model) if stage.has_first_pass else None
+        weights: dict[Runtime, float] = {
+            "ctranslate2": bytes_of([model / "model.bin"]) * WEIGHT_FACTORS[stage.weights],
+            **({"onnxruntime": bytes_of(moonshine_files(first))} if first else {}),
+        }
+        device = open_device("stt", stage, weights)
         options = WhisperOptions(
             language=stage.language,
-            compute_type=stage.compute_type,
+            compute_type=stage.weights,
             threads=stage.threads,
             short_context=stage.short_context,
             min_frames=stage.min_frames,
             pad_frames=stage.pad_frames,
+            device=device,
         )
-        store = open_store(settings.models)
-        first_pass = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.has_first_pass else None
-        self._engine = SttCascade(
-            Whisper(whisper_folder(store.path(stage.model)), options), first_pass, stage.first_pass_min_logprob
-        )
+        first_pass = Moonshine(first, stage.threads, device) if first else None
+        self._engine = SttCascade(Whisper(model, options), first_pass, stage.first_pass_min_logprob)
         self._engine.warm_up()
         self._silero = load_silero(settings)
         self._max_batch = stage.max_batch

@@ -11,6 +11,8 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 
 from actors.stages.ports import TtsRequest
+from deployments.engines.device import bytes_of, open_device
+from deployments.engines.onnx import model_file
 from deployments.engines.piper import PiperVoice
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import EngineThread, Replica, StageDeployment
@@ -25,7 +27,10 @@ class Tts(StageDeployment):
     def __init__(self, settings: Settings) -> None:
         stage = settings.tts
         voice = open_store(settings.models).path(stage.model)
-        self._engine = PiperVoice(voice, stage.threads, stage.chunk_ms, chunked=stage.chunked, speaker=stage.speaker)
+        device = open_device("tts", stage, {"onnxruntime": bytes_of([model_file(voice)])})
+        self._engine = PiperVoice(
+            voice, stage.threads, stage.chunk_ms, chunked=stage.chunked, speaker=stage.speaker, device=device
+        )
         self._engine.warm_up()
         self._worker = EngineThread("piper")
         self._slot = asyncio.Lock()

@@ -10,6 +10,8 @@ import time
 import numpy as np
 
 from actors.stages.ports import TurnVerdict
+from deployments.engines.device import bytes_of, open_device
+from deployments.engines.onnx import model_file
 from deployments.engines.speech_in.smart_turn import SmartTurn
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import EngineThread, Replica, StageDeployment
@@ -26,8 +28,9 @@ class TurnDetector(StageDeployment):
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.turn_detector
-        folder = open_store(settings.models).path(stage.model)
-        self._engine = SmartTurn(folder / "smart-turn-v3.2-cpu.onnx", stage.threads)
+        file = model_file(open_store(settings.models).path(stage.model))
+        device = open_device("turn_detector", stage, {"onnxruntime": bytes_of([file])})
+        self._engine = SmartTurn(file, stage.threads, device)
         self._engine.warm_up()
         self._worker = EngineThread("smart-turn", stage.nice)
         self._replica = Replica("turn_detector", self._engine.name, stage, self._worker)

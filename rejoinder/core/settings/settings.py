@@ -33,7 +33,6 @@ from rejoinder.core.settings.stages import (
     TtsSettings,
     TurnDetectorSettings,
     VadSettings,
-    refuse_gpus,
 )
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
@@ -322,7 +321,8 @@ class HostSettings(Section):
 
     @model_validator(mode="after")
     def _cpu_only(self) -> HostSettings:
-        refuse_gpus(self.resources, "the session host")
+        if self.resources.num_gpus:
+            raise ValueError("resources.num_gpus must be 0: the session host runs on the CPU")
         return self
 
     @model_validator(mode="after")
