@@ -25,7 +25,7 @@ from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.resilience.admission import AdmissionRefusal
 from rejoinder.core.resilience.stage_admission import StageAdmission
 from rejoinder.core.resilience.stage_load import LoadMeter, Work
-from rejoinder.core.settings.admission import AdmissionSettings
+from rejoinder.core.settings.overload import AdmissionSettings
 
 TICK_S = 0.5
 SPEECH_S = (1.5, 3.5)

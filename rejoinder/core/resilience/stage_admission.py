@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from rejoinder.core.resilience.admission import AdmissionRefusal
 from rejoinder.core.resilience.call_ceiling import CallCeiling, MeasuredTurn
 from rejoinder.core.resilience.stage_load import WINDOW_S, StageReport
-from rejoinder.core.settings.admission import AdmissionSettings
+from rejoinder.core.settings.overload import AdmissionSettings
 
 REPORT_TTL_S = 6.0
 """Seconds after which a report no longer counts. A stage that nobody uses sends none, so its last one must expire."""

@@ -13,13 +13,12 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.settings.admission import AdmissionSettings
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
-from rejoinder.core.settings.degradation import DegradationSettings
 from rejoinder.core.settings.endpointing import EndpointingSettings
 from rejoinder.core.settings.openings import Opening, Openings
+from rejoinder.core.settings.overload import AdmissionSettings, DegradationSettings
 from rejoinder.core.settings.regions import RegionSettings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
 from rejoinder.core.settings.speech import SpeechSettings

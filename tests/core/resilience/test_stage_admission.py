@@ -23,7 +23,7 @@ from rejoinder.core.resilience.stage_admission import (
     describe,
 )
 from rejoinder.core.resilience.stage_load import StageReport
-from rejoinder.core.settings.admission import AdmissionSettings
+from rejoinder.core.settings.overload import AdmissionSettings
 
 TIER = TierLimits(0.6, 0.3)
 STAGES = ("stt", "llm", "tts")
