@@ -16,6 +16,7 @@ from actors.stages.ports import Stages, TtsRequest
 from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.measuring.recent_load import RecentLoad
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.reply.segmenter import segment_of
 from rejoinder.core.reply.spoken.units import SpeechSegment
@@ -26,6 +27,8 @@ from rejoinder.core.wire.session import SessionConfig
 
 # Interval between two measurements of the event loop's lag, in seconds.
 LAG_PERIOD_S = 0.5
+# The rate of new calls and the length of ended calls are measured over this many seconds.
+CALLS_S = 20.0
 # Pause between two attempts to synthesize a prepared clip, in seconds. Text-to-speech may still be starting.
 ATTEMPT_PAUSE_S = 1.0
 
@@ -42,6 +45,7 @@ class Host:
         self._settings = services.settings.host
         self._admission = Admission(self._settings.max_sessions, self._settings.refuse_at_loop_lag_ms / 1000)
         self._seats = 0
+        self._calls = RecentLoad(CALLS_S, wait_limit_s=0.0)
         self._ticker = VadTicker(
             services.stages.vad, self._settings, services.settings.vad.call_timeout_s, services.metrics
         )
@@ -50,6 +54,17 @@ class Host:
     def live(self) -> int:
         """Number of reserved places (seats), one per conversation."""
         return self._seats
+
+    @property
+    def arrivals_per_s(self) -> float:
+        """New calls per second over the last CALLS_S, refused ones included."""
+        return self._calls.arrivals_per_s(self.services.clock())
+
+    @property
+    def ended_calls(self) -> tuple[int, float]:
+        """Number of the calls that ended in the last CALLS_S, and the sum of their lengths in seconds."""
+        counts = self._calls.counts(self.services.clock())
+        return counts.ended, counts.service_s
 
     @property
     def loop_lag_s(self) -> float:
@@ -72,6 +87,7 @@ class Host:
             Overloaded: All places are taken, or the event loop is late by more than `refuse_at_loop_lag_ms`. The
                 exception has a retry hint (`retry_after_s`).
         """
+        self._calls.arrived(self.services.clock())
         refusal = self._admission.refusal(self._seats)
         if refusal:
             self.services.metrics.refused(refusal.value)
@@ -89,7 +105,9 @@ class Host:
             yield
         finally:
             self._seats -= 1
-            self.services.metrics.session_closed(self.services.clock() - began)
+            ended_at = self.services.clock()
+            self._calls.ended(ended_at - began, ended_at)
+            self.services.metrics.session_closed(ended_at - began)
 
     @asynccontextmanager
     async def converse(

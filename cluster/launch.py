@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -16,12 +17,15 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import grpc
 
 from cluster.environment import REQUIRED, SINGLE_MACHINE, free_port, node_environment
-from cluster.yaml_file import read_yaml
+from cluster.fitting import demands, misfits, offers
+from cluster.listeners import NODE_FOLDER, check_port, write_owner
 from rejoinder.core.errors import BackendError, ConfigError
-from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
+from rejoinder.core.settings.serve_file import ServeFile
 
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 """Size of Ray's object store. Only Ray itself uses it: our messages are below Ray's inline limit or use gRPC."""
@@ -29,19 +33,15 @@ OBJECT_STORE_BYTES = 200 * 1024 * 1024
 POLL_S = 0.5
 READY_TIMEOUT_S = 600.0
 INGRESS_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 5.0
+"""Seconds that the head of a cluster has to answer."""
+
+MAX_CAUSE = 400
+"""Characters of a cause that are printed."""
+
+_TYPED_ERROR = re.compile(r"^(?:\w+\.)*rejoinder\.core\.errors\.\w+: (.+)$", re.MULTILINE)
 
 Answer = TypeVar("Answer")
-
-
-def read_config(path: Path | None) -> ServeFile:
-    """Return a validated `ray_config.yaml`; the defaults if `path` is None.
-
-    Raises:
-        ConfigError: The file cannot be read, is not YAML, or has an invalid field.
-    """
-    if path is None:
-        return ServeFile()
-    return parse_serve_file(read_yaml(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ def cluster(address: str, runtime_env: Mapping[str, Any] | None = None) -> Itera
     Raises:
         ConfigError: No cluster answers at the address, or one of its nodes cannot run Rejoinder.
     """
-    target = _resolved(address)
-    if target != "local" and _join(target, runtime_env):
+    target, field = _resolved(address)
+    if target != "local" and _join(target, runtime_env, field):
         try:
             _check_nodes()
             yield False
@@ -75,7 +75,7 @@ def cluster(address: str, runtime_env: Mapping[str, Any] | None = None) -> Itera
             yield True
     else:
         remedy = "Start one with `ray start --head`, or use `--address local` to start one here."
-        raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field="--address")
+        raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field=field)
 
 
 @contextlib.contextmanager
@@ -85,10 +85,10 @@ def joined(address: str) -> Iterator[None]:
     Raises:
         ConfigError: No cluster answers at `address`, or one of its nodes cannot run Rejoinder.
     """
-    target = _resolved(address)
-    if target == "local" or not _join(target, None):
+    target, field = _resolved(address)
+    if target == "local" or not _join(target, None, field):
         remedy = "Start one with `ray start --head`, or leave --address out to check this machine."
-        raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field="--address")
+        raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field=field)
     try:
         _check_nodes()
         yield
@@ -103,25 +103,82 @@ def live_nodes() -> list[Mapping[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _resolved(address: str) -> str:
-    return address if address != "auto" else os.environ.get("RAY_ADDRESS") or "auto"
+def _resolved(address: str) -> tuple[str, str]:
+    """Return the cluster's address, and the option or variable that names it: "auto" becomes RAY_ADDRESS if it is set.
+
+    Raises:
+        ConfigError: The address is neither "auto" nor "local" nor HOST:PORT.
+    """
+    variable = os.environ.get("RAY_ADDRESS") if address == "auto" else None
+    target, field = (variable, "RAY_ADDRESS") if variable else (address, "--address")
+    host, _, port = target.rpartition(":")
+    if target not in ("auto", "local") and not (host and "/" not in host and port.isdecimal() and int(port) < 65536):
+        remedy = "Write auto, local or HOST:PORT with the port of `ray start --port`, by default 6379."
+        raise ConfigError(f"{target!r} is not the address of a Ray cluster.", remedy, field=field)
+    return target, field
 
 
-def _join(address: str, runtime_env: Mapping[str, Any] | None) -> bool:
+def _answers(address: str) -> bool:
+    """Return True if a gRPC server answers at HOST:PORT. If none does, `ray.init` waits there for a minute and more."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return True  # the certificates are Ray's business
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def _join(address: str, runtime_env: Mapping[str, Any] | None, field: str) -> bool:
+    """Join the cluster at `address`, and return False if there is none.
+
+    Raises:
+        ConfigError: The cluster needs a token, or runs another version of Ray or Python.
+    """
     os.environ.update(REQUIRED)
     import ray
 
+    from deployments.serving.compat import local_cluster_address
+
+    known = local_cluster_address() if address == "auto" else address
+    if known is None or not _answers(known):
+        return False
     try:
-        ray.init(address=address, runtime_env=dict(runtime_env or {}), log_to_driver=False, logging_level="ERROR")
+        ray.init(address=known, runtime_env=dict(runtime_env or {}), log_to_driver=False, logging_level="ERROR")
     except ConnectionError as error:
         if "InvalidAuthToken" in str(error.__cause__):
             raise ConfigError(
-                f"the cluster at {address} requires a token.",
+                f"the cluster at {known} requires a token.",
                 "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless the token is in ~/.ray/auth_token.",
-                field="--address",
+                field=field,
             ) from error
         return False
+    except RuntimeError as error:
+        mismatch = version_error(known, field, error)
+        if mismatch is None:
+            raise
+        raise mismatch from error
     return True
+
+
+def version_error(address: str, field: str, error: RuntimeError) -> ConfigError | None:
+    """Return the error for a cluster with another Ray or Python than this process; None if Ray's `error` is another.
+
+    Args:
+        address: Address of the cluster.
+        field: Option or variable that names it.
+        error: Ray's error.
+    """
+    pairs = re.findall(r"Ray: (\S+)\s+Python: (\S+)", str(error))
+    if "Version mismatch" not in str(error) or not pairs:
+        return None
+    versions = ", here ".join(f"Ray {ray} and Python {python}" for ray, python in pairs)
+    return ConfigError(
+        f"the cluster at {address} has another version than this environment: {versions}.",
+        "Install the same Ray and the same Python, patch release included, on every node and here.",
+        field=field,
+    )
 
 
 def _leave() -> None:
@@ -133,7 +190,8 @@ def _leave() -> None:
 @contextlib.contextmanager
 def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
     # Ray creates sockets here, whose paths are limited to 107 bytes.
-    directory = Path(tempfile.mkdtemp(prefix="rj-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix=NODE_FOLDER, dir="/tmp"))
+    write_owner(directory)
     os.environ.update(node_environment(directory) | SINGLE_MACHINE)
     import ray
 
@@ -154,27 +212,29 @@ def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def run_on_each_node(function: Callable[[], Answer]) -> list[tuple[str, Answer]]:
-    """Call a function on every live node of the joined cluster.
-
-    Return pairs of a node's name and the function's result.
+def run_on_node(node: Mapping[str, Any], function: Callable[[], Answer]) -> Answer:
+    """Call a function on a node of the joined cluster, an entry of `ray.nodes()`, and return its result.
 
     Raises:
-        ConfigError: A node does not answer within 60 s.
+        ConfigError: The node does not answer within 60 s, or cannot import what the function needs.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task, answers = ray.remote(num_cpus=0)(function), []
-    for node in live_nodes():
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        name = node["NodeManagerHostname"]
-        try:
-            answers.append((name, ray.get(task.options(scheduling_strategy=strategy).remote(), timeout=60)))
-        except ray.exceptions.RayError as error:
-            remedy = "Wait until Ray has removed it, or restart it."
-            raise ConfigError(f"node {name} does not answer.", remedy, field="--address") from error
-    return answers
+    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    task = ray.remote(num_cpus=0)(lambda: function()).options(scheduling_strategy=strategy)  # partials are refused
+    try:
+        return cast(Answer, ray.get(task.remote(), timeout=60))
+    except ray.exceptions.RayError as error:
+        message = f"node {node['NodeManagerHostname']} does not answer: {application_error(str(error))}"
+        raise ConfigError(message, "Wait until Ray has removed it, or restart it.", field="--address") from error
+
+
+def serve_port() -> int | None:
+    """Return the HTTP port of the Ray Serve that runs on the joined cluster, None if none runs."""
+    from deployments.serving.compat import serve_http_port
+
+    return serve_http_port()
 
 
 def _check_nodes() -> None:
@@ -187,7 +247,8 @@ def _check_nodes() -> None:
         missing = [name for name in ("rejoinder", "deployments") if importlib.util.find_spec(name) is None]
         return variables | {"missing": ", ".join(missing)}
 
-    for name, state in run_on_each_node(inspect):
+    for node in live_nodes():
+        name, state = node["NodeManagerHostname"], run_on_node(node, inspect)
         if state["missing"]:
             raise ConfigError(
                 f"node {name} cannot import {state['missing']}.",
@@ -213,7 +274,8 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
 
     Raises:
         BackendError: The application did not become healthy.
-        ConfigError: Serve runs on another port.
+        ConfigError: Serve runs on another port, the application runs already, the port cannot be used, or the replicas
+            do not fit on the nodes.
     """
     from ray import serve
     from ray.serve.config import HTTPOptions
@@ -227,12 +289,19 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
     if running not in (None, port):
         remedy = f"Use that port (`--port {running}`), or stop the Serve that runs there."
         raise ConfigError(f"Serve on this cluster listens on port {running}.", remedy, field="http_options.port")
+    app = config.application
+    if running is None:
+        check_port(options.host, port, "http_options.port")
+    elif app.name in serve.status().applications:
+        remedy = "Stop it first, or add `--address local --port 0` to start another cluster beside it."
+        raise ConfigError(f"the application {app.name} already runs on this cluster.", remedy, field="--address")
+    for error in misfits(demands(app.args), offers(live_nodes())):
+        raise error
     serve.start(
         proxy_location=config.proxy_location,
         http_options=HTTPOptions(host=options.host, port=port, keep_alive_timeout_s=options.keep_alive_timeout_s),
         logging_config=config.logging_config.model_dump(),
     )
-    app = config.application
     try:
         _deploy(serve, bind(app.args), app.name, report)
         url = f"http://{options.host}:{port}"
@@ -305,4 +374,15 @@ def _status_messages(serve: Any, name: str) -> str:
     if app is None:
         return ""
     messages = [state.message for state in app.deployments.values() if state.message] or [app.message]
-    return " ".join(messages)
+    return " ".join(application_error(message) for message in messages)
+
+
+def application_error(message: str) -> str:
+    """Return the cause in a status message of Ray Serve, which has one or more tracebacks.
+
+    It is the text of the last typed error of this project, otherwise the last line, shortened.
+    """
+    typed = _TYPED_ERROR.findall(message)
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = typed[-1] if typed else lines[-1] if lines else ""
+    return text if len(text) <= MAX_CAUSE else f"{text[:MAX_CAUSE]} ..."

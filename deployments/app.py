@@ -83,7 +83,12 @@ def stage_deployment(cls: type, stage: StageSettings, name: str = "") -> serve.D
         health_check_period_s=stage.health_check_period_s,
         health_check_timeout_s=stage.health_check_timeout_s,
         request_router_config=RequestRouterConfig(request_router_class=ROUTER),
-        **_replicas(stage.autoscaling, StagePolicy, queue_limit_s=stage.autoscaling.queue_delay_ms / 1000),
+        **_replicas(
+            stage.autoscaling,
+            StagePolicy,
+            target=min(stage.autoscaling.target_ongoing_requests, stage.places),
+            queue_limit_s=stage.autoscaling.queue_delay_ms / 1000,
+        ),
     )
 
 
@@ -100,8 +105,10 @@ def _host(settings: Settings) -> serve.Deployment:
         **_replicas(
             host.autoscaling,
             HostPolicy,
+            target=host.autoscaling.target_ongoing_requests,
             most=host.max_sessions,
             headroom=host.autoscaling.headroom,
+            start_s=host.autoscaling.start_s,
             lag_limit_s=host.scale_at_loop_lag_ms / 1000,
         ),
     )
@@ -113,12 +120,11 @@ def _replicas(scaling: Autoscaling, policy: type, **limits: float) -> dict[str, 
     Args:
         scaling: The settings. The number is fixed if `min_replicas` equals `max_replicas`.
         policy: Class of the autoscaling policy.
-        limits: Keyword arguments of the policy's constructor, in addition to `target`.
+        limits: Keyword arguments of the policy's constructor.
     """
     if scaling.min_replicas == scaling.max_replicas:
         return {"num_replicas": scaling.min_replicas}
-    options = scaling.model_dump(exclude={"headroom", "queue_delay_ms"})
-    limits = {"target": scaling.target_ongoing_requests, **limits}
+    options = scaling.model_dump(exclude={"headroom", "start_s", "queue_delay_ms"})
     autoscaling_policy = AutoscalingPolicy(policy_function=policy, policy_kwargs=limits)
     return {"autoscaling_config": AutoscalingConfig(**options, policy=autoscaling_policy)}
 

@@ -6,8 +6,9 @@ A request is a prompt, and the answer is a cancellable stream of coalesced token
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import Replica, StageDeployment, replica_id
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.resilience.stream_report import StreamReport, StreamWatch
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import ConversionForm, open_store
 
@@ -110,6 +112,7 @@ class Llm(StageDeployment):
             self._replica.expose(VllmMetrics())
         self._instructions = settings.conversation.instructions
         self._warm = False
+        self._streams = StreamWatch()
 
     async def generate(
         self, request: LlmRequest, route: ReplicaRoute | None = None
@@ -122,13 +125,34 @@ class Llm(StageDeployment):
         if request.prefill and not self._engine.prefills:
             yield TokenDelta("", 0, "stop", LlmUsage(0, 0))
             return
-        async with self._replica.request() as tracked, aclosing(self._engine.stream(request)) as deltas:
+        async with (
+            self._replica.request() as tracked,
+            aclosing(self._engine.stream(request)) as deltas,
+            self._watched() as token,
+        ):
             async for delta in deltas:
+                token()
                 if delta.finish:
                     tracked.answered()
                 if delta.usage and delta.usage.queue_s is not None:
                     tracked.waited(delta.usage.queue_s)
                 yield delta
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[Callable[[], None]]:
+        """Watch one stream. Yield the function to call for each of its deltas."""
+        stream = self._streams.opened(time.monotonic())
+        try:
+            yield lambda: self._streams.token(stream, time.monotonic())
+        finally:
+            self._streams.closed(stream)
+
+    async def report(self, idle_s: float, route: ReplicaRoute | None = None) -> StreamReport:
+        """Return the report on the streams that have waited for at least `idle_s` seconds.
+
+        `route` is for the router in the calling process.
+        """
+        return self._streams.report(idle_s, time.monotonic())
 
     async def check_health(self) -> None:
         """Raise BackendError if the replica or the engine cannot serve. The first check warms the engine up."""

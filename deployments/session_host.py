@@ -20,7 +20,7 @@ from actors.stages.ports import Stages
 from actors.stages.services import Services
 from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
-from deployments.serving.autoscaling import LOOP_LAG_S, SESSIONS
+from deployments.serving.autoscaling import ARRIVALS_PER_S, ENDED, LOOP_LAG_S, SERVICE_S, SESSIONS
 from deployments.serving.compat import broadcast
 from deployments.serving.handles import (
     AnswerCacheHandle,
@@ -33,6 +33,7 @@ from deployments.serving.handles import (
 from deployments.serving.http_routes import http_app
 from deployments.serving.journal import LogJournal
 from deployments.serving.metrics import ConversationMetrics, MetricsPort
+from deployments.serving.regions import RegionDirectory, places_of
 from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
 from deployments.transports import call_protocol
@@ -71,6 +72,8 @@ class SessionHost:
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)
         self._targets = TtlCache(self._find_targets, TARGETS_S)
+        self._all_places = TtlCache(self._sum_places, TARGETS_S)
+        self._regions = RegionDirectory(settings.regions, self.places)
         stages = await self._stages()
         clock = time.monotonic
         phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
@@ -114,14 +117,32 @@ class SessionHost:
         """
         return await self._targets()
 
+    async def places(self) -> dict[str, int]:
+        """Return the places of all hosts together (see `places_of`), at most TARGETS_S old."""
+        return await self._all_places()
+
+    async def regions(self) -> dict[str, Any]:
+        """Return the systems of all regions, as `RegionDirectory.listing` does."""
+        return await self._regions.listing()
+
+    async def own_places(self) -> dict[str, int]:
+        """Return the number of calls of this host, and their limit."""
+        return {"sessions": self.host.live, "max_sessions": self._settings.host.max_sessions}
+
+    async def _sum_places(self) -> dict[str, int]:
+        context = serve.get_replica_context()
+        hosts = serve.get_deployment_handle(context.deployment, context.app_name)
+        return places_of(await _answers(hosts, "own_places"))
+
     async def _find_targets(self) -> list[dict[str, Any]]:
         context = serve.get_replica_context()
         hosts = serve.get_deployment_handle(context.deployment, context.app_name)
-        found = await asyncio.gather(*(_describe(handle) for handle in (hosts, *self._handles.values())))
+        found = await asyncio.gather(*(_answers(handle, "describe") for handle in (hosts, *self._handles.values())))
+        region = {"region": self._settings.regions.name} if self._settings.regions.name else {}
         return [
             {
                 "targets": [replica["target"]],
-                "labels": {key: str(replica[key]) for key in ("stage", "replica", "pid", "node")},
+                "labels": {key: str(replica[key]) for key in ("stage", "replica", "pid", "node")} | region,
             }
             for replicas in found
             for replica in replicas
@@ -138,9 +159,17 @@ class SessionHost:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the signals of `deployments.serving.autoscaling.HostPolicy` by name.
 
-        They are the number of live sessions and the lag of the event loop in seconds.
+        They are the number of live sessions, the new calls per second, the number and the length of ended calls, and
+        the lag of the event loop in seconds.
         """
-        return {SESSIONS: float(self.host.live), LOOP_LAG_S: self.host.loop_lag_s}
+        ended, call_s = self.host.ended_calls
+        return {
+            SESSIONS: float(self.host.live),
+            ARRIVALS_PER_S: self.host.arrivals_per_s,
+            ENDED: float(ended),
+            SERVICE_S: call_s,
+            LOOP_LAG_S: self.host.loop_lag_s,
+        }
 
     async def check_health(self) -> None:
         """Raise BackendError if the event loop lags too much to carry audio, or the host's task has ended.
@@ -153,13 +182,13 @@ class SessionHost:
             raise BackendError(f"the event loop is {self.host.loop_lag_s:.1f} s late.", stage="host")
 
 
-async def _describe(handle: DeploymentHandle) -> list[dict[str, Any]]:
-    """Return the `ReplicaDescription` (as a dict) of each replica of a deployment that answers within DESCRIBE_S.
+async def _answers(handle: DeploymentHandle, method: str) -> list[dict[str, Any]]:
+    """Return what a method returns on each replica of a deployment that answers within DESCRIBE_S.
 
     Empty if the deployment has no replica or Serve does not answer.
     """
     try:
-        answers = await broadcast(handle, "describe", DESCRIBE_S)
+        answers = await broadcast(handle, method, DESCRIBE_S)
     except (TimeoutError, DeploymentUnavailableError):
         return []
     return [answer for answer in answers if isinstance(answer, dict)]

@@ -71,5 +71,5 @@ async def stream_after_opening(
 
 
 def _needs_no_space(text: str) -> bool:
-    """Return True if the text is written without a space before it."""
+    """Return True if `text`, which follows the opening words, needs no space before it: it starts with punctuation."""
     return not text or text[0].isspace() or text[0] in CLOSING

@@ -158,12 +158,27 @@ class _Attempt:
     async def _fail(self, fault: RejoinderError) -> None:
         if isinstance(fault, BackendError):
             self._replica = fault.replica or self._replica
-            self._hedger.replica_health.failed(self.replica)
+            self._hedger.replica_health.failed(self.replica, self.port)
         self._hedger.backends.failed(self.backend, fault)
         self.fault = fault
         await self.deltas.put(fault)
         if not self._has_first_token:
             self._report(AttemptFailed(self.number))
+
+    @property
+    def port(self) -> LlmPort:
+        """The port of the attempt's backend."""
+        return self._hedger.backends.port(self.backend)
+
+    def stalled(self) -> None:
+        """Use another replica too, if the hedging budget allows it: this one is late, but perhaps only for this stream.
+
+        After the first token, another replica continues the answer.
+        """
+        if not self._has_first_token:
+            self._report(ReplicaSilent(self.number))
+        elif self._hedger.policy.affordable:
+            self.abandon()
 
     def abandon(self) -> None:
         """Stop using the attempt's replica, because it has stopped sending tokens.
@@ -173,7 +188,7 @@ class _Attempt:
         """
         self._hedger.replica_health.remove(self)
         if not self._has_first_token:
-            self._report(ReplicaSilent(self.number))
+            self._report(ReplicaSilent(self.number, confirmed=True))
             return
         fault = BackendError("the replica fell silent.", stage="llm", replica=self.replica)
         if not self.deltas.full():
@@ -230,9 +245,7 @@ class Hedger:
         self._settings = settings.hedging
         self.policy = HedgePolicy(settings.hedging)
         remote_s = settings.llm.call_timeout_s if settings.llm.engine == "openai_api" else 0.0
-        self.replica_health = ReplicaHealth(
-            llm, settings=settings.breaker, policy=self.policy, metrics=metrics, clock=clock, min_silence_s=remote_s
-        )
+        self.replica_health = ReplicaHealth(settings.breaker, self.policy, metrics, clock=clock, min_silence_s=remote_s)
         self.metrics = metrics
         self.clock = clock
         self.timeout_s = settings.llm.call_timeout_s
@@ -268,7 +281,7 @@ class Hedger:
         """
         began = self.clock()
         self.policy.on_primary(began)
-        given = request.prefix
+        given, rounds = request.prefix, 0
         async for attempt in attempts(
             "llm",
             partial(failures.failed, "llm"),
@@ -280,6 +293,9 @@ class Hedger:
             hold=partial(self._hold_s, request),
             overload_clears_avoid=True,
         ):
+            if rounds:
+                self.policy.spend(must=True)
+            rounds += 1
             race = _Racing(self, request=request, attempt=attempt, stats=stats, failures=failures)
             with attempt:
                 async with aclosing(race.deltas()) as deltas:
@@ -338,12 +354,9 @@ class Hedger:
             self.metrics.hedge("vetoed")
         return vetoed
 
-    def spend(self, now: float) -> bool:
-        """Charge the hedging budget and return True, if it allows another attempt; otherwise return False.
-
-        `now` is the monotonic time in seconds.
-        """
-        granted = self.policy.try_spend(now)
+    def spend(self, *, must: bool = False) -> bool:
+        """Charge the hedging budget for another attempt and return True if it is sent, as `HedgePolicy.spend`."""
+        granted = self.policy.spend(must=must)
         if not granted:
             self.metrics.hedge("budget_exhausted")
         return granted

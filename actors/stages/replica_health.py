@@ -1,6 +1,7 @@
 """Health of the language model's replicas. A replica that sends no tokens is taken out of use until it answers a probe.
 
-`rejoinder.core.resilience.circuit_breaker` decides. This module watches the waiting streams and sends the probes.
+`rejoinder.core.resilience.circuit_breaker` decides. This module watches the waiting streams, asks suspected replicas
+for their own reports and sends the probes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,15 @@ class WaitingStream(Protocol):
         """Id of the replica that serves the stream; "" while no replica is chosen."""
         ...
 
+    @property
+    def port(self) -> LlmPort:
+        """The port through which the replica is asked."""
+        ...
+
+    def stalled(self) -> None:
+        """React to a token that is late, within the hedging budget. Must not block."""
+        ...
+
     def abandon(self) -> None:
         """Stop using the stream's replica, because it has stopped sending tokens. Must not block."""
         ...
@@ -46,7 +56,6 @@ class ReplicaHealth:
 
     def __init__(
         self,
-        llm: LlmPort,
         settings: BreakerSettings,
         policy: HedgePolicy,
         metrics: Metrics,
@@ -57,7 +66,6 @@ class ReplicaHealth:
         """Create a breaker with all replicas in use.
 
         Args:
-            llm: The port that is probed.
             settings: When a replica is taken out of use, and when it is probed.
             policy: Knows the usual time to first token.
             metrics: Counts transitions and failed probes.
@@ -65,7 +73,6 @@ class ReplicaHealth:
             min_silence_s: Shortest time without a token, in seconds, after which a replica counts as silent. It is long
                 for an engine that calls a remote server: the pace of the server says nothing about the replica.
         """
-        self._llm = llm
         self._min_silence_s = min_silence_s
         self._settings = settings
         self._policy = policy
@@ -73,6 +80,7 @@ class ReplicaHealth:
         self._clock = clock
         self._breaker = CircuitBreaker(settings)
         self._waiting: set[WaitingStream] = set()
+        self._ports: dict[str, LlmPort] = {}
         self._wake = asyncio.Event()
 
     @property
@@ -94,8 +102,10 @@ class ReplicaHealth:
         if self._breaker.heard(replica, self._clock()):
             self._metrics.breaker("closed")
 
-    def failed(self, replica: str) -> None:
-        """Record a failed request to `replica`; "" (unknown) is ignored."""
+    def failed(self, replica: str, port: LlmPort) -> None:
+        """Record a failed request to `replica`, which is asked through `port`; "" (unknown) is ignored."""
+        if replica:
+            self._ports[replica] = port
         if replica and self._breaker.failed(replica, self._clock()):
             self._opened()
 
@@ -108,12 +118,12 @@ class ReplicaHealth:
             self._wake.clear()
             if not self._waiting and not self.avoid:
                 await self._wake.wait()
-            self._check()
+            self._check(group)
             for replica in self._breaker.due(self._clock()):
                 group.create_task(self._probe(replica))
             await asyncio.sleep(CHECK_EVERY_S)
 
-    def _check(self) -> None:
+    def _check(self, group: asyncio.TaskGroup) -> None:
         waiting_since_by_replica: dict[str, float] = {}
         for stream in self._waiting:
             if stream.replica:
@@ -122,9 +132,29 @@ class ReplicaHealth:
         now = self._clock()
         usual_s = self._settings.silence_factor * self._policy.usual_s(now)
         idle_timeout_s = max(self._settings.silence_ms / 1000, usual_s, self._min_silence_s)
-        for replica in self._breaker.silent(waiting_since_by_replica, idle_timeout_s, now):
+        for replica in self._breaker.suspects(waiting_since_by_replica, idle_timeout_s, now):
+            streams = self._streams(replica)
+            self._ports[replica] = streams[0].port
+            for stream in streams:
+                if now - stream.waiting_since > idle_timeout_s:
+                    stream.stalled()
+            group.create_task(self._ask(replica, idle_timeout_s))
+
+    def _streams(self, replica: str) -> list[WaitingStream]:
+        return [stream for stream in self._waiting if stream.replica == replica]
+
+    async def _ask(self, replica: str, idle_timeout_s: float) -> None:
+        """Ask a replica for its own report, and abandon its streams if it proves to be silent."""
+        report = None
+        with contained("llm", self._metrics):
+            try:
+                async with asyncio.timeout(self._settings.report_timeout_ms / 1000):
+                    report = await self._ports[replica].report(replica, idle_timeout_s)
+            except (RejoinderError, TimeoutError):
+                self._metrics.error("backend", "llm_report")
+        if self._breaker.reported(replica, report, idle_timeout_s, self._clock()):
             self._opened()
-            for stream in [stream for stream in self._waiting if stream.replica == replica]:
+            for stream in self._streams(replica):
                 stream.abandon()
 
     def _opened(self) -> None:
@@ -133,13 +163,12 @@ class ReplicaHealth:
 
     async def _probe(self, replica: str) -> None:
         """Send this replica, and no other, a request for one token. Cancelling stops the engine."""
-        others = self._breaker.known - {replica}
         request = LlmRequest(PROBE, max_tokens=1)
         with contained("llm", self._metrics):
             try:
                 async with (
                     asyncio.timeout(self._settings.silence_ms / 1000),
-                    self._llm.open(request, avoid=others, strict=True) as stream,
+                    self._ports[replica].open(request, only=replica) as stream,
                 ):
                     async for _ in stream:
                         if stream.replica == replica:
@@ -147,3 +176,5 @@ class ReplicaHealth:
             except (RejoinderError, TimeoutError):
                 self._metrics.error("backend", "llm_probe")
         self._breaker.unanswered(replica, self._clock())
+        for gone in self._ports.keys() - self._breaker.known:
+            del self._ports[gone]

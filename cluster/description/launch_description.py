@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from cluster.config_file import read_yaml
 from cluster.description.addresses import DnsLabel, LabelValue, VariableName, VariableValue
 from cluster.description.groups import NodeGroupDescription, group_labels
 from cluster.description.ports import PortPlan
@@ -19,7 +20,6 @@ from cluster.description.targets import (
     ModelVolume,
     SecretVariable,
 )
-from cluster.yaml_file import read_yaml
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.section import Section
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file

@@ -2,64 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
-from typing import Any
 
 from cluster.description.groups import GROUP_LABEL, NodeGroupDescription
 from cluster.description.launch_description import Launch, LaunchDescription
+from cluster.fitting import Demand, demands, matches
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.settings.settings import Settings
-from rejoinder.core.settings.stages import ACCELERATOR_LABEL, Autoscaling, Resources
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one deployed stage asks of the cluster.
-
-    Attributes:
-        stage: Section of the serve profile.
-        resources: Resources of one replica, with the labels of its nodes.
-        scaling: Number of replicas.
-    """
-
-    stage: str
-    resources: Resources
-    scaling: Autoscaling
-
-
-def demands(settings: Settings) -> list[Demand]:
-    """Return what each stage that has replicas of its own asks of the cluster."""
-    sections: dict[str, Any] = {
-        "host": settings.host,
-        "turn_detector": settings.turn_detector,
-        "stt": settings.stt,
-        "llm": settings.llm,
-        "tts": settings.tts,
-    }
-    if settings.vad.placement == "deployment":
-        sections["vad"] = settings.vad
-    if settings.llm_backup:
-        sections["llm_backup"] = settings.llm_backup
-    if settings.answer_cache.enabled:
-        sections["answer_cache"] = settings.answer_cache
-    return [
-        Demand(stage, getattr(section, "reservation", section.resources), section.autoscaling)
-        for stage, section in sections.items()
-    ]
-
-
-def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Return True if labels satisfy a label selector of Ray, whose values are `a`, `in(a,b)`, `!a` or `!in(a,b)`."""
-    for key, condition in selector.items():
-        negated, text = condition.startswith("!"), condition.removeprefix("!")
-        match = re.fullmatch(r"in\((.*)\)", text)
-        values = [value.strip() for value in match[1].split(",")] if match else [text]
-        if (labels.get(key) in values) == negated:
-            return False
-    return True
+from rejoinder.core.settings.stages import ACCELERATOR_LABEL, Resources
 
 
 def place(launch: Launch) -> dict[str, dict[str, str]]:
@@ -81,7 +32,7 @@ def place(launch: Launch) -> dict[str, dict[str, str]]:
         # vLLM's replicas select the kind of GPU in any case. That alone does not place them on a group.
         if own.keys() - {ACCELERATOR_LABEL}:
             for group in listing:
-                if not selects(own, description.labels(group)):
+                if not matches(own, description.labels(group)):
                     raise ConfigError(
                         f"group {group.name} lists {demand.stage}, whose label_selector {_text(own)} in the profile "
                         f"does not select it.",
@@ -170,7 +121,7 @@ _GPUS = _Unit("GPUs", lambda resources: resources.num_gpus, lambda group: group.
 
 def _eligible(description: LaunchDescription, demand: Demand, selector: Mapping[str, str]) -> frozenset[str]:
     """Return the names of the groups on which a replica of a stage can run; raise ConfigError if there is none."""
-    labelled = [group for group in description.groups if selects(selector, description.labels(group))]
+    labelled = [group for group in description.groups if matches(selector, description.labels(group))]
     if not labelled:
         labels = "; ".join(f"{group.name}: {_text(description.labels(group))}" for group in description.groups)
         raise ConfigError(

@@ -78,6 +78,10 @@ class PortPlan(Section):
     """Every node: gRPC server of Ray's dashboard agent."""
     metrics: Port = 8080
     """Every node: Prometheus metrics of Ray."""
+    autoscaler_metrics: Port = 44217
+    """Head: Prometheus metrics of Ray's autoscaler."""
+    dashboard_metrics: Port = 44227
+    """Head: Prometheus metrics of Ray's dashboard."""
     fallback_http: Port = 8500
     """Every node: Serve's Python proxy, to which HAProxy falls back while a node has no host."""
     fallback_grpc: Port = 9500

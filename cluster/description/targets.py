@@ -137,7 +137,9 @@ class ModelVolume(Section):
     claim: ObjectName | None = None
     """PersistentVolumeClaim for the files, which the launch kit creates. Kubernetes only."""
     host_path: AbsolutePath | None = None
-    """Folder of each Kubernetes node with the files, instead of a claim. A Job fills it on the node where it runs."""
+    """Folder of each Kubernetes node with the files, instead of a claim. It must exist and belong to user 1000, because
+    pods run as this user. Each pod fetches what is missing.
+    """
     mount: AbsolutePath = "/models"
     """Folder of the files on every node."""
     storage_gb: Count = 50

@@ -52,6 +52,8 @@ def _haproxy_files(folder: PurePosixPath) -> Mapping[str, str]:
 def _port_variables(description: LaunchDescription) -> Mapping[str, str]:
     ports = description.ports
     return {
+        "AUTOSCALER_METRIC_PORT": str(ports.autoscaler_metrics),
+        "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),

@@ -29,10 +29,12 @@ from deployments.local.in_process import DirectLlm, DirectStt, DirectTts, Direct
 from deployments.serving.http_routes import http_app
 from deployments.serving.journal import LogJournal
 from deployments.serving.metrics import ConversationMetrics
+from deployments.serving.regions import RegionDirectory, places_of
 from deployments.transports.call_protocol import CallProtocol
 from deployments.turn_detector import TurnDetector
 from deployments.vad import load_silero
 from rejoinder.core.measuring.service_curves import STACKS
+from rejoinder.core.settings.regions import RegionSettings
 from rejoinder.core.settings.settings import Settings, parse_settings
 
 
@@ -46,6 +48,14 @@ class BareHost:
     async def targets(self) -> list[dict[str, Any]]:
         """Return an empty list of Prometheus targets, because there are no replicas."""
         return []
+
+    async def places(self) -> dict[str, int]:
+        """Return the places of the only host."""
+        return places_of([{"sessions": self.host.live, "max_sessions": self.host.services.settings.host.max_sessions}])
+
+    async def regions(self) -> dict[str, Any]:
+        """Return the systems of all regions, asked anew each time."""
+        return await RegionDirectory(self.host.services.settings.regions, self.places).listing()
 
 
 def emulated_settings(stack: str) -> Settings:
@@ -127,10 +137,15 @@ def main() -> None:
     parser.add_argument("--emulate", choices=sorted(STACKS), default="guide-800")
     parser.add_argument("--certificate")
     parser.add_argument("--key")
+    parser.add_argument("--region", default="", help="name of this server's region")
+    parser.add_argument("--entry", action="append", default=[], metavar="NAME=URL", help="a region's base URL")
     options = parser.parse_args()
     tls = (options.certificate, options.key) if options.certificate else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(emulated_settings(options.emulate), options.address, options.port, tls))
+        settings = emulated_settings(options.emulate)
+        regions = RegionSettings(name=options.region, entries=dict(entry.split("=", 1) for entry in options.entry))
+        settings = settings.model_copy(update={"regions": regions})
+        runner.run(serve(settings, options.address, options.port, tls))
 
 
 if __name__ == "__main__":

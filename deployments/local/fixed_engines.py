@@ -23,6 +23,7 @@ from actors.stages.ports import (
     TurnVerdict,
 )
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE
+from rejoinder.core.resilience.stream_report import StreamReport
 
 TRANSCRIPT = "It was the age of wisdom."
 REPLY = "It is a quarter past nine."
@@ -63,7 +64,7 @@ class FixedLlm:
 
     @asynccontextmanager
     async def open(
-        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False, only: str = ""
     ) -> AsyncIterator[LlmStream]:
         """Yield a stream whose only delta, REPLY, comes after `seconds`. The arguments have no effect."""
         yield _FixedStream(self.seconds)
@@ -71,6 +72,10 @@ class FixedLlm:
     def queue(self, avoid: frozenset[str]) -> int | None:
         """Return None, which means that the queue length is unknown: there are no replicas."""
         return None
+
+    async def report(self, replica: str, idle_s: float) -> StreamReport:
+        """Return a report without waiting streams: they never wait longer than `seconds`."""
+        return StreamReport(0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from deployments.tts import Tts
 from deployments.turn_detector import TurnDetector
 from deployments.vad import decide
 from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
+from rejoinder.core.resilience.stream_report import StreamReport
 
 
 class InlineVad:
@@ -90,15 +91,19 @@ class DirectLlm:
 
     @asynccontextmanager
     async def open(
-        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False, only: str = ""
     ) -> AsyncIterator[LlmStream]:
-        """Yield the stream of deltas. `avoid` and `strict` have no effect."""
+        """Yield the stream of deltas. `avoid`, `strict` and `only` have no effect."""
         async with aclosing(self._llm.generate(request)) as deltas:
             yield _DirectStream(deltas)
 
     def queue(self, avoid: frozenset[str]) -> int | None:
         """Return None: the queue length is unknown."""
         return None
+
+    async def report(self, replica: str, idle_s: float) -> StreamReport:
+        """Return the report on the streams of the `Llm` object."""
+        return await self._llm.report(idle_s)
 
 
 class DirectTts:

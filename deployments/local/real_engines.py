@@ -26,6 +26,7 @@ from deployments.local.bare_host import running_host, stages_over
 from deployments.local.in_process import DirectLlm, DirectStt, DirectTts
 from deployments.stt import Stt
 from deployments.tts import Tts
+from rejoinder.core.resilience.stream_report import StreamReport
 from rejoinder.core.settings.settings import Settings
 
 SCRIPTED_TOKENS_PER_S = 40.0
@@ -61,18 +62,22 @@ class ScriptedLlm:
 
     @asynccontextmanager
     async def open(
-        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False, only: str = ""
     ) -> AsyncIterator[LlmStream]:
         """Yield the stream of an answer. A prefill goes to the real model in any case."""
         if self.script and not request.prefill:
             yield _ScriptedStream(self.script)
             return
-        async with self._port.open(request, avoid=avoid, strict=strict) as stream:
+        async with self._port.open(request, avoid=avoid, strict=strict, only=only) as stream:
             yield stream
 
     def queue(self, avoid: frozenset[str]) -> int | None:
         """Return the queue length of the real model."""
         return self._port.queue(avoid)
+
+    async def report(self, replica: str, idle_s: float) -> StreamReport:
+        """Return the report of the real model."""
+        return await self._port.report(replica, idle_s)
 
 
 class RepeatingTts:

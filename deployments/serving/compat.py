@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # a compiled module
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.serve.context import _get_global_client
@@ -41,6 +42,7 @@ __all__ = [
     "broadcast",
     "cancel_request",
     "drain_ray_node",
+    "local_cluster_address",
     "ray_nodes",
     "serve_http_port",
     "start_local_ray",
@@ -172,6 +174,22 @@ def serve_http_port() -> int | None:
     """
     client = _get_global_client(raise_if_no_controller_running=False)
     return None if client is None else int(client.http_config.port)
+
+
+def local_cluster_address() -> str | None:
+    """Return the HOST:PORT of a Ray cluster that runs on this machine, None if none runs.
+
+    `ray.init(address="auto")` reads the address from a file, which a killed cluster leaves behind, and then waits a
+    minute for an answer. So the address must be known before. This function uses
+    `ray._private.services.canonicalize_bootstrap_address`.
+
+    Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/_private/services.py
+    """
+    try:
+        address = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        return None
+    return None if address is None else str(address)
 
 
 def start_local_ray(temp_dir: Path, **options: Any) -> None:

@@ -39,17 +39,18 @@ from deployments.serving.compat import cancel_request
 from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, forget, placed, shortest_queue
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
+from rejoinder.core.resilience.stream_report import StreamReport
 
 _numbers = itertools.count(1)
 
 
-def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "") -> ReplicaRoute:
+def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "", *, only: str = "") -> ReplicaRoute:
     """Return the `ReplicaRoute` of a new call, with an id that is unique in this process.
 
     `avoid` has the ids of replicas that should not get the call. With `strict` the call waits for another replica.
-    Calls with the same `sticky` text prefer the same replica.
+    Calls with the same `sticky` text prefer the same replica. With `only`, the call goes to the replica with this id.
     """
-    return ReplicaRoute(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky)
+    return ReplicaRoute(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky=sticky, only=only)
 
 
 @contextmanager
@@ -87,7 +88,11 @@ async def _call(stage: str, method: Any, payload: object, avoid: frozenset[str])
 
     `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors.
     """
-    route = _new_route(avoid)
+    return await _call_on(stage, method, payload, _new_route(avoid))
+
+
+async def _call_on(stage: str, method: Any, payload: object, route: ReplicaRoute) -> Any:
+    """Call a method as `_call` does, on a replica that `route` allows."""
     with _translated_errors(stage, route):
         response = method.remote(payload, route)
         try:
@@ -206,23 +211,29 @@ class LlmHandle:
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._generate = handle.options(stream=True).generate
+        self._report = handle.report
         self._deployment = handle.deployment_name
 
     @asynccontextmanager
     async def open(
-        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False, only: str = ""
     ) -> AsyncIterator[LlmStream]:
         """Yield the stream of an answer's deltas, if possible from a replica not in `avoid`.
 
-        With `strict` the call waits for a replica not in `avoid`. Leaving the context cancels the request in the
-        replica.
+        With `strict` the call waits for a replica not in `avoid`. With `only` it goes to this replica or fails.
+        Leaving the context cancels the request in the replica.
         """
-        async with _open("llm", self._generate, request, _new_route(avoid, strict, request.session)) as stream:
+        route = _new_route(avoid, strict, request.session, only=only)
+        async with _open("llm", self._generate, request, route) as stream:
             yield cast(LlmStream, stream)
 
     def queue(self, avoid: frozenset[str]) -> int | None:
         """Return the shortest queue among the replicas not in `avoid`, in requests; None if it is unknown."""
         return shortest_queue(self._deployment, avoid)
+
+    async def report(self, replica: str, idle_s: float) -> StreamReport:
+        """Return the replica's own report on its streams. See `LlmPort.report`."""
+        return cast(StreamReport, await _call_on("llm", self._report, idle_s, _new_route(ANYWHERE, only=replica)))
 
 
 class TtsHandle:

@@ -61,6 +61,14 @@ class RoutedHost(Protocol):
         """Return every replica of the application, as Prometheus HTTP service discovery targets."""
         ...
 
+    async def places(self) -> dict[str, int]:
+        """Return the places of the whole system, as `deployments.serving.regions.places_of` does."""
+        ...
+
+    async def regions(self) -> dict[str, Any]:
+        """Return the systems of all regions, as `RegionDirectory.listing` does."""
+        ...
+
 
 def http_app(served: RoutedHost) -> FastAPI:
     """Return the ASGI application with the routes of one host."""
@@ -98,6 +106,16 @@ def http_app(served: RoutedHost) -> FastAPI:
         engines = served.host.services.stages.engines
         entry = {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
         return {"object": "list", "data": [entry]}
+
+    @web.get("/v1/places")
+    async def places() -> dict[str, int]:
+        """Return the number of hosts of this system, of calls, of places and of free places."""
+        return await served.places()
+
+    @web.get("/v1/regions")
+    async def regions() -> dict[str, Any]:
+        """Return the systems of all regions with their health and places."""
+        return await served.regions()
 
     @web.get("/metrics/targets")
     async def targets() -> list[dict[str, Any]]:

@@ -38,12 +38,18 @@ class ReplicaRoute:
             `avoid` gets the call if there is no other replica (for a retry).
         sticky: Calls with the same non-empty value go to the same replica, unless its queue is clearly longer than the
             others.
+        only: Id of the replica that gets the call; "" for any. If it is gone, the call fails.
     """
 
     request_id: str
     avoid: frozenset[str] = frozenset()
     strict: bool = False
     sticky: str = ""
+    only: str = ""
+
+    def allows(self, replica: str) -> bool:
+        """Return True if the replica with this id may get the call."""
+        return replica == self.only if self.only else replica not in self.avoid
 
 
 _placements: OrderedDict[str, str] = OrderedDict()

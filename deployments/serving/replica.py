@@ -11,7 +11,6 @@ import asyncio
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -22,9 +21,10 @@ import ray
 from prometheus_client.registry import Collector
 from ray import serve
 
-from deployments.serving.autoscaling import QUEUE_S
+from deployments.serving.autoscaling import ARRIVALS_PER_S, BEGAN, ENDED, LATE, SERVICE_S
 from deployments.serving.metrics import MetricsPort, ReplicaMetrics
 from rejoinder.core.errors import BackendError
+from rejoinder.core.measuring.recent_load import RecentLoad
 from rejoinder.core.settings.settings import StageSettings
 
 Result = TypeVar("Result")
@@ -33,9 +33,9 @@ Result = TypeVar("Result")
 # of speech with full padding, takes 2 s on one core.
 STUCK_S = 30.0
 LAG_LIMIT_S = 5.0
-# The autoscaling signal covers the waiting times of the last RECENT_S seconds, at most the RECENT_WAITS newest.
-RECENT_S = 5.0
-RECENT_WAITS = 1000
+# The autoscaling signals count the requests of the last RECENT_S seconds: enough requests to tell load from chance, and
+# soon enough for load that multiplies within a minute.
+RECENT_S = 10.0
 
 
 class EngineThread:
@@ -108,18 +108,18 @@ class ReplicaRequest:
         queue_s: How long the request waited for its service, in seconds; None until its service begins.
     """
 
-    def __init__(self, waits: deque[tuple[float, float]]) -> None:
+    def __init__(self, load: RecentLoad) -> None:
         self.end: Literal["done", "cancelled", "failed"] = "failed"
         self.queue_s: float | None = None
-        self._waits = waits
+        self._load = load
 
     def waited(self, seconds: float) -> None:
         """Record that the request's service began after it waited for `seconds`.
 
-        The autoscaling signal includes `seconds` from this moment, not only after the request has ended.
+        The autoscaling signals include the request from this moment, not only after it has ended.
         """
         self.queue_s = seconds
-        self._waits.append((time.monotonic(), seconds))
+        self._load.began(seconds, time.monotonic())
 
     def answered(self) -> None:
         """Record that the answer is complete. If the caller cancels after this, the request counts as done."""
@@ -144,7 +144,8 @@ class Replica:
         Args:
             stage: The stage's name.
             engine: The engine and its model.
-            settings: The stage's settings. Only `inject_delay_ms` is used: a test delay before each request.
+            settings: The stage's settings. Used are `inject_delay_ms`, a test delay before each request, and
+                `autoscaling.queue_delay_ms`, the wait above which a request counts as late.
             worker: The engine's thread, None if the engine needs none.
         """
         in_cluster = ray.is_initialized()
@@ -153,7 +154,7 @@ class Replica:
         self._metrics = ReplicaMetrics(self._port.registry, stage)
         self._settings = settings
         self._worker = worker
-        self._waits: deque[tuple[float, float]] = deque(maxlen=RECENT_WAITS)
+        self._load = RecentLoad(RECENT_S, settings.autoscaling.queue_delay_ms / 1000)
         replica = replica_id(stage)
         node = ray.get_runtime_context().get_node_id() if in_cluster else "local"
         self.description = ReplicaDescription(
@@ -165,15 +166,19 @@ class Replica:
         self._port.registry.register(collector)
 
     def signals(self) -> dict[str, float]:
-        """Return the one signal of `deployments.serving.autoscaling.StagePolicy`, by its name QUEUE_S.
+        """Return the signals of `deployments.serving.autoscaling.StagePolicy` by name.
 
-        It is the 90th percentile of the waiting times of the last RECENT_S, in seconds; 0 if nothing waited.
+        They count the requests of the last RECENT_S seconds, so that sums over replicas describe the whole stage.
         """
-        horizon = time.monotonic() - RECENT_S
-        while self._waits and self._waits[0][0] < horizon:
-            self._waits.popleft()
-        waits = sorted(wait_s for _, wait_s in self._waits)
-        return {QUEUE_S: waits[int(0.9 * (len(waits) - 1))] if waits else 0.0}
+        now = time.monotonic()
+        counts = self._load.counts(now)
+        return {
+            ARRIVALS_PER_S: self._load.arrivals_per_s(now),
+            BEGAN: float(counts.began),
+            LATE: float(counts.late),
+            ENDED: float(counts.ended),
+            SERVICE_S: counts.service_s,
+        }
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[ReplicaRequest]:
@@ -184,7 +189,8 @@ class Replica:
         """
         arrived_at = time.monotonic()
         self._metrics.in_flight.inc()
-        request = ReplicaRequest(self._waits)
+        self._load.arrived(arrived_at)
+        request = ReplicaRequest(self._load)
         try:
             if self._settings.inject_delay_ms:
                 await asyncio.sleep(self._settings.inject_delay_ms / 1000)
@@ -196,7 +202,10 @@ class Replica:
             raise
         finally:
             self._metrics.in_flight.dec()
-            self._metrics.ended(time.monotonic() - arrived_at, request.end, request.queue_s)
+            ended_at = time.monotonic()
+            if request.end == "done" or request.queue_s is not None:
+                self._load.ended(max(0.0, ended_at - arrived_at - (request.queue_s or 0.0)), ended_at)
+            self._metrics.ended(ended_at - arrived_at, request.end, request.queue_s)
 
     async def check_health(self) -> None:
         """Raise BackendError if the event loop is late or the engine hangs. Serve then replaces the replica."""
@@ -222,7 +231,7 @@ class StageDeployment:
         return asdict(self._replica.description)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return this replica's signals for Serve's autoscaler, by name: the waiting time in seconds."""
+        """Return this replica's signals for Serve's autoscaler by name, see `Replica.signals`."""
         return self._replica.signals()
 
     async def check_health(self) -> None:

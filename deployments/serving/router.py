@@ -64,8 +64,8 @@ class AvoidingRouter(RouterInternals):
             self.deployment,
             {replica.replica_id.unique_id: self._queue_length(replica) for replica in candidate_replicas},
         )
-        allowed = [replica for replica in candidate_replicas if replica.replica_id.unique_id not in route.avoid]
-        if not allowed and not route.strict:
+        allowed = [replica for replica in candidate_replicas if route.allows(replica.replica_id.unique_id)]
+        if not allowed and not route.strict and not route.only:
             allowed = candidate_replicas
         if not allowed:
             return []
@@ -83,8 +83,12 @@ class AvoidingRouter(RouterInternals):
             remember(route.request_id, replica_id.unique_id)
 
     def before_routing(self, pending: PendingRequest) -> None:
-        """Raise NoReplicaAvailable if the deployment had replicas and has none now."""
-        if self._deserted and _route(pending) is not None:
+        """Raise NoReplicaAvailable if the deployment had replicas and has none now, or if `only` is gone."""
+        route = _route(pending)
+        if route is None:
+            return
+        gone = route.only and all(replica_id.unique_id != route.only for replica_id in self.curr_replicas)
+        if self._deserted or gone:
             raise NoReplicaAvailable(self.deployment)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:

@@ -91,7 +91,10 @@ class Loudspeaker:
         return b"".join(chunk.pcm for chunk in self._chunks)
 
     def heard(self) -> list[PlayedChunk]:
-        """Return the chunks of audio that have been or will be played. A flush has removed or shortened the others."""
+        """Return the chunks of audio that have been or will be played.
+
+        A chunk that a flush cut short has only its played part. Chunks that a flush dropped whole are missing.
+        """
         return list(self._chunks)
 
 

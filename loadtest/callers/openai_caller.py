@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -32,6 +32,8 @@ delay and not the server's."""
 PING_PERIOD_S = 0.5
 # Time limit in seconds for the confirmation of the session. The server normally confirms at once.
 SETUP_TIMEOUT_S = 10.0
+# Time limit in seconds for the connection, after which the next server is tried.
+CONNECT_S = 10.0
 MODEL = "rejoinder"
 
 SESSION: RealtimeSessionCreateRequestParam = {
@@ -55,22 +57,25 @@ class ServerAddress:
     Attributes:
         url: OpenAI base URL with ws:// or wss://, for example ws://127.0.0.1:8000/v1.
         api_key: API key.
+        fallbacks: Further URLs, which are tried in this order if the servers before do not take the call.
 
     Raises:
-        ConfigError: `url` is not a WebSocket URL.
+        ConfigError: A URL is not a WebSocket URL.
     """
 
     url: str
     api_key: str = "none"
+    fallbacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            valid = parts.scheme in ("ws", "wss") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ConfigError(f"{self.url!r} is not a WebSocket URL.", "Write ws://HOST:PORT/v1.", field="--url")
+        for url in (self.url, *self.fallbacks):
+            try:
+                parts = urlsplit(url)
+                valid = parts.scheme in ("ws", "wss") and bool(parts.hostname) and (parts.port or 1) > 0
+            except ValueError:
+                valid = False
+            if not valid:
+                raise ConfigError(f"{url!r} is not a WebSocket URL.", "Write ws://HOST:PORT/v1.", field="--url")
 
 
 @dataclass(slots=True)
@@ -191,18 +196,36 @@ async def connected(server: ServerAddress) -> AsyncIterator[AsyncRealtimeConnect
         CallerError: The server rejects the API key.
         Overloaded: The server has no free session.
     """
-    base_url = server.url.replace("ws", "http", 1)
-    async with AsyncOpenAI(api_key=server.api_key, base_url=base_url, websocket_base_url=server.url) as client:
-        manager = client.realtime.connect(model=MODEL)
+    async with AsyncExitStack() as stack:
+        connection = await _first(server, stack)
+        await _configure(connection)
+        yield connection
+
+
+async def _first(server: ServerAddress, stack: AsyncExitStack) -> AsyncRealtimeConnection:
+    """Connect to the first server that takes the call. `stack` closes the connection.
+
+    Raises the error of the last server if none does. A rejected API key is raised at once.
+    """
+    *others, last = server.url, *server.fallbacks
+    for url in others:
         try:
-            connection = await manager.enter()
-        except (OSError, TimeoutError, InvalidHandshake) as error:
-            raise _refusal(server.url, error) from error
-        try:
-            await _configure(connection)
-            yield connection
-        finally:
-            await connection.close()
+            return await _connect(url, server.api_key, stack)
+        except (BackendError, Overloaded):
+            continue
+    return await _connect(last, server.api_key, stack)
+
+
+async def _connect(url: str, api_key: str, stack: AsyncExitStack) -> AsyncRealtimeConnection:
+    base_url = url.replace("ws", "http", 1)
+    client = await stack.enter_async_context(AsyncOpenAI(api_key=api_key, base_url=base_url, websocket_base_url=url))
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            connection = await client.realtime.connect(model=MODEL).enter()
+    except (OSError, TimeoutError, InvalidHandshake) as error:
+        raise _refusal(url, error) from error
+    stack.push_async_callback(connection.close)
+    return connection
 
 
 def _refusal(url: str, error: OSError | TimeoutError | InvalidHandshake) -> RejoinderError:

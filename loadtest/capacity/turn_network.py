@@ -291,7 +291,7 @@ class _Run:
         delay_s = self._policy.delay_s(began)
         if delay_s != float("inf"):
             yield attempts[0][1] | env.timeout(delay_s)
-            if not attempts[0][1].triggered and self._policy.try_spend(env.now):
+            if not attempts[0][1].triggered and self._policy.spend():
                 other = self.llm.choose(avoid=primary)
                 if other is not None:
                     attempts.append(self._attempt(other))

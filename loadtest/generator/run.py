@@ -85,13 +85,14 @@ async def _hold(working: Coroutine[Any, Any, None], watching: Coroutine[Any, Any
 
 def check_target(scenario: Scenario) -> None:
     """Raise ConfigError if the server is on another machine and the scenario does not set `owned`."""
-    host = urlsplit(scenario.url).hostname or ""
-    if not scenario.owned and not _local(host):
-        raise ConfigError(
-            f"{host!r} is not this machine.",
-            "Load is only sent to this machine. If you operate the server, use --set owned=true.",
-            field="--url",
-        )
+    for url in (scenario.url, *scenario.fallbacks):
+        host = urlsplit(url).hostname or ""
+        if not scenario.owned and not _local(host):
+            raise ConfigError(
+                f"{host!r} is not this machine.",
+                "Load is only sent to this machine. If you operate the server, use --set owned=true.",
+                field="--url",
+            )
 
 
 def _local(host: str) -> bool:

@@ -120,10 +120,9 @@ class Worker:
         counts = self._histograms.counts
         if time.monotonic() - due > MISSED_S:
             counts["missed"] += 1
-        scenario = self._assignment.scenario
         lost = asyncio.Event()
         try:
-            socket = await dial(scenario.url, scenario.api_key, self._configure, lambda _: lost.set())
+            socket = await self._dial(lost)
         except CallRefused as refusal:
             counts["refused" if refusal.status in (429, 503) else "setup_failed"] += 1
             return
@@ -150,6 +149,20 @@ class Worker:
             self._pacer.leave(socket, call.slot)
             self._end(self._live.pop(socket), dropped)
             await socket.close()
+
+    async def _dial(self, lost: asyncio.Event) -> CallSocket:
+        """Connect to the first server that takes the call. If none does, raise the error of the last one.
+
+        `lost` is set when the connection is lost.
+        """
+        scenario = self._assignment.scenario
+        *others, last = scenario.url, *scenario.fallbacks
+        for url in others:
+            try:
+                return await dial(url, scenario.api_key, self._configure, lambda _: lost.set())
+            except (CallRefused, ConnectionError, TimeoutError):
+                self._histograms.counts["failed_over"] += 1
+        return await dial(last, scenario.api_key, self._configure, lambda _: lost.set())
 
     async def _until_over(self, caller: SimulatedCaller, socket: CallSocket, lost: asyncio.Event) -> bool:
         """Wait until the call is over or the connection is lost. Return True if the connection was lost.

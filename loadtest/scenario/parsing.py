@@ -79,7 +79,7 @@ def scenario(fixed: dict[str, Any], settings: Iterable[str]) -> Scenario:
 def _file(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or an impossible date
         raise ConfigError(f"{path} cannot be read ({error}).", "Give the path of a YAML file.", "--set") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path} is not a mapping.", "Write KEY: VALUE lines.", field="--set")
@@ -116,7 +116,7 @@ def _branch(document: dict[str, Any], head: str) -> dict[str, Any]:
 def _value(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{key}={text} is not valid YAML ({error}).", "Quote the value.", field="--set") from None
 
 

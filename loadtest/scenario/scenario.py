@@ -143,6 +143,8 @@ class Scenario:
         playout_buffer_ms: Audio that a caller's player buffers before playback starts, in milliseconds. Default 60.
             Range 0 to 2000.
         owned: If true, the server may be on another machine. Set it only if you operate that server. Default false.
+        fallbacks: Base URLs of further servers. A call that `url` does not take goes to the first of them that does.
+            Set by the option `--nearest`. Default: none.
         ray_address: HOST:PORT of a Ray cluster whose nodes run the workers. Default: this machine runs them.
 
     Raises:
@@ -173,14 +175,16 @@ class Scenario:
     api_key: str = "none"
     playout_buffer_ms: float = 60.0
     owned: bool = False
+    fallbacks: tuple[str, ...] = ()
     ray_address: str = ""
 
     def __post_init__(self) -> None:
         for name, (low, high) in SCENARIO_RANGES.items():
             if (value := getattr(self, name)) is not None:
                 _within(name, value, low, high)
-        if not self.url.startswith(("ws://", "wss://")):
-            raise ValueError(f"url must begin with ws:// or wss://, not {self.url!r}")
+        for url in (self.url, *self.fallbacks):
+            if not url.startswith(("ws://", "wss://")):
+                raise ValueError(f"url must begin with ws:// or wss://, not {url!r}")
         if self.turn_detection not in ("semantic_vad", "server_vad"):
             raise ValueError(f"turn_detection must be semantic_vad or server_vad, not {self.turn_detection!r}")
 

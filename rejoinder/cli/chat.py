@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from rejoinder.cli.talk import API_KEY, Url, waterfall
+from rejoinder.cli.talk import API_KEY, Nearest, Url, nearest_region, waterfall
 
 # At run time the command imports these modules itself, because the openai client takes a second to import.
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ HalfDuplex = Annotated[
 
 
 def chat(
-    url: Url = "ws://127.0.0.1:8000/v1", typed: Typed = False, mute: Mute = False, half_duplex: HalfDuplex = False
+    url: Url = "ws://127.0.0.1:8000/v1",
+    typed: Typed = False,
+    mute: Mute = False,
+    *,
+    half_duplex: HalfDuplex = False,
+    nearest: Nearest = True,
 ) -> None:
     """Talk with a running server through this machine's microphone and loudspeaker, or by typing.
 
@@ -56,6 +61,8 @@ def chat(
 
     console = Console(highlight=False, soft_wrap=True)
     server = ServerAddress(url, os.environ.get(API_KEY) or "none")
+    if nearest:
+        server = nearest_region(console, server)
     try:
         asyncio.run(_chat(console, server, typed=typed, mute=mute and typed, half_duplex=half_duplex))
     except KeyboardInterrupt:

@@ -61,7 +61,7 @@ class DemoLine:
         name: Name of its WAV file, without the suffix.
         text: Text for the Piper voice; "" for a recording.
         recording: Name of a human clip (`HumanClip.name`); "" for synthetic speech.
-        rule: Judges the answer.
+        rule: Says whether the assistant's answer to this line is right.
     """
 
     name: str

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cluster.config_file import read_config
 from cluster.doctor import examine
 from cluster.environment import REQUIRED, advised
 from cluster.finding import Finding, Grade
-from cluster.launch import read_config
 
 COLOURS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
 
@@ -24,13 +24,13 @@ def doctor(
     ] = None,
     address: Annotated[
         str,
-        typer.Option(help="Ray cluster whose GPUs are counted: auto, or HOST:PORT. Default: those of this machine."),
+        typer.Option(help="Ray cluster whose nodes are checked: auto, or HOST:PORT. Default: this machine."),
     ] = "",
     environment: Annotated[
         bool, typer.Option("--environment", help="Only print the environment that `ray start` needs.")
     ] = False,
 ) -> None:
-    """Check ports, memory, disk, file limits, models, packages and GPUs, and print a fix for each problem.
+    """Check ports, memory, disk, file limits, models, packages, servers and GPUs, and print a fix for each problem.
 
     Exit status: 0 if no check fails (warnings are allowed), 1 if one fails, 2 after an error.
     """

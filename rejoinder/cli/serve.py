@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from cluster.doctor import needed_models
-from cluster.launch import LaunchProgress, application, cluster, read_config
+from cluster.config_file import read_config
+from cluster.launch import LaunchProgress, application, cluster
+from cluster.machine import needed_models
+from cluster.servers import server_faults
 from deployments.engines.model_files import check_model_files
 from deployments.engines.speech_in.noise import suppressors
 from rejoinder.core.errors import ConfigError, ModelError
@@ -51,9 +53,14 @@ def serve(
     """
     document = _emulating(_with_port(read_config(config), port), emulate)
     _check_models(document)
+    for _, fault in server_faults(document.application.args, keys_here=address == "local"):
+        if fault:
+            raise fault
     console = Console()
-    stop = _stop_on_signals()
+    stop = threading.Event()
+    _stop_on_signals(stop)
     with cluster(address, document.application.runtime_env) as own:
+        _stop_on_signals(stop)  # again, because Ray replaced the handler of SIGTERM by one that aborts this process
         console.print("Started a local Ray cluster." if own else "Joined the running Ray cluster.")
         live = Live(console=console, refresh_per_second=4, transient=True)
         with live, application(document, lambda progress: live.update(_table(progress))) as url:
@@ -114,17 +121,16 @@ def _check_models(document: ServeFile) -> None:
                 raise ConfigError(str(error), field=field) from error
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
+def _stop_on_signals(stop: threading.Event) -> None:
+    """Set `stop` at SIGINT, SIGTERM and SIGHUP (the terminal was closed). The second of them interrupts at once."""
 
     def set_stop(signum: int, frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    signal.signal(signal.SIGINT, set_stop)
-    signal.signal(signal.SIGTERM, set_stop)
-    return stop
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, set_stop)
 
 
 def _table(progress: LaunchProgress) -> Table:

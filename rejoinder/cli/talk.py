@@ -37,6 +37,10 @@ Clips = Annotated[
     typer.Argument(metavar="CLIP...", help="Recordings to send, in order. CLIP.txt beside one holds its true text."),
 ]
 Url = Annotated[str, typer.Option(help="OpenAI base URL of the server.")]
+Nearest = Annotated[
+    bool,
+    typer.Option("--nearest/--no-nearest", help="Call the nearest region that the server lists, then the others."),
+]
 Repeat = Annotated[int, typer.Option(min=1, help="Number of conversations, each in a new session.")]
 BargeIn = Annotated[
     list[str] | None,
@@ -63,6 +67,7 @@ def talk(
     timeout: Timeout = 60.0,
     save: Save = None,
     json_file: Json = None,
+    nearest: Nearest = True,
 ) -> None:
     """Send recordings to a server in real time as one conversation.
 
@@ -87,6 +92,8 @@ def talk(
 
     console = Console(highlight=False, soft_wrap=True)
     server, lines = ServerAddress(url, os.environ.get(API_KEY) or "none"), _lines(clips, barge_in or [])
+    if nearest:
+        server = nearest_region(console, server)
     if json_file:
         _write(json_file, [])
     records: list[TurnRecord] = []
@@ -105,6 +112,21 @@ def talk(
     if unanswered:
         console.print(f"{unanswered} of {len(records)} turns were not answered.", style="bold red")
         raise typer.Exit(NOT_ANSWERED)
+
+
+def nearest_region(console: Console, server: ServerAddress) -> ServerAddress:
+    """Return the address of the nearest region that the server lists, with the others behind it, and print it.
+
+    A server without regions, or one that does not answer, is returned unchanged.
+    """
+    from loadtest.callers.regions import nearest
+
+    address, entries = asyncio.run(nearest(server))
+    if entries:
+        times = ["no answer" if entry.rtt_s is None else f"{entry.rtt_s * 1000:.0f} ms" for entry in entries]
+        listed = ", ".join(f"{entry.name} {took}" for entry, took in zip(entries, times, strict=True))
+        console.print(f"Regions, nearest first: {listed}", style="dim", markup=False)
+    return address
 
 
 def _lines(clips: list[Path], barge_in: list[str]) -> list[ScriptedLine]:

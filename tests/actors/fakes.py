@@ -31,6 +31,7 @@ from actors.stages.ports import (
 )
 from actors.stages.replica_health import PROBE
 from rejoinder.core.errors import BackendError
+from rejoinder.core.resilience.stream_report import StreamReport
 
 
 @dataclass
@@ -163,12 +164,13 @@ class _Script:
     stubborn: bool
     length: bool
     stopped: set[str] = field(default_factory=set)
+    paused: set[str] = field(default_factory=set)
     end: float | None = None
 
     async def __aiter__(self) -> AsyncIterator[TokenDelta]:
         await self._think()
         for number, word in enumerate(self.words):
-            while self.replica in self.stopped:  # noqa: ASYNC110  # `stopped` is a plain set that tests change
+            while self.replica in self.stopped | self.paused:  # noqa: ASYNC110  # `stopped` is a plain set that tests change
                 await asyncio.sleep(0.01)
             if number == self.break_after:
                 raise BackendError("died.", stage="llm", replica=self.replica)
@@ -199,8 +201,10 @@ class WordyLlm:
 
     `ttft_s` (seconds to the first token) and `break_after` (words before a failure) have a value per replica. A replica
     in `dead` fails each request. A replica in `stubborn` continues for 5 s after cancellation. A replica in `stopped`
-    sends nothing until it is removed from the set, like a process after SIGSTOP. `message_end` is the returned
-    probability that the caller's message is complete, for requests with `judge_end`.
+    sends nothing until it is removed from the set, like a process after SIGSTOP. A replica in `paused` sends no words
+    either, but it still reports. `reports` has the reports of replicas on their streams, and `questions` the replicas
+    that were asked for them. `message_end` is the returned probability that the caller's message is complete, for
+    requests with `judge_end`.
     """
 
     answer: str = ANSWER
@@ -210,12 +214,15 @@ class WordyLlm:
     dead: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)
     stopped: set[str] = field(default_factory=set)
+    paused: set[str] = field(default_factory=set)
     fault: Exception | None = None
     hangs: int = 0
     requests: list[tuple[str, LlmRequest]] = field(default_factory=list)
     prefill_s: float = 0.01
     prefills: list[LlmRequest] = field(default_factory=list)
     probes: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
+    reports: dict[str, StreamReport] = field(default_factory=dict)
     running: int = 0
     queued: int | None = None
     message_end: float | None = None
@@ -223,12 +230,20 @@ class WordyLlm:
     def queue(self, avoid: frozenset[str]) -> int | None:
         return self.queued
 
+    async def report(self, replica: str, idle_s: float) -> StreamReport:
+        self.questions.append(replica)
+        if replica in self.stopped:
+            await asyncio.Event().wait()
+        if replica in self.dead:
+            raise BackendError("actor died.", stage="llm", replica=replica)
+        return self.reports.get(replica, StreamReport(0, 0.0))
+
     @asynccontextmanager
     async def open(
-        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False, only: str = ""
     ) -> AsyncIterator[LlmStream]:
         choice = [name for name in self.ttft_s if name not in avoid] or list(self.ttft_s)
-        replica = choice[0]
+        replica = only or choice[0]
         if request.prefill:
             self.prefills.append(request)
             end = self.message_end if request.judge_end else None
@@ -271,6 +286,7 @@ class WordyLlm:
                 stubborn=replica in self.stubborn,
                 length=len(kept) < len(words),
                 stopped=self.stopped,
+                paused=self.paused,
             )
         finally:
             self.running -= 1

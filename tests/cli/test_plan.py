@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cluster.launch import read_config
+from cluster.config_file import read_config
 from loadtest.capacity.calibration import Calibration, Level, StageLevel, TimeDistribution, save
 from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.cli.main import app

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from cluster.launch import read_config
+from cluster.config_file import read_config
 from deployments.app import build
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import ServeFile
@@ -68,11 +68,46 @@ def test_build_refuses_an_invalid_file() -> None:
     assert refused.value.field == "args.tts.chunk"
 
 
-@pytest.mark.parametrize(("text", "says"), [("{", "is not YAML"), (None, "cannot be read")])
-def test_an_unreadable_file_is_a_typed_error(tmp_path: Path, text: str | None, says: str) -> None:
-    """If the configuration file is missing or not YAML, reading it raises ConfigError."""
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{", "is not YAML. Line 1, column 2"),
+        (
+            b"http_options: {port: 1}\nhttp_options: {port: 2}\n",
+            "the key 'http_options' is there twice",
+        ),
+        (b"http_options: {port: 1, port: 2}", "the key 'port' is there twice"),
+        (b"a: *x", "undefined alias"),
+        (b"a: \x00", "is not YAML"),
+        (b"a: 2026-13-01", "is not YAML"),
+        (b"[" * 20_000, "is not YAML"),
+        (FILE.read_text(encoding="utf-8").encode("utf-16"), "is not UTF-8"),
+        ("# caf\u00e9".encode("latin-1"), "is not UTF-8"),
+        (bytes(range(256)), "is not UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_an_unreadable_file_is_a_typed_error(tmp_path: Path, content: bytes | None, says: str) -> None:
+    """A file that is missing, binary, in another encoding, not YAML, or has a key twice raises ConfigError."""
     file = tmp_path / "ray_config.yaml"
-    if text is not None:
-        file.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=says):
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as refused:
         read_config(file)
+    assert says in str(refused.value)
+    assert refused.value.field == str(file)
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    """A folder instead of the file raises ConfigError."""
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(tmp_path)
+
+
+def test_a_byte_order_mark_and_merged_keys_are_accepted(tmp_path: Path) -> None:
+    """Windows editors write a byte order mark; a merged mapping (`<<`) may be overridden."""
+    file = tmp_path / "ray_config.yaml"
+    text = "http_options: {<<: &defaults {port: 9000, host: 0.0.0.0}, port: 9001}\n"
+    file.write_text(text, encoding="utf-8-sig")
+    assert read_config(file).http_options.port == 9001
+    assert read_config(file).http_options.host == "0.0.0.0"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cluster.doctor import needed_models
 from cluster.doctor_vllm import RELEASE, Package, installed_vllm, vllm_checks
 from cluster.finding import Finding, Grade
 from cluster.gpus import HERE, NodeGpus
+from cluster.machine import needed_models
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.serve_file import parse_serve_file
 from rejoinder.core.settings.settings import parse_settings

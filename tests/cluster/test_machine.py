@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.doctor import examine, needed_models
+from cluster.doctor import examine
 from cluster.environment import (
     FILES_PER_CONNECTION,
     REQUIRED,
@@ -21,6 +21,7 @@ from cluster.environment import (
     node_environment,
 )
 from cluster.finding import Finding, Grade
+from cluster.machine import needed_models
 from rejoinder.core.settings.serve_file import HttpOptions, ServeFile, parse_serve_file
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.launch import read_config
+from cluster.config_file import read_config
 from cluster.plan import Bill, StageEngine, bill, configuration, node_groups, write
 from rejoinder.core.capacity.sizing import NodeType, ReplicaUnit, SizedComponent
 from rejoinder.core.errors import ConfigError

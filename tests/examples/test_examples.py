@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from actors.stages.ports import LlmRequest
+from cluster.config_file import read_config
 from cluster.environment import free_port
-from cluster.launch import read_config
 from deployments.llm import open_engine
 from loadtest.results.result import RunResult
 from loadtest.scenario.clips import write_wave

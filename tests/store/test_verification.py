@@ -31,7 +31,7 @@ def test_right_files_verify_and_are_stamped(folder: Path) -> None:
 
 
 def test_a_changed_time_requires_a_full_hash(folder: Path) -> None:
-    """A file whose modification time changed is not accepted by its stamp, even if its size is the same."""
+    """A file whose modification time changed must be hashed again, even if its size is the one in its stamp."""
     write_stamps(folder, FILES)
     os.utime(folder / "a.bin", ns=(0, 0))
     assert not is_stamped(folder, FILES)

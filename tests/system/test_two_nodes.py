@@ -76,6 +76,27 @@ def test_a_port_other_than_that_of_the_running_serve_is_refused(nodes: TwoNodes)
     assert f"--port {nodes.port}" in refused.stderr
 
 
+def test_what_does_not_fit_is_refused_before_anything_is_deployed(nodes: TwoNodes, tmp_path: Path) -> None:
+    """A label that no node has is refused by `serve` within seconds, and `doctor` names it too.
+
+    The doctor compares both nodes: their source code is the same, and each has room on its disk.
+    """
+    config = tmp_path / "ray_config.yaml"
+    args = {"stt": {"resources": {"label_selector": {"group": "nowhere"}}}}
+    document = {"http_options": {"port": nodes.port}, "applications": [{"args": args}]}
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    refused = _serve_command(nodes.head, str(config))
+    assert refused.returncode == 2
+    assert "no node has the label group=nowhere" in " ".join(refused.stderr.split())
+    command = [sys.executable, "-m", "rejoinder.cli", "doctor", str(config), "--address", nodes.head.address]
+    environment = dict(nodes.head.environment) | {"COLUMNS": "300"}
+    doctor = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=90)
+    assert doctor.returncode == 1
+    assert "args.stt.resources.label_selector" in doctor.stdout
+    assert "the same on 2 nodes" in doctor.stdout
+    assert "free in /tmp (2 nodes)" in doctor.stdout
+
+
 def test_a_cluster_with_a_token_is_refused_without_it(nodes: TwoNodes) -> None:
     """If the cluster needs a token that is not set, the command fails and names the variables to set."""
     without = {name: value for name, value in nodes.head.environment.items() if not name.startswith("RAY_AUTH")}
@@ -86,7 +107,7 @@ def test_a_cluster_with_a_token_is_refused_without_it(nodes: TwoNodes) -> None:
 
 
 async def test_joining_leaves_the_cluster_unchanged(nodes: TwoNodes, tmp_path: Path, question: bytes) -> None:
-    """`rejoinder serve --address` serves a call on the cluster.
+    """`rejoinder serve --address` serves a call on the cluster, also after a second one was refused.
 
     After its end its routes are gone, and the other application has the same replicas as before.
     """
@@ -94,6 +115,9 @@ async def test_joining_leaves_the_cluster_unchanged(nodes: TwoNodes, tmp_path: P
     args = {"llm": {"autoscaling": {"min_replicas": 1, "max_replicas": 1}}}
     joined = serving(tmp_path, args, address=nodes.head.address, environment=nodes.head.environment, port=nodes.port)
     with joined as served:
+        second = await asyncio.to_thread(_serve_command, nodes.head, "--port", str(nodes.port))
+        assert second.returncode == 2
+        assert "the application rejoinder already runs on this cluster" in " ".join(second.stderr.split())
         await _converse(served.url, question)
     assert httpx2.get(f"http://127.0.0.1:{nodes.port}/healthz", timeout=10).status_code == 404
     assert nodes.lab.puppets() == before

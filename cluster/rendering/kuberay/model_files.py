@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from cluster.description.groups import NodeGroupDescription
 from cluster.description.launch_description import Launch, LaunchDescription
-from cluster.doctor import needed_models
+from cluster.machine import needed_models
 from cluster.rendering.kuberay.objects import (
     Manifest,
     cluster_labels,
@@ -31,7 +31,7 @@ def model_volume(description: LaunchDescription) -> Manifest:
     models = description.models
     if models.claim:
         return {"name": VOLUME, "persistentVolumeClaim": {"claimName": models.claim}}
-    return {"name": VOLUME, "hostPath": {"path": models.host_path, "type": "DirectoryOrCreate"}}
+    return {"name": VOLUME, "hostPath": {"path": models.host_path, "type": "Directory"}}
 
 
 def model_mount(description: LaunchDescription) -> Manifest:

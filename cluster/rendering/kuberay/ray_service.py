@@ -9,7 +9,8 @@ import yaml
 
 from cluster.description.groups import NodeGroupDescription
 from cluster.description.launch_description import Launch, LaunchDescription
-from cluster.description.placement import demands, place, selects
+from cluster.description.placement import place
+from cluster.fitting import demands, matches
 from cluster.rendering.kuberay.objects import Manifest, manifest, secret_reference
 from cluster.rendering.kuberay.pods import pod_template, start_parameters
 from cluster.rendering.kuberay.redis import REDIS_PORT, redis_name
@@ -112,7 +113,7 @@ def _redis(description: LaunchDescription) -> Manifest:
 
 
 def _runs(launch: Launch, group: NodeGroupDescription, stage: str) -> bool:
-    return selects(place(launch)[stage], launch.description.labels(group))
+    return matches(place(launch)[stage], launch.description.labels(group))
 
 
 def _runs_any(launch: Launch, group: NodeGroupDescription) -> bool:

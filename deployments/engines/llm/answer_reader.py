@@ -119,8 +119,8 @@ class AnswerReader:
     def last(self) -> TokenDelta:
         """Return the last delta of the answer.
 
-        A response without an end marker counts as complete if its text ends with a sentence or where an earlier answer
-        ended, or if it has no text.
+        Some servers close the stream without an end marker. Such an answer counts as complete if its text is empty,
+        ends with a sentence, or continues an interrupted attempt and ends with the same words as that attempt.
 
         Raises:
             BadResponse: No line followed the protocol.

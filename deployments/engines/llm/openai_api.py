@@ -27,6 +27,7 @@ from deployments.engines.llm.answer_reader import CHARACTERS_PER_TOKEN, AnswerRe
 from deployments.engines.llm.api_faults import fault_of, filtered
 from rejoinder.core.errors import BackendError, BadResponse, ConfigError
 from rejoinder.core.reply.continuation import Continuation
+from rejoinder.core.resilience.request_health import UNREACHABLE_S, RequestHealth
 
 CONNECT_S = 2.0
 # Request fields of vLLM with which the model continues the prompt's last message instead of answering it.
@@ -47,7 +48,16 @@ class OpenAiApi:
 
     prefills = False
 
-    def __init__(self, base_url: str, model: str, api_key: str, coalesce_ms: float, *, cache_hint: bool = True) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: str,
+        coalesce_ms: float,
+        *,
+        cache_hint: bool = True,
+        unreachable_s: float = UNREACHABLE_S,
+    ) -> None:
         """Create a client; connect nowhere yet.
 
         Args:
@@ -56,11 +66,13 @@ class OpenAiApi:
             api_key: Bearer token.
             coalesce_ms: Minimum time between two deltas, in milliseconds.
             cache_hint: Send `prompt_cache_key` until the server refuses it.
+            unreachable_s: Seconds without a response to any request, after which the health check fails.
         """
         self.name = f"{model} (OpenAI API)"
         self._model = model
         self._coalesce_s = coalesce_ms / 1000
         self._continues = True
+        self._health = RequestHealth(unreachable_s)
         self._sends_hint = cache_hint
         self._hint_accepted = False
         self._client = openai.AsyncOpenAI(
@@ -71,20 +83,18 @@ class OpenAiApi:
         )
 
     async def check_health(self) -> None:
-        """Raise BackendError if the server does not respond to a request for its models."""
-        try:
-            await self._client.with_options(timeout=CONNECT_S).models.list()
-        except openai.APIStatusError:
-            return  # an error status is a response too: not every server lists models, and not for every key
-        except (openai.APIError, ValueError) as fault:
-            if isinstance(fault, openai.APIConnectionError):
-                raise BackendError(f"{self._client.base_url} does not respond: {fault}", stage="llm") from fault
+        """Raise BackendError if the server has not responded to the requests of the last UNREACHABLE_S seconds.
+
+        No request is sent for this. The replica's first health check sends one to the model (`Llm.check_health`).
+        """
+        if silent_s := self._health.unreachable_s(time.monotonic()):
+            raise BackendError(f"{self._client.base_url} has not responded for {silent_s:.0f} s.", stage="llm")
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
         """Generate an answer; closing the generator closes the connection.
 
         Raises:
-            Overloaded: Status 429, 503 or 529. No replica should send a request for `retry_after_s`.
+            Overloaded: Status 429, 503 or 529. No replica should send a request in the next `retry_after_s` seconds.
             ConfigError: The server refuses the key, or has no such model or address.
             CallerError: The server refuses the request, for example because the prompt is too long.
             BadResponse: The response is not one of a language model.
@@ -93,10 +103,12 @@ class OpenAiApi:
         async with AsyncExitStack() as stack:
             try:
                 response, continuation = await self._begin(request, stack)
+                self._health.responded()
                 async with aclosing(self._deltas(response, AnswerReader(self.name, request, continuation))) as deltas:
                     async for delta in deltas:
                         yield delta
             except openai.APIStatusError as fault:
+                self._health.responded()
                 error = fault.body if fault.body is not None else fault.message
                 if filtered(error):
                     yield TokenDelta("", 0, "content_filter", LlmUsage(0, 0))
@@ -106,6 +118,8 @@ class OpenAiApi:
             except openai.APIResponseValidationError as fault:
                 raise BadResponse(f"{self.name}: {fault}", stage="llm") from fault
             except (openai.APIError, httpx2.HTTPError) as fault:
+                if isinstance(fault, openai.APIConnectionError):
+                    self._health.failed(time.monotonic())
                 raise BackendError(f"{self.name}: {fault or type(fault).__name__}", stage="llm") from fault
             except httpx2.InvalidURL as fault:
                 raise ConfigError(f"{self.name}: {fault}", field="args.llm.base_url") from fault

@@ -14,7 +14,7 @@ from typing import Any
 from actors.stages.ports import NoiseSuppressor
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.settings.noise import NoiseSettings
+from rejoinder.core.settings.background import NoiseSettings
 
 FRAME_BYTES = STT_RATE // 100 * SAMPLE_BYTES
 DELAY_SAMPLES = 94

@@ -203,7 +203,7 @@ def answers(
     1 if not, 2 after an error.
     """
     need_load_extra()
-    from cluster.launch import read_config
+    from cluster.config_file import read_config
     from loadtest.benches.answers.questions import DEVELOPMENT_SET, TEST_SET, read_questions
     from rejoinder.cli.bench import answers as bench_answers
     from rejoinder.core.settings.settings import parse_settings

@@ -123,7 +123,7 @@ class CacheProbe:
         Args:
             entries: Number of answers in the cache.
             lookups: Number of lookups of each kind.
-            answers: Number of first tokens to measure.
+            answers: Number of answers of the language model whose time to first token is measured.
         """
         await self._fill(entries)
         rows = [

@@ -19,6 +19,7 @@ from rich.table import Table
 from rejoinder.cli.extras import need_load_extra
 from rejoinder.cli.load import bandwidth as load_bandwidth
 from rejoinder.cli.load import concurrency as load_concurrency
+from rejoinder.cli.talk import nearest_region
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.errors import ConfigError
 
@@ -76,6 +77,9 @@ def run(
     settings: Settings = None,
     json_file: Json = None,
     html_file: Html = None,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Call the nearest region that the server lists, then the others.")
+    ] = False,
 ) -> None:
     """Make calls to a server and compare its latency with the tier and the latency guide's other limits.
 
@@ -93,6 +97,11 @@ def run(
     need_writable(json_file, "--json")
     need_writable(html_file, "--html")
     console = Console(highlight=False)
+    if nearest:
+        from loadtest.callers.openai_caller import ServerAddress
+
+        address = nearest_region(console, ServerAddress(scenario.url, scenario.api_key))
+        scenario = dataclasses.replace(scenario, url=address.url, fallbacks=address.fallbacks)
     with watching(console, scenario) as watch:
         found = hold(scenario, watch)
     show(console, found)

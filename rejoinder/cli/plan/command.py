@@ -92,7 +92,7 @@ def plan(options: PlanOptions) -> None:
     Exit status: 0, or 2 if the target cannot be planned.
     """
     need_load_extra()
-    from cluster.launch import read_config
+    from cluster.config_file import read_config
     from loadtest.capacity.inversion import CapacityTarget
     from loadtest.capacity.plan import PlanResources
     from loadtest.capacity.plan import plan as make

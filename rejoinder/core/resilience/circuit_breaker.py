@@ -5,10 +5,12 @@
                                                 +---- twice the pause ---+ not answered
 
 A silent replica is different from a slow one. An overloaded replica still sends tokens to some streams. A stopped
-process, a hung engine or a lost network path sends none. A replica therefore counts as silent if streams wait for it,
-and no conversation of this host has got a token from it for `idle_timeout_s`. Requests of a silent replica are repeated
-on another replica at once. These repetitions cost no token of the hedging budget, because a silent replica does no
-work.
+process, a hung engine or a lost network path sends none. A host sees only its own streams, on a large cluster about one
+per replica. So a replica without a token for this host for `idle_timeout_s` is only a suspect, and the host asks it for
+its own report. The replica is silent if it does not answer, or if it reports that several streams of any hosts wait and
+none has got a token for this time. A single slow request opens no circuit.
+
+Requests of a silent replica are repeated on another replica at once, and the hedging budget is charged for each.
 
 A probe is a test request of the host, not a request of a caller. A replica that fails MOST_PROBES probes is removed
 from the breaker, because Serve has replaced it by a replica with another name.
@@ -16,10 +18,12 @@ from the breaker, because Serve has replaced it by a replica with another name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from rejoinder.core.resilience.stream_report import StreamReport
 from rejoinder.core.settings.settings import BreakerSettings
 
 MOST_PROBES = 6
@@ -50,6 +54,7 @@ class _Replica:
         failures: Number of requests that failed since the last token.
         probes: Number of probes that failed since the circuit opened.
         retry_at: Time at which the replica is probed next, while the circuit is OPEN.
+        asked_at: Time at which the replica was last asked for its report.
     """
 
     circuit: CircuitState = CircuitState.CLOSED
@@ -57,6 +62,7 @@ class _Replica:
     failures: int = 0
     probes: int = 0
     retry_at: float = 0.0
+    asked_at: float = -math.inf
 
 
 class CircuitBreaker:
@@ -100,28 +106,50 @@ class CircuitBreaker:
         self._open(state, now)
         return True
 
-    def silent(self, waiting: Mapping[str, float], idle_timeout_s: float, now: float) -> list[str]:
-        """Open the circuits of silent replicas, and return their names.
+    def suspects(self, waiting: Mapping[str, float], idle_timeout_s: float, now: float) -> list[str]:
+        """Return the names of the replicas to ask for their reports. Pass each report to `reported`.
 
-        A replica is silent if a stream has waited for it for `idle_timeout_s` and it has sent no token in this time. A
-        silent replica stays in use if no other replica has a closed circuit, because a late answer is better than none.
+        A replica is a suspect if a stream of this host has waited for it for `idle_timeout_s`, and it has sent no token
+        to this host in this time. It is asked at most once in `idle_timeout_s`. The last replica with a closed circuit
+        is no suspect, because a late answer is better than none.
 
         Args:
             waiting: By name of the replica, the monotonic time at which its longest waiting stream started to wait.
-            idle_timeout_s: Seconds without a token after which a replica with a waiting stream is silent.
+            idle_timeout_s: Seconds without a token after which a replica with a waiting stream is a suspect.
             now: Monotonic time in seconds.
         """
         if not self._settings.enabled:
             return []
-        opened = []
+        suspects = []
         for name, waiting_since in waiting.items():
             replica = self._replicas.setdefault(name, _Replica())
-            quiet_s = now - max(waiting_since, replica.token_at)
-            is_silent = replica.circuit is CircuitState.CLOSED and quiet_s > idle_timeout_s
-            if is_silent and self.known - self.avoid - {name}:
-                self._open(replica, now)
-                opened.append(name)
-        return opened
+            quiet_s = now - max(waiting_since, replica.token_at, replica.asked_at)
+            if replica.circuit is CircuitState.CLOSED and quiet_s > idle_timeout_s and self._others(name):
+                replica.asked_at = now
+                suspects.append(name)
+        return suspects
+
+    def reported(self, replica: str, report: StreamReport | None, idle_timeout_s: float, now: float) -> bool:
+        """Record a suspect's report, and return True if it opened the replica's circuit.
+
+        The circuit opens if there is no report, or if `silent_streams` (a setting) streams wait at the replica and none
+        has got a token for `idle_timeout_s`. It stays closed if a token has come since the question.
+
+        Args:
+            replica: Name of the replica.
+            report: The report; None if the replica did not answer.
+            idle_timeout_s: The time that the question named, in seconds.
+            now: Monotonic time in seconds.
+        """
+        state = self._replicas.get(replica)
+        if state is None or state.circuit is not CircuitState.CLOSED or state.token_at > state.asked_at:
+            return False
+        if report and (report.waiting < self._settings.silent_streams or report.silent_s < idle_timeout_s):
+            return False
+        if not self._others(replica):
+            return False
+        self._open(state, now)
+        return True
 
     def due(self, now: float) -> list[str]:
         """Return the names of the replicas to probe now: their circuits are OPEN and their pauses are over.
@@ -150,6 +178,10 @@ class CircuitBreaker:
             del self._replicas[replica]
             return
         self._open(state, now)
+
+    def _others(self, replica: str) -> bool:
+        """Return True if another replica has a closed circuit."""
+        return bool(self.known - self.avoid - {replica})
 
     def _open(self, replica: _Replica, now: float) -> None:
         replica.circuit = CircuitState.OPEN

@@ -9,7 +9,8 @@ any load. With too few samples, a fixed deadline applies. The window has three s
 BackupRequestFilter: long enough to hold samples, and short enough to follow the load. Cancelled attempts are observed
 too, with the time they had waited. Otherwise the window would contain only fast answers, and the delay would fall.
 
-Budget. Every primary attempt earns `budget` tokens, and every further attempt, hedge or retry, costs one token. A delay
+Budget. Every primary attempt earns `budget` tokens, and every further attempt, hedge or retry, costs one token. A retry
+without which there would be no answer is sent without a token, too. It leaves a debt, so that hedges pause. A delay
 alone does not limit the load: in a saturated cluster every request is slow, so every request would be hedged. In a
 simulation at utilization 0.7 without cancellation, 98% of the requests were hedged and the cluster collapsed. With the
 budget it did not.
@@ -30,9 +31,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 from rejoinder.core.settings.settings import HedgingSettings
 
@@ -127,7 +128,8 @@ class HedgeBudget:
     """Token bucket that limits further attempts, which are hedges and retries.
 
     Each primary attempt earns `ratio` tokens, up to `cap` tokens in the bucket, and each further attempt costs one
-    token. The bucket starts empty, so there are never more than `ratio` further attempts per primary attempt.
+    token. The bucket starts empty, so there are never more than `ratio` optional attempts per primary attempt, for any
+    number of hosts. A necessary attempt (`charge`) may leave a debt of up to `cap` tokens.
     """
 
     def __init__(self, ratio: float, cap: float) -> None:
@@ -141,10 +143,19 @@ class HedgeBudget:
 
     def try_spend(self) -> bool:
         """Take one token and return True, or return False if there is none. Tokens are never refunded."""
-        if self._tokens < 1 - _ROUNDING:
+        if not self.affordable:
             return False
         self._tokens = max(0.0, self._tokens - 1)
         return True
+
+    def charge(self) -> None:
+        """Take one token for an attempt that is sent in any case."""
+        self._tokens = max(-self._cap, self._tokens - 1)
+
+    @property
+    def affordable(self) -> bool:
+        """True if `try_spend` would return True."""
+        return self._tokens >= 1 - _ROUNDING
 
 
 class HedgePolicy:
@@ -195,9 +206,21 @@ class HedgePolicy:
         """Return the median of recent TTFTs in seconds, or 0 if there are fewer than USUAL_SAMPLES samples."""
         return self._window.quantile(0.5, now) if self._window.count(now) >= USUAL_SAMPLES else 0.0
 
-    def try_spend(self, now: float) -> bool:
-        """Take one token of the budget for a hedge or a retry. Return False if the budget has none."""
-        return self._budget.try_spend()
+    def spend(self, *, must: bool = False) -> bool:
+        """Take one token of the budget for a further attempt, and return True if the attempt is sent.
+
+        With `must` the attempt is sent in any case, and the budget may get into debt. Without `must`, none is sent if
+        hedging is off.
+        """
+        if must:
+            self._budget.charge()
+            return True
+        return self._settings.enabled and self._budget.try_spend()
+
+    @property
+    def affordable(self) -> bool:
+        """True if hedging is on and the budget has a token for an optional attempt."""
+        return self._settings.enabled and self._budget.affordable
 
     def vetoed(self, queue: int | None) -> bool:
         """Return True if a hedge should not be sent, because it would only wait in another replica's queue.
@@ -269,12 +292,14 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSilent:
-    """The replica of this attempt is silent: it has sent no token to any stream for the idle timeout.
+    """The replica of this attempt has sent no token to this host for the idle timeout.
 
-    Another attempt is sent, at no cost to the hedging budget. This attempt keeps running and may still win.
+    Another attempt is sent if the hedging budget allows it, or if the silence is confirmed: the replica's circuit has
+    opened. This attempt keeps running and may still win.
     """
 
     attempt: int
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +338,15 @@ RaceCommand = StartHedge | CancelAttempt | UseAttempt | GiveUp
 Step = tuple[Race, tuple[RaceCommand, ...]]
 
 
-def step(race: Race, event: RaceEvent, now: float, try_spend: Callable[[float], bool]) -> Step:
+class Spend(Protocol):
+    """`HedgePolicy.spend`, or a function with its arguments and its result."""
+
+    def __call__(self, *, must: bool = False) -> bool:
+        """Charge one further attempt, and return True if it is sent."""
+        ...
+
+
+def step(race: Race, event: RaceEvent, now: float, spend: Spend) -> Step:
     """Return the state of a hedged request after one event, and the commands that the event causes.
 
     An event changes nothing if the request has already won or lost, or if its attempt is not running.
@@ -322,15 +355,15 @@ def step(race: Race, event: RaceEvent, now: float, try_spend: Callable[[float], 
         race: The state before the event.
         event: The event.
         now: Monotonic time of the event, in seconds.
-        try_spend: `HedgePolicy.try_spend`. It is called only if a further attempt is needed. If it returns False, a
-            further attempt is sent only if none is running, because an answer is worth exceeding the budget.
+        spend: `HedgePolicy.spend`. It is called only if a further attempt is needed. A further attempt must be sent if
+            none is running, or if the only one runs on a silent replica: an answer is worth a debt.
     """
     match event:
         case PrimarySent() if race.phase is RacePhase.READY:
             return Race(RacePhase.RUNNING, (now,), (0,)), ()
-        case HedgeDue() if _has_room(race) and try_spend(now):
+        case HedgeDue() if _has_room(race) and spend():
             return _start(race, now)
-        case ReplicaSilent(attempt) if attempt in race.running and _has_room(race):
+        case ReplicaSilent(attempt, confirmed) if attempt in race.running and _has_room(race) and spend(must=confirmed):
             return _start(race, now)
         case FirstToken(attempt) if attempt in race.running and race.phase is RacePhase.RUNNING:
             losers = tuple(
@@ -339,22 +372,22 @@ def step(race: Race, event: RaceEvent, now: float, try_spend: Callable[[float], 
             won = replace(race, phase=RacePhase.WON, running=(attempt,))
             return won, (UseAttempt(attempt, now - race.sent_at[attempt]), *losers)
         case AttemptFailed(attempt, retryable) if attempt in race.running and race.phase is RacePhase.RUNNING:
-            return _failed(race, attempt, now, try_spend if retryable else None)
+            return _failed(race, attempt, now, spend if retryable else None)
         case _:
             return race, ()
 
 
-def _failed(race: Race, attempt: int, now: float, try_spend: Callable[[float], bool] | None) -> Step:
+def _failed(race: Race, attempt: int, now: float, spend: Spend | None) -> Step:
     """Return the state and the commands after an attempt has failed.
 
     Args:
         race: The state before the failure.
         attempt: Number of the failed attempt.
         now: Monotonic time in seconds.
-        try_spend: `HedgePolicy.try_spend`, for the cost of another attempt. None: no other attempt is sent.
+        spend: `HedgePolicy.spend`, for the cost of another attempt. None: no other attempt is sent.
     """
     race = replace(race, running=tuple(other for other in race.running if other != attempt))
-    if try_spend and _has_room(race) and (try_spend(now) or not race.running):
+    if spend and _has_room(race) and spend(must=not race.running):
         return _start(race, now)
     if race.running:
         return race, ()

@@ -1,6 +1,11 @@
-"""Settings of background speech: other people and televisions (see `rejoinder.core.turns.caller_level`)."""
+"""Settings of other sounds in the callers' audio: noise suppression, and background speech.
+
+`rejoinder.core.turns.caller_level` uses those of background speech.
+"""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -30,3 +35,14 @@ class BackgroundSettings(Section):
     """
     least_dbfs: float = Field(-40, ge=-90, le=0)
     """Until the caller's level is known, quieter speech is ignored, in dBFS."""
+
+
+class NoiseSettings(Section):
+    """Noise suppression in the session host, before voice activity detection and transcription."""
+
+    suppressor: Literal["none", "webrtc"] = "none"
+    """`webrtc` is WebRTC's own suppressor. Off by default: most callers' devices already suppress noise."""
+    level: int = Field(2, ge=1, le=4)
+    """Strength of `webrtc`: levels 1 to 4 reduce room noise by 9, 15, 20 and 23 dB
+    (benchmarks/studies/noise_study.py).
+    """

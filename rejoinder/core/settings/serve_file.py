@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from rejoinder.core.settings.settings import Count, Section, Settings, config_error
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.section import Count, ListeningHost, Section
+from rejoinder.core.settings.settings import Settings, config_error
 
 
 class HttpOptions(Section):
     """HTTP options of Ray Serve that Rejoinder supports."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 accepts connections from other machines."""
+    host: ListeningHost = "127.0.0.1"
+    """IPv4 address to listen on. 0.0.0.0 accepts connections from other machines."""
     port: int = Field(8000, ge=0, le=65535)
     """TCP port to listen on. 0 takes a free port, with `rejoinder serve` only: `serve deploy` needs a number."""
     keep_alive_timeout_s: Count = 75
@@ -78,6 +80,8 @@ def parse_serve_file(document: object) -> ServeFile:
     Raises:
         ConfigError: A field is invalid; the error names the first one.
     """
+    if not isinstance(document, dict):
+        raise ConfigError("the configuration is not a mapping.", "Start from the repository's ray_config.yaml.")
     try:
         return ServeFile.model_validate(document)
     except ValidationError as error:

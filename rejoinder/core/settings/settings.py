@@ -14,12 +14,12 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
-from rejoinder.core.settings.background import BackgroundSettings
+from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
 from rejoinder.core.settings.degradation import DegradationSettings
 from rejoinder.core.settings.endpointing import EndpointingSettings
-from rejoinder.core.settings.noise import NoiseSettings
 from rejoinder.core.settings.openings import Opening, Openings
+from rejoinder.core.settings.regions import RegionSettings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
 from rejoinder.core.settings.speech import SpeechSettings
 from rejoinder.core.settings.stages import (
@@ -226,8 +226,8 @@ class HedgingSettings(Section):
     enabled: bool = True
     """Send the request to a second replica when a first token is late."""
     budget: Fraction = 0.04
-    """Maximum number of hedges and retries, as a share of the requests. The hedge delay is the (1 - budget) quantile of
-    recent TTFTs.
+    """Maximum number of further requests, as a share of the requests. A repetition after a failure is always sent, and
+    counts too, so that hedges pause afterwards. The hedge delay is the (1 - budget) quantile of recent TTFTs.
     """
     budget_cap: Positive = 10.0
     """Maximum number of unused hedges that accumulate for a short burst."""
@@ -253,9 +253,15 @@ class BreakerSettings(Section):
     enabled: bool = True
     """Send no requests to replicas that are silent or fail."""
     silence_ms: Positive = 700
-    """Milliseconds without a token from a replica, to any conversation, after which it is taken out.
-    It applies while a request waits for the replica. It is also the timeout of a probe.
+    """Milliseconds without a token from a replica, to any conversation of a host, after which the host asks the replica
+    for its own report. It applies while a request waits for the replica. It is also the timeout of a probe.
     """
+    silent_streams: Count = 3
+    """Number of streams, of any hosts, that must wait in a replica without a token for as long before it is taken out.
+    A single slow request is hedged instead.
+    """
+    report_timeout_ms: Positive = 300
+    """Milliseconds after which a replica that does not answer the question for its report is taken out."""
     silence_factor: Positive = 3.0
     """Multiple of the median TTFT that is used instead of `silence_ms` if it is longer."""
     failures: Count = 3
@@ -344,6 +350,8 @@ class Settings(Section):
     """Where the model files are stored."""
     host: HostSettings = HostSettings()
     """Session hosts: admission, health, autoscaling."""
+    regions: RegionSettings = RegionSettings()
+    """Regions: this system's name, and the addresses of all regions."""
     vad: VadSettings = VadSettings()
     """Voice activity detection: the stage that finds speech in the audio."""
     turn_detector: TurnDetectorSettings = TurnDetectorSettings()

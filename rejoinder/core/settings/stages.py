@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rejoinder.core.measuring.service_curves import PROFILES, EmulatedStage, EngineProfile, ServiceCurve, profiles
 from rejoinder.core.settings.model_reference import check_model_reference
-from rejoinder.core.settings.section import Count, Positive, Section
+from rejoinder.core.settings.section import Count, Language, Positive, Section, ServerUrl
 from rejoinder.core.settings.vllm import VllmSettings
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
@@ -69,13 +69,17 @@ class Autoscaling(Section):
     max_replicas: Count = 1
     """Maximum number of replicas; at least `min_replicas`."""
     target_ongoing_requests: Positive = 2.0
-    """Number of concurrent requests (for hosts: calls) for which one replica is planned."""
+    """Number of requests that one replica serves at the same time, at most what its engine can; for hosts: calls."""
     headroom: float = Field(0.1, ge=0, le=2)
-    """Hosts only: free places for further calls, as a share of the current calls, because a host takes seconds to
-    start.
+    """Hosts only: least number of places that are kept free, as a share of the current calls."""
+    start_s: float = Field(15, ge=0, le=3600)
+    """Hosts only: seconds that a new host takes to come up, its node included. Places are kept free for the calls that
+    arrive in this time at the current rate.
     """
     queue_delay_ms: Positive = 50.0
-    """Stages only: queueing time in milliseconds above which another replica is added."""
+    """Stages only: queueing time in milliseconds that at most 10% of the stage's requests may exceed. The number of
+    replicas follows from it, the arrivals and the service times.
+    """
     upscale_delay_s: float = Field(2.0, ge=0)
     """Seconds that a need for more replicas must last before they are added."""
     downscale_delay_s: float = Field(120.0, ge=0)
@@ -121,6 +125,11 @@ class StageSettings(Section):
     def ongoing_limit(self) -> int:
         """Maximum number of requests that Serve sends to one replica at once."""
         return self.max_ongoing_requests
+
+    @property
+    def places(self) -> int:
+        """Number of requests that the engine of one replica serves at the same time. Most engines have one thread."""
+        return 1
 
     @model_validator(mode="after")
     def _gpus_usable(self) -> StageSettings:
@@ -221,7 +230,7 @@ class SttSettings(StageSettings):
     first transcript is answered, and the better one only corrects the item. A first transcript that is too bad to be
     answered always waits.
     """
-    language: str = "en"
+    language: Language = "en"
     """Language of the callers, as a code such as en or de. `auto`: any language that `model` knows, English first. With
     a fixed language, a caller who speaks another one is told so (`conversation.other_language`).
     """
@@ -254,6 +263,11 @@ class SttSettings(StageSettings):
     @classmethod
     def _loadable(cls, model: str, info: ValidationInfo) -> str:
         return check_model_reference(model, "stt") if info.data.get("engine") == "whisper" else model
+
+    @property
+    def places(self) -> int:
+        """Number of utterances that one replica transcribes at the same time, in one batch."""
+        return self.emulation.resolve("stt").slots if self.engine == "emulated" else self.max_batch
 
     @property
     def has_first_pass(self) -> bool:
@@ -310,7 +324,7 @@ class LlmSettings(StageSettings):
     """Seconds without a token after which a request is sent to another replica. `hedging` reacts to a late first token
     much sooner.
     """
-    base_url: str = ""
+    base_url: ServerUrl = ""
     """Address of the OpenAI-compatible server, for example http://127.0.0.1:8001/v1. `openai_api` requires it."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable with the server's API key, for `openai_api`. A server on this machine needs none."""
@@ -360,6 +374,15 @@ class LlmSettings(StageSettings):
     def on_gpu(self) -> bool:
         """True if each replica has a GPU."""
         return self.reservation.num_gpus > 0
+
+    @property
+    def places(self) -> int:
+        """Number of answers that one replica generates at the same time. A remote server has no known limit."""
+        if self.engine == "emulated":
+            return self.emulation.resolve("llm").slots
+        if self.engine == "vllm":
+            return self.vllm.places(on_gpu=self.on_gpu)
+        return self.slots if self.engine == "embedded" else self.max_ongoing_requests
 
     @property
     def ongoing_limit(self) -> int:
@@ -423,6 +446,11 @@ class TtsSettings(StageSettings):
     @classmethod
     def _loadable(cls, model: str, info: ValidationInfo) -> str:
         return check_model_reference(model, "tts") if info.data.get("engine") == "piper" else model
+
+    @property
+    def places(self) -> int:
+        """Number of segments that one replica synthesizes at the same time."""
+        return self.emulation.resolve("tts").slots if self.engine == "emulated" else 1
 
     @property
     def spoken_language(self) -> str:

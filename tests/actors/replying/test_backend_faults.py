@@ -57,10 +57,10 @@ class EventLlm(WordyLlm):
 
     @asynccontextmanager
     async def open(
-        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False, only: str = ""
     ) -> AsyncIterator[LlmStream]:
         if request.prefill or request.messages == PROBE or not self.scripts:
-            async with super().open(request, avoid=avoid, strict=strict) as stream:
+            async with super().open(request, avoid=avoid, strict=strict, only=only) as stream:
                 yield stream
             return
         self.asked_at.append(asyncio.get_running_loop().time())

@@ -219,10 +219,10 @@ class EchoLlm(WordyLlm):
 
     @asynccontextmanager
     async def open(
-        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False, only: str = ""
     ) -> AsyncIterator[LlmStream]:
         self.answer = f"You said: {request.messages[-1].content} you see."
-        async with super().open(request, avoid=avoid, strict=strict) as stream:
+        async with super().open(request, avoid=avoid, strict=strict, only=only) as stream:
             yield stream
 
 

@@ -150,7 +150,8 @@ async def test_without_prefill_support_nothing_is_prefilled(settings: Settings) 
 async def test_interim_transcripts_can_be_switched_off() -> None:
     """With interim_transcripts.enabled false, no interim transcript is made.
 
-    The instructions are still prefilled. So is the final transcript, to judge whether the caller's message is complete.
+    The instructions are still prefilled. The final transcript is prefilled too, so that the model
+    can judge whether it is complete.
     """
     play = Play(settings=Settings(interim_transcripts=InterimTranscriptSettings(enabled=False)))
     async with play.call() as caller:

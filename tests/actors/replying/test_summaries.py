@@ -42,10 +42,10 @@ class SummingLlm(WordyLlm):
 
     @asynccontextmanager
     async def open(
-        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False
+        self, request: LlmRequest, *, avoid: frozenset[str] = ANYWHERE, strict: bool = False, only: str = ""
     ) -> AsyncIterator[LlmStream]:
         if "Summarize" not in request.messages[0].content:
-            async with super().open(request, avoid=avoid, strict=strict) as stream:
+            async with super().open(request, avoid=avoid, strict=strict, only=only) as stream:
                 yield stream
             return
         self.summary_requests.append(request)

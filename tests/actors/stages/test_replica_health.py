@@ -1,4 +1,7 @@
-"""Tests that a language model replica without tokens for 0.7 s is taken out of use, until it answers a probe."""
+"""Tests that a silent language model replica is taken out of use, until it answers a probe.
+
+A replica without tokens for 0.7 s is asked for its report. If it is stopped, it does not answer within 0.3 s.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 
+from rejoinder.core.resilience.stream_report import StreamReport
 from rejoinder.core.settings.settings import BreakerSettings, HedgingSettings
 from tests.actors.fakes import WordyLlm
 from tests.actors.stage_play import Play
@@ -28,13 +32,13 @@ async def _both_answer_once(desk: Desk) -> None:
 
 @virtual
 async def test_a_silent_replica_gets_a_second_attempt_next_to_it() -> None:
-    """If a replica sends no token for 0.7 s, another replica answers, although the hedging budget is empty."""
+    """If a replica sends no token for 0.7 s and no report, another one answers, without a hedging budget."""
     async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
         await _both_answer_once(desk)
         desk.llm.stopped.add("a")
         words, ttft, _ = await desk.ask()
     assert words == desk.llm.answer
-    assert 0.7 < ttft < 0.7 + 0.05 + 0.08 + 0.02
+    assert 1.0 < ttft < 0.7 + 0.05 + 0.3 + 0.08 + 0.02
     assert desk.metrics.counts["breaker opened"] == 1
 
 
@@ -52,7 +56,7 @@ async def test_a_replica_that_stops_in_an_answer_is_replaced() -> None:
     assert words == desk.llm.answer
     assert desk.llm.requests[-1][0] == "b"
     assert desk.llm.requests[-1][1].prefix
-    assert took < 0.15 + 1.0 + 16 * 0.02
+    assert took < 0.15 + 1.3 + 16 * 0.02
 
 
 @virtual
@@ -86,6 +90,52 @@ async def test_the_only_replica_is_not_abandoned() -> None:
         words, ttft, _ = await desk.ask()
     assert words == desk.llm.answer
     assert ttft == pytest.approx(3.0)
+    assert desk.metrics.counts["breaker opened"] == 0
+
+
+@virtual
+async def test_one_slow_request_opens_no_circuit() -> None:
+    """A replica that is slow for one request and answers the question for its report stays in use."""
+    async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
+        await _both_answer_once(desk)
+        desk.llm.ttft_s = {"a": 3.0, "b": 0.08}
+        desk.llm.reports["a"] = StreamReport(waiting=1, silent_s=0.8)
+        _, ttft, _ = await desk.ask()
+    assert ttft == pytest.approx(3.0, abs=0.01)
+    assert set(desk.llm.questions) == {"a"}
+    assert desk.metrics.counts["breaker opened"] == 0
+
+
+@virtual
+async def test_a_replica_that_reports_several_silent_streams_is_taken_out() -> None:
+    """If three streams of other hosts wait in a replica without a token, one waiting stream of this host suffices."""
+    async with Desk(WordyLlm(), POOR, BREAKER).open() as desk:
+        await _both_answer_once(desk)
+        desk.llm.ttft_s = {"a": 30.0, "b": 0.08}
+        desk.llm.reports["a"] = StreamReport(waiting=3, silent_s=0.8)
+        _, ttft, _ = await desk.ask()
+    assert ttft < 0.7 + 0.05 + 0.08 + 0.02
+    assert desk.metrics.counts["breaker opened"] == 1
+
+
+@virtual
+async def test_a_late_stream_is_helped_by_the_budget_before_the_report() -> None:
+    """With a token in the hedging budget, a stream that stops in an answer is continued elsewhere after 0.7 s.
+
+    The further request costs the token, so the next stream that stops has to wait.
+    """
+    loop, took = asyncio.get_running_loop(), []
+    async with Desk(WordyLlm(), HedgingSettings(budget=0.4), BREAKER).open() as desk:
+        await _both_answer_once(desk)
+        for _ in range(2):
+            loop.call_later(0.15, desk.llm.paused.add, "a")
+            loop.call_later(3.0, desk.llm.paused.clear)
+            began = loop.time()
+            assert (await desk.ask())[0] == desk.llm.answer
+            took.append(loop.time() - began)
+            await asyncio.sleep(3.0)
+    assert 0.85 < took[0] < 1.4
+    assert took[1] > 3.0
     assert desk.metrics.counts["breaker opened"] == 0
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from cluster.config_file import read_yaml
 from cluster.description.launch_description import PROFILES, Launch, Target, parse_description
 from cluster.rendering.targets import render_files
-from cluster.yaml_file import read_yaml
 from rejoinder.core.settings.serve_file import parse_serve_file
 
 IMAGES = {"cpu": "registry.example.com/cpu:1", "gpu": "registry.example.com/gpu:1"}

@@ -161,7 +161,7 @@ def test_a_mistake_is_named(document: dict[str, Any], field: str, message: str) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"name: voice\nname: other\n", "repeats the key 'name'"),
+        (b"name: voice\nname: other\n", "the key 'name' is there twice"),
         ("name: höll".encode("utf-16"), "is not UTF-8 text"),
         (b"name: [voice", "is not YAML"),
         (b"", "Input should be"),

@@ -227,7 +227,7 @@ def test_a_folder_of_the_nodes_is_filled_by_each_pod() -> None:
     for pod, _, _ in _ray_containers("cpu-cluster"):
         (init,) = pod["initContainers"]
         assert init["command"][-1].startswith("rejoinder models pull --directory /models ")
-        assert {"name": "models", "hostPath": {"path": "/srv/models", "type": "DirectoryOrCreate"}} in pod["volumes"]
+        assert {"name": "models", "hostPath": {"path": "/srv/models", "type": "Directory"}} in pod["volumes"]
 
 
 def test_the_head_s_state_is_in_redis() -> None:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from cluster.description.launch_description import Launch, read_launch
-from cluster.description.placement import check_room, place, selects
+from cluster.description.placement import check_room, place
+from cluster.fitting import matches
 from cluster.rendering.serve_config import serve_document
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import parse_serve_file
@@ -44,7 +45,7 @@ HEAD: dict[str, Any] = {"name": "head", "role": "head"}
 def test_a_selector_means_what_ray_makes_of_it(condition: str, accepted: str) -> None:
     """`selects` follows Ray's conditions on a label: a value, a list, and negations, which a missing label meets."""
     nodes: dict[str, dict[str, str]] = {"gpu": {"group": "gpu"}, "cpu": {"group": "cpu"}, "none": {}}
-    assert [name for name, labels in nodes.items() if selects({"group": condition}, labels)] == accepted.split()
+    assert [name for name, labels in nodes.items() if matches({"group": condition}, labels)] == accepted.split()
 
 
 def test_stages_run_on_the_groups_that_list_them(tmp_path: Path) -> None:

@@ -37,10 +37,9 @@ def result(prefix: str, text: str, *, asked: bool, size: int) -> tuple[str, int]
     ],
 )
 def test_an_answer_from_the_beginning(text: str, new: str, kept: int, size: int) -> None:
-    """If the server answers again, text that repeats the first answer is dropped.
+    """After a broken stream the server answers again from the beginning. Text that repeats the first answer is dropped.
 
-    If the second answer differs, the first one is kept up to its last sentence that both have, and the new text
-    follows.
+    If the second answer differs, the last sentence that both answers have ends the kept part, and the new text follows.
     """
     assert result(PREFIX, text, asked=False, size=size) == (new, kept)
 

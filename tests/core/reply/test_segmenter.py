@@ -48,7 +48,7 @@ seeds = st.integers(1, 9)
 
 @st.composite
 def texts(draw: st.DrawFn, words: st.SearchStrategy[str]) -> str:
-    """Draw a text of these words after a plain word, because a sign at the start of a line would be a bullet."""
+    """Draw a text of "Well" and some of `words`. Without "Well", a "-" at the start of the line would be a bullet."""
     parts = ["Well", *draw(st.lists(words, max_size=60))]
     return "".join(part + draw(gaps) for part in parts).strip()
 

@@ -28,6 +28,7 @@ from rejoinder.core.resilience.hedging import (
     RaceCommand,
     RaceEvent,
     RacePhase,
+    ReplicaSilent,
     StartHedge,
     TtftWindow,
     UseAttempt,
@@ -39,16 +40,20 @@ from rejoinder.core.settings.settings import HedgingSettings
 ttfts = st.floats(1e-3, 60)
 attempts = st.integers(0, MAX_ATTEMPTS)
 race_events = st.one_of(
-    st.just(PrimarySent()), st.just(HedgeDue()), st.builds(FirstToken, attempts), st.builds(AttemptFailed, attempts)
+    st.just(PrimarySent()),
+    st.just(HedgeDue()),
+    st.builds(FirstToken, attempts),
+    st.builds(AttemptFailed, attempts),
+    st.builds(ReplicaSilent, attempts, st.booleans()),
 )
 
 
-def always(now: float) -> bool:
+def always(*, must: bool = False) -> bool:
     return True
 
 
-def never(now: float) -> bool:
-    return False
+def never(*, must: bool = False) -> bool:
+    return must
 
 
 @given(st.lists(ttfts, min_size=1, max_size=200), st.floats(0, 1))
@@ -85,6 +90,19 @@ def test_the_budget_bounds_further_attempts(ratio: float, cap: float, spends: li
             primaries += 1
             budget.earn()
         assert spent <= ratio * primaries + 1e-6
+
+
+def test_a_necessary_attempt_leaves_a_debt() -> None:
+    """An attempt that must be sent is charged too. Optional ones pause until the debt, of at most `cap`, is paid."""
+    budget = HedgeBudget(0.5, 2)
+    for _ in range(5):
+        budget.charge()
+    assert not budget.affordable
+    for _ in range(5):
+        budget.earn()
+    assert not budget.try_spend()
+    budget.earn()
+    assert [budget.affordable, budget.try_spend(), budget.affordable] == [True, True, False]
 
 
 def test_the_budget_is_exact_and_capped() -> None:
@@ -139,8 +157,12 @@ def test_the_delay_is_clamped(ttft_s: float, delay_s: float) -> None:
 
 
 def test_hedging_can_be_switched_off() -> None:
-    """With enabled=False the delay is infinite, so no hedge is ever sent."""
-    assert HedgePolicy(HedgingSettings(enabled=False)).delay_s(0.0) == math.inf
+    """With enabled=False the delay is infinite and the budget pays for no optional attempt, so no hedge is sent."""
+    policy = HedgePolicy(HedgingSettings(enabled=False, budget=1.0))
+    assert policy.delay_s(0.0) == math.inf
+    policy.on_primary(0.0)
+    assert not policy.affordable
+    assert [policy.spend(), policy.spend(must=True)] == [False, True]
 
 
 def test_the_policy_pays_for_hedges_out_of_primaries() -> None:
@@ -148,7 +170,7 @@ def test_the_policy_pays_for_hedges_out_of_primaries() -> None:
     policy = HedgePolicy(HedgingSettings(budget=0.04))
     for _ in range(25):
         policy.on_primary(0.0)
-    assert [policy.try_spend(0.0), policy.try_spend(0.0)] == [True, False]
+    assert [policy.spend(), policy.spend()] == [True, False]
 
 
 def run(events: list[RaceEvent], funded: bool = True) -> tuple[Race, list[RaceCommand]]:
@@ -184,6 +206,13 @@ def test_without_budget_the_primary_runs_alone() -> None:
     assert run([PrimarySent(), HedgeDue(), FirstToken(0)], funded=False)[1] == [UseAttempt(0, 2.0)]
 
 
+def test_a_silent_replica_costs_a_token_unless_it_is_confirmed() -> None:
+    """Without a token, an attempt on a replica that only seems silent gets no second one. A confirmed silence does."""
+    assert run([PrimarySent(), ReplicaSilent(0)])[1] == [StartHedge(1)]
+    assert run([PrimarySent(), ReplicaSilent(0)], funded=False)[1] == []
+    assert run([PrimarySent(), ReplicaSilent(0, confirmed=True)], funded=False)[1] == [StartHedge(1)]
+
+
 def test_a_failure_is_retried_at_once() -> None:
     """If the only attempt fails, another is sent at once, before the delay has passed and without the budget."""
     assert run([PrimarySent(), AttemptFailed(0)], funded=False)[1] == [StartHedge(1)]
@@ -193,10 +222,9 @@ def test_a_failure_beside_a_running_attempt_is_retried_from_the_budget() -> None
     """If one of two attempts fails, it is replaced only if the budget pays for it, because the other still runs."""
     events: list[RaceEvent] = [PrimarySent(), HedgeDue(), AttemptFailed(0)]
     assert run(events)[1] == [StartHedge(1), StartHedge(2)]
-    grants = iter([True, False])
     race, _ = step(Race(), PrimarySent(), 0.0, always)
-    race, _ = step(race, HedgeDue(), 1.0, lambda now: next(grants))
-    assert step(race, AttemptFailed(0), 2.0, lambda now: next(grants))[1] == ()
+    race, _ = step(race, HedgeDue(), 1.0, always)
+    assert step(race, AttemptFailed(0), 2.0, never)[1] == ()
 
 
 def test_three_failures_end_the_race() -> None:
@@ -208,10 +236,10 @@ def test_three_failures_end_the_race() -> None:
 
 def test_the_budget_is_spent_only_for_a_needed_attempt() -> None:
     """The budget is not charged for events that start no attempt: a token, a late timer, a failure after the answer."""
-    calls: list[float] = []
+    calls: list[bool] = []
 
-    def spend(now: float) -> bool:
-        calls.append(now)
+    def spend(*, must: bool = False) -> bool:
+        calls.append(must)
         return True
 
     race = Race()
@@ -228,7 +256,7 @@ def test_any_order_of_events_keeps_the_rules(events: list[RaceEvent], funds: lis
     for now, event in enumerate(events):
         alive |= {0} if isinstance(event, PrimarySent) and race.phase is RacePhase.READY else set()
         won_before = any(isinstance(command, UseAttempt) for command in commands)
-        race, new = step(race, event, float(now), lambda at: next(granted))
+        race, new = step(race, event, float(now), lambda *, must=False: next(granted) or must)
         if isinstance(event, AttemptFailed) and not won_before:
             alive.discard(event.attempt)
         for command in new:

@@ -144,5 +144,5 @@ def test_without_turn_detection_silence_never_ends_a_turn() -> None:
     ("probability", "decided"), [(None, False), (0.69, False), (0.7, True)], ids=["unknown", "below", "at"]
 )
 def test_a_probability_at_the_threshold_is_decided(probability: float | None, decided: bool) -> None:
-    """`decided` is True from the threshold on, because more evidence cannot end the turn sooner."""
+    """`decided` is True if the probability of the end of the turn is known and reaches the threshold, here 0.7."""
     assert RULE.decided(TurnDetection(), probability) is decided

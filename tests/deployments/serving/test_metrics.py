@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
-from deployments.serving.autoscaling import QUEUE_S
+from deployments.serving.autoscaling import ARRIVALS_PER_S, BEGAN, ENDED, LATE, SERVICE_S
 from deployments.serving.metrics import HOST_HELP, REPLICA_HELP, ConversationMetrics, MetricsPort, ReplicaMetrics
 from deployments.serving.replica import Replica
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
@@ -177,10 +177,28 @@ async def test_an_injected_delay_is_part_of_every_request() -> None:
 
 
 async def test_a_waiting_time_is_signalled_when_service_begins() -> None:
-    """The autoscaling signal includes a request's waiting time in the queue as soon as its service begins."""
+    """The autoscaling signals count a late request as soon as its service begins, and its service time at its end.
+
+    A request is late if it waited longer than `autoscaling.queue_delay_ms`, 50 ms by default.
+    """
     replica = Replica("tts", "fake", StageSettings())
-    assert replica.signals() == {QUEUE_S: 0.0}
+    assert set(replica.signals().values()) == {0.0}
     async with replica.request() as request:
         request.waited(0.7)
-        assert replica.signals() == {QUEUE_S: 0.7}
-    assert replica.signals() == {QUEUE_S: 0.7}
+        signals = replica.signals()
+        assert (signals[ARRIVALS_PER_S], signals[BEGAN], signals[LATE], signals[ENDED]) == (1, 1, 1, 0)
+    async with replica.request() as request:
+        request.waited(0.04)
+        await asyncio.sleep(0.06)
+    signals = replica.signals()
+    assert (signals[BEGAN], signals[LATE], signals[ENDED]) == (2, 1, 2)
+    assert 0.01 < signals[SERVICE_S] < 0.06
+
+
+async def test_a_request_that_left_the_queue_has_no_service_time() -> None:
+    """A request that is cancelled before its service began does not lower the mean service time of the signals."""
+    replica = Replica("stt", "fake", StageSettings())
+    with pytest.raises(asyncio.CancelledError):
+        async with replica.request():
+            raise asyncio.CancelledError
+    assert (replica.signals()[ARRIVALS_PER_S], replica.signals()[ENDED]) == (1, 0)

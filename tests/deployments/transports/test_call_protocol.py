@@ -1,6 +1,6 @@
 """Tests of the WebSocket protocol: messages stay in order, and calls survive a drain.
 
-On the fast path a message is consumed when it is received. On the slow path it passes uvicorn's queue.
+On the fast path a message is consumed when it is received. On the slow path it goes through uvicorn's queue first.
 """
 
 from __future__ import annotations

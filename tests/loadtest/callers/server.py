@@ -28,6 +28,13 @@ class Served:
     async def targets(self) -> list[dict[str, Any]]:
         return []
 
+    async def places(self) -> dict[str, int]:
+        limit = self.host.services.settings.host.max_sessions
+        return {"hosts": 1, "sessions": self.host.live, "max_sessions": limit, "free": limit - self.host.live}
+
+    async def regions(self) -> dict[str, Any]:
+        return {"region": "", "regions": []}
+
 
 @asynccontextmanager
 async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIterator[tuple[str, Host]]:

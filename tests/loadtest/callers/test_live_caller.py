@@ -29,7 +29,7 @@ def speech_started() -> Any:
 
 
 def of(response: str) -> dict[str, Any]:
-    """Return the fields that say which response an event belongs to."""
+    """Return the fields of an event that belongs to the response with the id `response`."""
     return {"response_id": response, "item_id": f"item-{response}", "output_index": 0, "content_index": 0}
 
 

@@ -354,7 +354,7 @@ def test_the_conversation_ends_a_moment_after_the_last_reply() -> None:
 
 
 def test_server_errors_are_recorded_as_faults() -> None:
-    """Error events and malformed reports become faults and do not end the conversation."""
+    """An error event or a malformed turn report of the server becomes a fault and does not end the conversation."""
     scene = Scene(ScriptedLine(clip()))
     scene.event(0.1, "error", error={"type": "invalid_request_error", "message": "no such item"})
     scene.hears(0.7, "i1")

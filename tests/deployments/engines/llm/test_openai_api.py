@@ -23,6 +23,7 @@ from cluster.environment import free_port
 from deployments.engines.llm.openai_api import OpenAiApi
 from rejoinder.core.errors import BackendError, CallerError, Overloaded
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.resilience.request_health import LEAST_FAILURES
 from rejoinder.store import ModelStore
 
 START_S = 90.0
@@ -165,12 +166,31 @@ async def test_a_full_server_is_overload(status: str, headers: str, wait_s: floa
 
 
 async def test_a_refused_connection_is_a_backend_error() -> None:
-    """If the server refuses the connection, an answer and the health check raise BackendError."""
-    engine = OpenAiApi(f"http://127.0.0.1:{free_port()}/v1", "m", "none", 0)
-    with pytest.raises(BackendError):
-        await _all(engine, LlmRequest(QUESTION))
-    with pytest.raises(BackendError):
+    """If the server refuses the connection, an answer raises BackendError. After five of them the health check does."""
+    engine = OpenAiApi(f"http://127.0.0.1:{free_port()}/v1", "m", "none", 0, unreachable_s=0.001)
+    for _ in range(LEAST_FAILURES):
         await engine.check_health()
+        with pytest.raises(BackendError):
+            await _all(engine, LlmRequest(QUESTION))
+    await asyncio.sleep(0.002)
+    with pytest.raises(BackendError, match="has not responded"):
+        await engine.check_health()
+
+
+async def test_a_health_check_sends_no_request() -> None:
+    """A thousand health checks of a server that gets no requests connect nowhere, and pass."""
+    connections: list[object] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        engine = OpenAiApi(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", "m", "none", 0)
+        for _ in range(1000):
+            await engine.check_health()
+        await asyncio.sleep(0.05)
+    assert connections == []
 
 
 def _chunk(text: str, finish: str | None = None) -> str:

@@ -171,9 +171,10 @@ def grouped_digits(numerals: Numerals, figures: str) -> str:
 
 
 def _day(view: View, value: int) -> Reading | None:
-    """Return the spoken form of the day in "May 5" or "5 May"; None if no name of a month is next to the number.
+    """Return the spoken form of the day in "May 5" or "5 May"; None if it is not a day.
 
-    A German ordinal number before certain nouns ("3. Stock") is handled here too.
+    A number is a day if a month's name is next to it. A German ordinal number before certain nouns ("3. Stock") is read
+    here too, because it is written like a day.
     """
     language = view.language
     numerals, previous = language.numerals, view.previous()
