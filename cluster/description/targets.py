@@ -13,6 +13,8 @@ from rejoinder.core.settings.section import Count, Section
 
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[\w.@-]+)+$", max_length=200)]
 """Path from the root, without spaces, quotes and the characters that shells and systemd interpret."""
+ShortPath = Annotated[str, StringConstraints(pattern=r"^(/[\w.@-]+)+$", max_length=25)]
+"""AbsolutePath of at most 25 characters."""
 
 
 class SecretKey(Section):
@@ -48,9 +50,9 @@ class MachineSettings(Section):
     """Folder of the checkout on every machine."""
     virtualenv: AbsolutePath = "/opt/rejoinder/.venv"
     """Virtual environment on every machine. Its Python runs Ray and the replicas."""
-    state: AbsolutePath = Field("/var/lib/rejoinder", max_length=40)
-    """Folder for the files of Ray and HAProxy on every machine. Ray creates sockets in it, whose paths may have at most
-    107 characters, so the folder must be short.
+    state: ShortPath = "/var/lib/rejoinder"
+    """Folder for the files of Ray and HAProxy on every machine. HAProxy creates sockets in it, whose paths may have at
+    most 97 characters, of which 72 are the names inside of the folder.
     """
     secrets_file: AbsolutePath = "/etc/rejoinder/secrets.env"
     """File on every machine with the values of `secrets`, one NAME=value a line, readable for `ssh_user` only."""

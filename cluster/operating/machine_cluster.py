@@ -216,12 +216,11 @@ class MachineCluster:
     def _stop(self, node: NodePlan) -> None:
         self._report(f"{node.name}: stopping Ray on {node.address}")
         machines = self._launch.description.machines
-        haproxy = f"{node.state}/{node.name}/haproxy"
         # HAProxy outlives Ray's processes if these were killed. The brackets keep the pattern from finding itself.
         script = [
             f"{machines.virtualenv}/bin/ray stop >/dev/null",
-            f"pkill -KILL -f '[h]aproxy .*{haproxy}/haproxy.cfg' || true",
-            f'rm -rf "{node.state}/ray" "{node.state}/{node.name}" "{FOLDER}"',
+            f"pkill -KILL -f '[h]aproxy .*{node.haproxy}/' || true",
+            f'rm -rf "{node.state}/ray" "{node.haproxy}" "{FOLDER}"',
             f'rmdir "{node.state}" 2>/dev/null || true',
         ]
         self._remote.run(node.address, "set -e\n" + "\n".join(script) + "\n")

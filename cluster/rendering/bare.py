@@ -62,7 +62,7 @@ def start_script(node: NodePlan, description: LaunchDescription) -> str:
         *_read_secrets(description),
         f'PATH="{description.machines.virtualenv}/bin:$PATH"',
         "set +a",
-        f"mkdir -p {node.state}/ray {node.state}/{node.name}/haproxy",
+        f"mkdir -p {node.state}/ray {node.haproxy}",
         f"cd {description.machines.checkout}",
         f'exec {shlex.join(node.start)} "$@"',
     ]
@@ -85,7 +85,7 @@ def ray_unit(node: NodePlan, description: LaunchDescription) -> str:
     """Return the systemd unit that keeps Ray running on a node."""
     machines = description.machines
     secrets = [f"EnvironmentFile={machines.secrets_file}"] if description.secret_variables else []
-    folders = f"{node.state} {node.state}/ray {node.state}/{node.name} {node.state}/{node.name}/haproxy"
+    folders = f"{node.state} {node.state}/ray {node.haproxy}"
     lines = [
         f"# {MARK}.",
         "[Unit]",

@@ -25,6 +25,7 @@ class NodePlan:
         start: Command that starts Ray and returns, as a list of arguments. With `--block` added it stays in the
             foreground.
         state: Folder for the files of Ray and HAProxy on the machine.
+        haproxy: Folder inside of it for the files of HAProxy.
     """
 
     name: str
@@ -34,6 +35,7 @@ class NodePlan:
     environment: dict[str, str]
     start: tuple[str, ...]
     state: PurePosixPath
+    haproxy: PurePosixPath
 
 
 def plan_nodes(description: LaunchDescription) -> tuple[NodePlan, ...]:
@@ -60,14 +62,16 @@ def plan_nodes(description: LaunchDescription) -> tuple[NodePlan, ...]:
 def _plan(description: LaunchDescription, group: NodeGroupDescription, number: int, address: str) -> NodePlan:
     name = f"{group.name}-{number}"
     state = PurePosixPath(description.machines.state)
+    haproxy = state / "haproxy"
     return NodePlan(
         name=name,
         address=address,
         group=group,
         is_head=group.role == "head",
-        environment=launched_environment(description, group, state / name / "haproxy"),
+        environment=launched_environment(description, group, haproxy),
         start=_start(description, group, name, address),
         state=state,
+        haproxy=haproxy,
     )
 
 

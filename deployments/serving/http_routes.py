@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import psutil
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
+from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
 from deployments.transports.call_protocol import EXTENSION
@@ -74,6 +75,18 @@ def http_app(served: RoutedHost) -> FastAPI:
     """Return the ASGI application with the routes of one host."""
     web = FastAPI(title="Rejoinder", docs_url=None, redoc_url=None)
     proxy_check = ProxyCheck()
+
+    @web.middleware("http")
+    async def close_after_answer(request: Request, respond: RequestResponseEndpoint) -> Response:
+        """Let no connection be used again.
+
+        HAProxy would send a later handshake over a connection that is still open. If this node had vanished meanwhile,
+        HAProxy would wait for an answer for minutes. A new connection fails in RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S, and
+        another host is tried.
+        """
+        response = await respond(request)
+        response.headers["connection"] = "close"
+        return response
 
     @web.websocket("/v1/realtime")
     @web.websocket("/realtime")

@@ -131,7 +131,22 @@ def test_a_start_script_starts_ray_with_its_environment(folder: Path) -> None:
     assert lines[: len(plan.start)] == [*plan.start[1:-2], f"--temp-dir={folder}/state/ray", plan.start[-1], "--block"]
     assert {f"{name}={value}" for name, value in plan.environment.items()} <= set(lines)
     assert {"REJOINDER_API_KEYS=a,b", "HF_TOKEN=c", "RAY_AUTH_TOKEN=d"} <= set(lines)
-    assert (folder / "state" / "gpu-2" / "haproxy").is_dir()
+    assert (folder / "state" / "haproxy").is_dir()
+
+
+def test_haproxy_s_sockets_have_short_paths() -> None:
+    """In the longest folder that `state` may name, the paths of HAProxy's sockets have at most 97 characters.
+
+    Serve puts a folder named after the node's id before the last part of each path.
+    """
+    longest = "/" + "s" * 24
+    node = plan_nodes(parse_description(machines("cpu-cluster") | {"machines": {"state": longest}}))[0]
+    for variable in ("RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH"):
+        path = Path(node.environment[variable])
+        assert path.is_relative_to(longest)
+        assert len(str(path.parent / ("f" * 56) / path.name)) <= 97
+    with pytest.raises(ConfigError, match=r"machines\.state"):
+        parse_description(machines("cpu-cluster") | {"machines": {"state": f"{longest}s"}})
 
 
 def test_a_missing_secret_is_named(folder: Path) -> None:
