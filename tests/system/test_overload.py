@@ -47,7 +47,7 @@ def test_overload_is_refused_without_harm_to_admitted_calls(nodes: Node, tmp_pat
     with served_on(nodes, tmp_path, args) as served:
         before = run(scenario(served, 8, 12))
         crowd = run(scenario(served, 24, 15, seed=2))
-        after = run(scenario(served, 8, 10, seed=3))
+        after = run(scenario(served, 8, 12))  # the schedule of the first run: two slots make latency depend on it
         host = served.replicas("host")[0]["target"]
         refusals = {reason: metric(host, REFUSED, reason=reason) for reason in ("growth", "cold_start", "utilisation")}
     admitted, refused = crowd.counts.sessions_opened, crowd.counts.sessions_refused
