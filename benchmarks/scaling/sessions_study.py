@@ -86,12 +86,15 @@ class ClusterPlan:
         cores: Cores of a node. Hosts use those that no stage needs.
         most: Largest number of replicas of each stage: the cards that it gets.
         settings: The settings of the application.
+        warm: True if the stages and hosts that the callers need run when the callers arrive. False: they start with two
+            replicas of each stage and six hosts.
     """
 
     nodes: int = 20
     cores: int = 32
     most: dict[str, int] = field(default_factory=lambda: {"stt": 3, "llm": 12, "tts": 5})
     settings: Settings = field(default_factory=Settings)
+    warm: bool = True
 
 
 @dataclass(slots=True)
@@ -188,16 +191,18 @@ class _SlotReplica:
 class _Stage:
     """A stage with its replicas and its autoscaler."""
 
-    def __init__(self, name: str, profile: EngineProfile, most: int, clock: _Clock, *, rng: random.Random) -> None:
+    def __init__(
+        self, name: str, profile: EngineProfile, clock: _Clock, rng: random.Random, *, most: int, first: int
+    ) -> None:
         self.name, self.profile = name, profile
         self._clock, self._rng = clock, rng
         curve = replace(profile.curve, stall_share=STALL_SHARE) if name == "llm" else profile.curve
         self._curve = curve
         scaling = Autoscaling(min_replicas=2, max_replicas=most, target_ongoing_requests=profile.slots)
         policy = StagePolicy(target=profile.slots, queue_limit_s=scaling.queue_delay_ms / 1000)
-        self.controller = SimulatedController(policy, scaling, start_s=60.0, running=2, planned=2)
+        self.controller = SimulatedController(policy, scaling, start_s=60.0, running=first, planned=first)
         self._numbers = count()
-        self.replicas = [self._new() for _ in range(2)]
+        self.replicas = [self._new() for _ in range(first)]
         self._load = RecentLoad(10.0, scaling.queue_delay_ms / 1000)
         self.busy_s = self.slot_s = 0.0
         self._ticked = 0.0
@@ -307,17 +312,25 @@ class SessionsSimulation:
         self._waiting = 0
         self._calls = RecentLoad(20.0, 0.0)
         self.stages = {
-            name: _Stage(name, PROFILES[f"nvidia-h100-{name}"], plan.most[name], self._clock, rng=self._rng)
-            for name in ("stt", "llm", "tts")
+            name: _Stage(
+                name,
+                PROFILES[f"nvidia-h100-{name}"],
+                self._clock,
+                self._rng,
+                most=most,
+                first=most if plan.warm else min(2, most),
+            )
+            for name, most in plan.most.items()
         }
         self._slots = {name: stage.profile.slots for name, stage in self.stages.items()}
         host = plan.settings.host
         most = math.floor(plan.nodes * plan.cores * NODE_LOAD / (HOST_CORES + host.max_sessions * SESSION_CORES))
         target = host.autoscaling.target_ongoing_requests
         scaling = Autoscaling(min_replicas=6, max_replicas=most, target_ongoing_requests=target)
+        first = max(6, math.ceil(callers * 1.1 / target)) if plan.warm else 6
         policy = HostPolicy(target, host.max_sessions, scaling.headroom, start_s=15.0, lag_limit_s=0.05)
-        self.hosts_controller = SimulatedController(policy, scaling, start_s=15.0, running=6, planned=6)
-        self.hosts = [_Host(number, plan, self._slots) for number in range(6)]
+        self.hosts_controller = SimulatedController(policy, scaling, start_s=15.0, running=first, planned=first)
+        self.hosts = [_Host(number, plan, self._slots) for number in range(first)]
 
     def run(self, duration_s: float, measured_s: float) -> SessionsOutcome:
         """Simulate, and measure the last `measured_s` seconds of `duration_s`."""
