@@ -211,7 +211,7 @@ def test_more_load_never_gives_more_places(one: float, other: float, calls: int)
     assert places[0] >= places[1]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(2, 40), st.integers(0, 200), st.integers(0, 1000))
 def test_the_shares_of_the_hosts_add_up_to_the_free_places(hosts: int, room: int, seed: int) -> None:
     """Hosts that see the same report admit together about as many calls as places are free, before the next report."""
