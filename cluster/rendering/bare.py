@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from cluster.description.launch_description import Launch, LaunchDescription
+from cluster.environment import SPARE_FILES
 from cluster.rendering.node_environment import OPEN_FILES
 from cluster.rendering.node_plan import NodePlan, plan_nodes
 from cluster.rendering.rendered_file import MARK, RenderedFile, yaml_file
@@ -49,6 +50,16 @@ def kernel_settings(description: LaunchDescription) -> str:
     return f"# {MARK}.\nnet.ipv4.ip_local_port_range = {ports.first} {ports.last}\nnet.core.somaxconn = 4096\n"
 
 
+# HAProxy does not start if it may not open the files that its connections need.
+_FEWER_CONNECTIONS = (
+    "files=$(ulimit -n)",
+    f'if [ "$files" != unlimited ] && [ $(((files - {SPARE_FILES}) * 2 / 5)) -lt "$RAY_SERVE_HAPROXY_MAXCONN" ]; then',
+    f"  RAY_SERVE_HAPROXY_MAXCONN=$(((files - {SPARE_FILES}) * 2 / 5))",
+    f'  echo "$files open files allow $RAY_SERVE_HAPROXY_MAXCONN connections ({OPEN_FILES} are advised)." >&2',
+    "fi",
+)
+
+
 def start_script(node: NodePlan, description: LaunchDescription) -> str:
     """Return a shell script that starts Ray on a node with its environment. Further options are passed on to Ray."""
     lines = [
@@ -60,6 +71,7 @@ def start_script(node: NodePlan, description: LaunchDescription) -> str:
         "set -a",
         '. "$folder/ray.env"',
         *_read_secrets(description),
+        *_FEWER_CONNECTIONS,
         f'PATH="{description.machines.virtualenv}/bin:$PATH"',
         "set +a",
         f"mkdir -p {node.state}/ray {node.haproxy}",

@@ -18,6 +18,7 @@ import yaml
 
 from cluster.description.launch_description import parse_description
 from cluster.description.ports import PortPlan
+from cluster.environment import max_connections
 from cluster.rendering.node_plan import plan_nodes
 from cluster.rendering.rendered_file import write_files
 from cluster.rendering.targets import render_files
@@ -129,9 +130,22 @@ def test_a_start_script_starts_ray_with_its_environment(folder: Path) -> None:
     lines = _run(out / "nodes" / "gpu-2" / "start-ray.sh", "--block").stdout.splitlines()
     plan = plan_nodes(launch({**description, "machines": {"state": f"{folder}/state"}}).description)[2]
     assert lines[: len(plan.start)] == [*plan.start[1:-2], f"--temp-dir={folder}/state/ray", plan.start[-1], "--block"]
-    assert {f"{name}={value}" for name, value in plan.environment.items()} <= set(lines)
+    expected = plan.environment | {"RAY_SERVE_HAPROXY_MAXCONN": str(max_connections())}
+    assert {f"{name}={value}" for name, value in expected.items()} <= set(lines)
     assert {"REJOINDER_API_KEYS=a,b", "HF_TOKEN=c", "RAY_AUTH_TOKEN=d"} <= set(lines)
     assert (folder / "state" / "haproxy").is_dir()
+
+
+def test_few_open_files_mean_few_connections(folder: Path) -> None:
+    """If the user may open only 4,000 files, HAProxy gets the connections that these suffice for, and a line says so.
+
+    With more, HAProxy would not start.
+    """
+    out = written(folder, machines("cpu-cluster"), "bare")
+    script = str(out / "nodes" / "head-1" / "start-ray.sh")
+    done = subprocess.run(["prlimit", "--nofile=4000:4000", script], capture_output=True, text=True, check=True)
+    assert "RAY_SERVE_HAPROXY_MAXCONN=1200" in done.stdout.splitlines()
+    assert "4000 open files allow 1200 connections (65536 are advised)" in done.stderr
 
 
 def test_haproxy_s_sockets_have_short_paths() -> None:
