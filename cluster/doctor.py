@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
+from cluster.doctor_gpus import gpu_checks
 from cluster.doctor_vllm import Installed, installed_vllm, vllm_checks
 from cluster.finding import Finding, Grade
 from cluster.fitting import demands, misfits, offers
@@ -30,7 +31,8 @@ def examine(document: ServeFile, address: str = "") -> list[Finding]:
     """
     if not address:
         vllm = vllm_checks(document.application.args, [(HERE, installed_vllm())], machine_gpus)
-        return [*examine_machine(document).findings, *_servers(document, keys_here=True), *vllm]
+        own = gpu_checks(document.application.args, machine_gpus)
+        return [*examine_machine(document).findings, *_servers(document, keys_here=True), *vllm, *own]
     gpus: Callable[[], Sequence[NodeGpus]]
     packages: Installed = []
     try:

@@ -13,7 +13,8 @@ To add an engine, for example a second text-to-speech engine:
      `check_health()`.
 2. Add its name to the values of `engine` in TtsSettings, SttSettings or LlmSettings
    (`rejoinder/core/settings/stages.py`), and its own settings to the same class. If it runs on a GPU, add its name to
-   GPU_ENGINES in that module: other engines may not reserve GPUs.
+   GPU_ENGINES and DEVICE_ENGINES in `rejoinder/core/settings/devices.py`, and check the GPU with `open_device`
+   (`device.py`): other engines may not reserve GPUs.
 3. Construct it where the deployment builds its engine: the constructor of `Tts` in `deployments/tts.py` or of `Stt` in
    `deployments/stt.py`, or `open_engine` in `deployments/llm.py`. `Tts` builds `PiperVoice` and `Stt` builds `Whisper`
    without reading `engine`, so the first additional engine needs a branch there. `emulated` is chosen elsewhere for

@@ -88,6 +88,7 @@ def onnxruntime_fault() -> RuntimeFault | None:
     """Return why onnxruntime cannot use a GPU; None if it can."""
     import onnxruntime
 
+    onnxruntime.preload_dlls()  # a provider in a library of its own registers itself once CUDA is loaded
     if CUDA_PROVIDER in onnxruntime.get_available_providers():
         return None
     version = onnxruntime.__version__

@@ -92,4 +92,6 @@ def _session(model: str | bytes, threads: int, device: EngineDevice) -> onnxrunt
         # onnxruntime only logs that a library is missing, and then computes on the CPU.
         remedy = "Install the CUDA and cuDNN that this onnxruntime-gpu needs (docs/how-to/gpus-and-vllm.md)."
         raise ConfigError("onnxruntime cannot load its CUDA provider.", remedy, field=device.field)
+    if device.name == "cuda":
+        session.disable_fallback()  # which would answer a failure of the GPU by computing on the CPU from then on
     return session

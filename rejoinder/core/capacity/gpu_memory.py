@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CONTEXT_BYTES = 512 * 1024**2
 """Memory of a process on a GPU before it loads a model: CUDA's context and the kernels of its libraries. An estimate,
-which no measurement of this project supports yet.
+not a measurement: `scripts/device-check` prints what a stage really takes.
 """
 
 WORKING_FACTOR = 1.5
