@@ -21,9 +21,9 @@ To add an engine, for example a second text-to-speech engine:
    these two: `deployments/app.py` deploys EmulatedTts and EmulatedStt instead of Tts and Stt. EmulatedLlm is chosen in
    `open_engine`.
 4. Declare its package in `pyproject.toml` (in an extra, if the licence is not permissive), and pin it in
-   `constraints.txt`. For an optional package, add a check to `_packages` in `cluster/doctor.py`.
+   `constraints.txt`. For an optional package, add a check to `_packages` in `cluster/doctor/examine.py`.
 5. If it has weights, add them to `rejoinder/store/manifest.yaml` with licence, files, sizes, SHA-256 and sources, and
-   to `needed_models` in `cluster/doctor.py`.
+   to `needed_models` in `cluster/doctor/examine.py`.
 6. Copy a test and adapt it: `tests/deployments/engines/test_piper.py`, `stt/test_whisper.py` or
    `llm/test_openai_api.py` in the same folder.
 

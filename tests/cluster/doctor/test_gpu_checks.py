@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cluster.doctor_gpus import gpu_checks
-from cluster.finding import Finding, Grade
+from cluster.doctor.finding import Finding, Grade
+from cluster.doctor.gpu_checks import gpu_checks
 from cluster.gpus import HERE, NodeGpus
 from deployments.engines.device import GpuProbes, Runtime, RuntimeFault
 from rejoinder.core.errors import BackendError

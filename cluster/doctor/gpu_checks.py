@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from cluster.finding import Finding, Grade
+from cluster.doctor.finding import Finding, Grade
 from cluster.gpus import NodeGpus
 from deployments.engines.device import REAL_PROBES, GpuProbes, Runtime
 from rejoinder.core.errors import BackendError

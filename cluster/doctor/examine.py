@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from cluster.doctor_gpus import gpu_checks
-from cluster.doctor_vllm import Installed, installed_vllm, vllm_checks
-from cluster.finding import Finding, Grade
+from cluster.doctor.finding import Finding, Grade
+from cluster.doctor.gpu_checks import gpu_checks
+from cluster.doctor.machine import MachineReport, examine_machine, source_digest
+from cluster.doctor.servers import server_faults
+from cluster.doctor.vllm_checks import Installed, installed_vllm, vllm_checks
 from cluster.fitting import demands, misfits, offers
 from cluster.gpus import HERE, NodeGpus, machine_gpus, node_gpus
 from cluster.launch import joined, live_nodes, run_on_node, serve_port
-from cluster.machine import MachineReport, examine_machine, source_digest
-from cluster.servers import server_faults
 from rejoinder.core.errors import BackendError, ConfigError
 from rejoinder.core.settings.serve_file import ServeFile
 
