@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.netns, pytest.mark.models, pytest.mar
 NAMES = ("alpha", "beta", "gamma")
 # Maximum seconds from the start of the question to the end of the answer. It takes about four; a stage that was on the
 # lost node is asked a second time.
-ANSWER_S = 20.0
+ANSWER_S = 30.0
 # Maximum seconds until a new call through a remaining entry is accepted. HAProxy may first try a host that is gone.
 CONNECT_S = 8.0
 RECOVERY_S = 60.0
