@@ -85,6 +85,8 @@ class ClusterPlan:
         nodes: Number of nodes.
         cores: Cores of a node. Hosts use those that no stage needs.
         most: Largest number of replicas of each stage: the cards that it gets.
+        targets: `target_ongoing_requests` of each stage. Below the 64 slots, because requests that share a card slow each
+            other down: the language model's by 4 ms each.
         settings: The settings of the application.
         warm: True if the stages and hosts that the callers need run when the callers arrive. False: they start with two
             replicas of each stage and six hosts.
@@ -93,6 +95,7 @@ class ClusterPlan:
     nodes: int = 20
     cores: int = 32
     most: dict[str, int] = field(default_factory=lambda: {"stt": 3, "llm": 12, "tts": 5})
+    targets: dict[str, int] = field(default_factory=lambda: {"stt": 32, "llm": 16, "tts": 32})
     settings: Settings = field(default_factory=Settings)
     warm: bool = True
 
@@ -192,14 +195,22 @@ class _Stage:
     """A stage with its replicas and its autoscaler."""
 
     def __init__(
-        self, name: str, profile: EngineProfile, clock: _Clock, rng: random.Random, *, most: int, first: int
+        self,
+        name: str,
+        profile: EngineProfile,
+        clock: _Clock,
+        rng: random.Random,
+        *,
+        most: int,
+        target: int,
+        first: int,
     ) -> None:
         self.name, self.profile = name, profile
         self._clock, self._rng = clock, rng
         curve = replace(profile.curve, stall_share=STALL_SHARE) if name == "llm" else profile.curve
         self._curve = curve
-        scaling = Autoscaling(min_replicas=2, max_replicas=most, target_ongoing_requests=profile.slots)
-        policy = StagePolicy(target=profile.slots, queue_limit_s=scaling.queue_delay_ms / 1000)
+        scaling = Autoscaling(min_replicas=2, max_replicas=most, target_ongoing_requests=target)
+        policy = StagePolicy(target=target, queue_limit_s=scaling.queue_delay_ms / 1000)
         self.controller = SimulatedController(policy, scaling, start_s=60.0, running=first, planned=first)
         self._numbers = count()
         self.replicas = [self._new() for _ in range(first)]
@@ -318,6 +329,7 @@ class SessionsSimulation:
                 self._clock,
                 self._rng,
                 most=most,
+                target=plan.targets[name],
                 first=most if plan.warm else min(2, most),
             )
             for name, most in plan.most.items()
