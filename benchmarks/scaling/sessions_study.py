@@ -12,7 +12,6 @@ host is measured (`docs/results/concurrency.md`). So every result is a projectio
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 from collections import Counter, deque
@@ -22,6 +21,7 @@ from functools import partial
 from itertools import count
 
 from benchmarks.scaling.controller import SimulatedController
+from benchmarks.scaling.virtual_clock import EventQueue
 from deployments.serving.autoscaling import (
     ARRIVALS_PER_S,
     BEGAN,
@@ -85,8 +85,8 @@ class ClusterPlan:
         nodes: Number of nodes.
         cores: Cores of a node. Hosts use those that no stage needs.
         most: Largest number of replicas of each stage: the cards that it gets.
-        targets: `target_ongoing_requests` of each stage. Below the 64 slots, because requests that share a card slow each
-            other down: the language model's by 4 ms each.
+        targets: `target_ongoing_requests` of each stage. Below the 64 slots, because requests that share a card slow
+            each other down: the language model's by 4 ms each.
         settings: The settings of the application.
         warm: True if the stages and hosts that the callers need run when the callers arrive. False: they start with two
             replicas of each stage and six hosts.
@@ -134,25 +134,6 @@ class SessionsOutcome:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else 0.0
 
 
-class _Clock:
-    """Event queue in virtual time."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = count()
-
-    def after(self, seconds: float, job: Callable[[], None]) -> None:
-        """Run `job` in so many seconds."""
-        heapq.heappush(self._heap, (self.now + seconds, next(self._numbers), job))
-
-    def run(self, until: float) -> None:
-        """Run all jobs until the time `until`."""
-        while self._heap and self._heap[0][0] <= until:
-            self.now, _, job = heapq.heappop(self._heap)
-            job()
-
-
 @dataclass(slots=True, eq=False)
 class _Job:
     """One request to a replica. `rest_s` is the time from its first output to its end."""
@@ -198,7 +179,7 @@ class _Stage:
         self,
         name: str,
         profile: EngineProfile,
-        clock: _Clock,
+        clock: EventQueue,
         rng: random.Random,
         *,
         most: int,
@@ -317,7 +298,7 @@ class SessionsSimulation:
 
     def __init__(self, plan: ClusterPlan, callers: int, seed: int = 1) -> None:
         self.plan, self._callers = plan, callers
-        self._rng, self._clock = random.Random(seed), _Clock()
+        self._rng, self._clock = random.Random(seed), EventQueue()
         self.outcome = SessionsOutcome()
         self._measuring = False
         self._waiting = 0
@@ -410,7 +391,7 @@ class SessionsSimulation:
         self._clock.after(self._rng.uniform(*REPLY_S), partial(self._speak, host))
 
     @property
-    def clock(self) -> _Clock:
+    def clock(self) -> EventQueue:
         """The clock of the simulation."""
         return self._clock
 
