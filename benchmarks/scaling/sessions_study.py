@@ -12,7 +12,6 @@ host is measured (`docs/results/concurrency.md`). So every result is a projectio
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 from collections import Counter, deque
@@ -22,6 +21,7 @@ from functools import partial
 from itertools import count
 
 from benchmarks.scaling.controller import SimulatedController
+from benchmarks.scaling.virtual_clock import EventQueue
 from deployments.serving.autoscaling import (
     ARRIVALS_PER_S,
     BEGAN,
@@ -85,6 +85,8 @@ class ClusterPlan:
         nodes: Number of nodes.
         cores: Cores of a node. Hosts use those that no stage needs.
         most: Largest number of replicas of each stage: the cards that it gets.
+        targets: `target_ongoing_requests` of each stage. Below the 64 slots, because requests that share a card slow
+            each other down: the language model's by 4 ms each.
         settings: The settings of the application.
         warm: True if the stages and hosts that the callers need run when the callers arrive. False: they start with two
             replicas of each stage and six hosts.
@@ -93,6 +95,7 @@ class ClusterPlan:
     nodes: int = 20
     cores: int = 32
     most: dict[str, int] = field(default_factory=lambda: {"stt": 3, "llm": 12, "tts": 5})
+    targets: dict[str, int] = field(default_factory=lambda: {"stt": 32, "llm": 16, "tts": 32})
     settings: Settings = field(default_factory=Settings)
     warm: bool = True
 
@@ -129,25 +132,6 @@ class SessionsOutcome:
         """Return the quantile of the turns' latency in milliseconds; 0 without turns."""
         ordered = sorted(self.turns_s)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else 0.0
-
-
-class _Clock:
-    """Event queue in virtual time."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = count()
-
-    def after(self, seconds: float, job: Callable[[], None]) -> None:
-        """Run `job` in so many seconds."""
-        heapq.heappush(self._heap, (self.now + seconds, next(self._numbers), job))
-
-    def run(self, until: float) -> None:
-        """Run all jobs until the time `until`."""
-        while self._heap and self._heap[0][0] <= until:
-            self.now, _, job = heapq.heappop(self._heap)
-            job()
 
 
 @dataclass(slots=True, eq=False)
@@ -192,14 +176,22 @@ class _Stage:
     """A stage with its replicas and its autoscaler."""
 
     def __init__(
-        self, name: str, profile: EngineProfile, clock: _Clock, rng: random.Random, *, most: int, first: int
+        self,
+        name: str,
+        profile: EngineProfile,
+        clock: EventQueue,
+        rng: random.Random,
+        *,
+        most: int,
+        target: int,
+        first: int,
     ) -> None:
         self.name, self.profile = name, profile
         self._clock, self._rng = clock, rng
         curve = replace(profile.curve, stall_share=STALL_SHARE) if name == "llm" else profile.curve
         self._curve = curve
-        scaling = Autoscaling(min_replicas=2, max_replicas=most, target_ongoing_requests=profile.slots)
-        policy = StagePolicy(target=profile.slots, queue_limit_s=scaling.queue_delay_ms / 1000)
+        scaling = Autoscaling(min_replicas=2, max_replicas=most, target_ongoing_requests=target)
+        policy = StagePolicy(target=target, queue_limit_s=scaling.queue_delay_ms / 1000)
         self.controller = SimulatedController(policy, scaling, start_s=60.0, running=first, planned=first)
         self._numbers = count()
         self.replicas = [self._new() for _ in range(first)]
@@ -306,7 +298,7 @@ class SessionsSimulation:
 
     def __init__(self, plan: ClusterPlan, callers: int, seed: int = 1) -> None:
         self.plan, self._callers = plan, callers
-        self._rng, self._clock = random.Random(seed), _Clock()
+        self._rng, self._clock = random.Random(seed), EventQueue()
         self.outcome = SessionsOutcome()
         self._measuring = False
         self._waiting = 0
@@ -318,6 +310,7 @@ class SessionsSimulation:
                 self._clock,
                 self._rng,
                 most=most,
+                target=plan.targets[name],
                 first=most if plan.warm else min(2, most),
             )
             for name, most in plan.most.items()
@@ -398,7 +391,7 @@ class SessionsSimulation:
         self._clock.after(self._rng.uniform(*REPLY_S), partial(self._speak, host))
 
     @property
-    def clock(self) -> _Clock:
+    def clock(self) -> EventQueue:
         """The clock of the simulation."""
         return self._clock
 
