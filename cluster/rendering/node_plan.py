@@ -69,13 +69,13 @@ def _plan(description: LaunchDescription, group: NodeGroupDescription, number: i
         group=group,
         is_head=group.role == "head",
         environment=launched_environment(description, group, haproxy),
-        start=_start(description, group, name, address),
+        start=_start(description, group, address),
         state=state,
         haproxy=haproxy,
     )
 
 
-def _start(description: LaunchDescription, group: NodeGroupDescription, name: str, address: str) -> tuple[str, ...]:
+def _start(description: LaunchDescription, group: NodeGroupDescription, address: str) -> tuple[str, ...]:
     ports, machines = description.ports, description.machines
     ray = f"{machines.virtualenv}/bin/ray"
     if group.role == "head":
@@ -93,7 +93,8 @@ def _start(description: LaunchDescription, group: NodeGroupDescription, name: st
         *(ray, "start", *joining),
         # A host name is left out: Ray would register the node under it, and compare it with addresses.
         *([f"--node-ip-address={address}"] if is_ipv4(address) else []),
-        f"--node-name={name}",
+        # There is no --node-name: Serve would give it to HAProxy as the address of the head's proxy, and HAProxy does
+        # not start with an address that it cannot resolve.
         f"--node-manager-port={ports.node_manager}",
         f"--object-manager-port={ports.object_manager}",
         f"--runtime-env-agent-port={ports.runtime_env_agent}",

@@ -253,7 +253,9 @@ def test_a_machine_finds_its_own_node(folder: Path) -> None:
     description["groups"][1]["addresses"][1] = name
     out = written(folder, description, "ray-up")
     lines = _run(out / "launch" / "start-node.sh", "--more").stdout.splitlines()
-    assert "--node-name=cpu-2" in lines
+    own = [f"--node-ip-address={here[0]}"] if here else []
+    assert [line for line in lines if line.startswith("--node-ip-address")] == own
+    assert not any("--node-name" in line for line in lines)  # HAProxy would take the name for an address
     assert "--more" in lines
     shutil.rmtree(folder / "venv")
     elsewhere = written(folder, {**machines("cpu-cluster"), "token": False}, "ray-up")
