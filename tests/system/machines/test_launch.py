@@ -159,10 +159,13 @@ def test_three_machines_are_launched_drained_and_stopped(desk: Desk) -> None:
     assert up.returncode == 0, up.stdout + up.stderr
     assert desk.states() == dict.fromkeys(NODES, ("alive", "accepts calls"))
     entry = f"ws://{desk.net.machines['two'].address}:8000/v1"
-    load = ["load", "run", "--url", entry, "--sessions", "3", "--for", "10s", "--tier", "acceptable"]
-    held = desk.machine.run(sys.executable, "-m", "rejoinder.cli", *load, "--set", "owned=true", timeout_s=120)
+    load = ["load", "run", "--url", entry, "--sessions", "3", "--for", "12s", "--tier", "acceptable"]
+    load += ["--set", "owned=true", "--set", "behavior.think_s=0.5"]
+    words = [sys.executable, "-m", "rejoinder.cli", *load]
+    held = desk.machine.run(*words, environment={"COLUMNS": "300"}, timeout_s=120)
     assert held.returncode in (0, 4), held.stdout + held.stderr  # 4: passed so far, but too few turns to be certain
-    assert " 3 of 3 calls held, 0 refused, 0 failed, 0 dropped" in f" {held.stdout}"
+    assert "0 unanswered" in held.stdout
+    assert "\n3 of 3 calls held, 0 refused, 0 failed, 0 dropped" in held.stdout
 
     drained = desk.launch("drain", "cpu-2", "--within", "60")
     assert drained.returncode == 0, drained.stdout + drained.stderr
