@@ -220,7 +220,7 @@ class MachineCluster:
         script = [
             f"{machines.virtualenv}/bin/ray stop >/dev/null",
             f"pkill -KILL -f '[h]aproxy .*{node.haproxy}/' || true",
-            f'rm -rf "{node.state}/ray" "{node.haproxy}" "{FOLDER}"',
+            f'rm -rf "{node.state}/ray" "{node.state}/tmp" "{node.haproxy}" "{FOLDER}"',
             f'rmdir "{node.state}" 2>/dev/null || true',
         ]
         self._remote.run(node.address, "set -e\n" + "\n".join(script) + "\n")

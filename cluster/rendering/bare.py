@@ -72,9 +72,11 @@ def start_script(node: NodePlan, description: LaunchDescription) -> str:
         '. "$folder/ray.env"',
         *_read_secrets(description),
         *_FEWER_CONNECTIONS,
+        # Ray's processes leave files here when they are stopped. In this folder they are removed with the cluster.
+        f"TMPDIR={node.state}/tmp",
         f'PATH="{description.machines.virtualenv}/bin:$PATH"',
         "set +a",
-        f"mkdir -p {node.state}/ray {node.haproxy}",
+        f"mkdir -p {node.state}/ray {node.state}/tmp {node.haproxy}",
         f"cd {description.machines.checkout}",
         f'exec {shlex.join(node.start)} "$@"',
     ]

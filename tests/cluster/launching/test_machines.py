@@ -133,6 +133,8 @@ def test_a_start_script_starts_ray_with_its_environment(folder: Path) -> None:
     expected = plan.environment | {"RAY_SERVE_HAPROXY_MAXCONN": str(max_connections())}
     assert {f"{name}={value}" for name, value in expected.items()} <= set(lines)
     assert {"REJOINDER_API_KEYS=a,b", "HF_TOKEN=c", "RAY_AUTH_TOKEN=d"} <= set(lines)
+    assert f"TMPDIR={folder}/state/tmp" in lines
+    assert (folder / "state" / "tmp").is_dir()
     assert (folder / "state" / "haproxy").is_dir()
 
 
