@@ -7,6 +7,7 @@ host refuses a call with a retry hint, so that the sessions that it already has 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -21,9 +22,12 @@ from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.reply.segmenter import segment_of
 from rejoinder.core.reply.spoken.units import SpeechSegment
 from rejoinder.core.resilience.admission import Admission, AdmissionRefusal
+from rejoinder.core.resilience.stage_admission import describe
 from rejoinder.core.settings.settings import ConversationSettings
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
+
+logger = logging.getLogger(__name__)
 
 # Interval between two measurements of the event loop's lag, in seconds.
 LAG_PERIOD_S = 0.5
@@ -44,6 +48,8 @@ class Host:
         self.services = services
         self._settings = services.settings.host
         self._admission = Admission(self._settings.max_sessions, self._settings.refuse_at_loop_lag_ms / 1000)
+        self._stage_admission = services.stage_admission
+        self._refusing: AdmissionRefusal | None = None
         self._seats = 0
         self._calls = RecentLoad(CALLS_S, wait_limit_s=0.0)
         self._ticker = VadTicker(
@@ -84,30 +90,48 @@ class Host:
         """Reserve a place (seat) for one conversation. Leaving the context manager frees the place.
 
         Raises:
-            Overloaded: All places are taken, or the event loop is late by more than `refuse_at_loop_lag_ms`. The
-                exception has a retry hint (`retry_after_s`).
+            Overloaded: All places are taken, the event loop is late by more than `refuse_at_loop_lag_ms`, or the stages
+                have no capacity for a further call. The exception has a retry hint (`retry_after_s`).
         """
         self._calls.arrived(self.services.clock())
-        refusal = self._admission.refusal(self._seats)
-        if refusal:
-            self.services.metrics.refused(refusal.value)
-            full = f"All {self._settings.max_sessions} sessions of this host are taken."
-            raise Overloaded(
-                full if refusal is AdmissionRefusal.FULL else f"This host is {self.loop_lag_s * 1000:.0f} ms late.",
-                f"Try again in {self._settings.retry_after_s:g} s.",
-                retry_after_s=self._settings.retry_after_s,
-                resource="sessions" if refusal is AdmissionRefusal.FULL else "loop",
-            )
-        self._seats += 1
-        self.services.metrics.session_opened()
+        if refused := self._refused():
+            raise refused
         began = self.services.clock()
+        self._seats += 1
+        if self._stage_admission:
+            self._stage_admission.entered(began)
+        self.services.metrics.session_opened()
         try:
             yield
         finally:
+            now = self.services.clock()
             self._seats -= 1
-            ended_at = self.services.clock()
-            self._calls.ended(ended_at - began, ended_at)
-            self.services.metrics.session_closed(ended_at - began)
+            self._calls.ended(now - began, now)
+            if self._stage_admission:
+                self._stage_admission.left(now)
+            self.services.metrics.session_closed(now - began)
+
+    def _refused(self) -> Overloaded | None:
+        """Return the error with which a further call is refused, None if it is admitted. Count and log the refusal."""
+        reason = self._admission.refusal(self._seats)
+        retry_after_s = self._settings.retry_after_s
+        message, resource = "", "loop"
+        if reason is AdmissionRefusal.FULL:
+            message, resource = f"All {self._settings.max_sessions} sessions of this host are taken.", "sessions"
+        elif reason is AdmissionRefusal.LATE:
+            message = f"This host is {self.loop_lag_s * 1000:.0f} ms late."
+        elif self._stage_admission and (refusal := self._stage_admission.refusal(self.services.clock())):
+            reason, retry_after_s = refusal.limit, refusal.retry_after_s
+            message, resource = describe(refusal), refusal.stage or "stages"
+        if reason is not self._refusing:
+            state = "calls are admitted again." if reason is None else f"calls are refused ({reason.value}): {message}"
+            logger.warning("%s", state)
+            self._refusing = reason
+        if reason is None:
+            return None
+        self.services.metrics.refused(reason.value)
+        remedy = f"Try again in {retry_after_s:.0f} s."
+        return Overloaded(message, remedy, retry_after_s=retry_after_s, resource=resource)
 
     @asynccontextmanager
     async def converse(
@@ -142,7 +166,10 @@ class Host:
         while True:
             due = self.services.clock() + LAG_PERIOD_S
             await asyncio.sleep(LAG_PERIOD_S)
-            self._admission.note(max(0.0, self.services.clock() - due))
+            now = self.services.clock()
+            self._admission.note(max(0.0, now - due))
+            if self._stage_admission:
+                self._stage_admission.tick(now)
 
 
 async def synthesize_held_clips(

@@ -90,7 +90,7 @@ def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine
         engines: Engines that replace those of `base`, by stage.
 
     Raises:
-        ConfigError: The result is invalid, for example a GPU for an engine that runs on the CPU.
+        ConfigError: The result is invalid, for example a GPU for an engine that computes elsewhere.
     """
     document = base.model_dump(mode="json", exclude_unset=True)
     application = dict(document.get("applications", [{}])[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 from actors.stages.ports import CachedAnswer
+from deployments.engines.device import bytes_of, open_device
 from deployments.engines.minilm import DIMENSIONS, MiniLm
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import EngineThread, Replica, StageDeployment
@@ -30,7 +31,8 @@ class AnswerCache(StageDeployment):
         self._engine: MiniLm | None = None
         if rules.semantic:
             form = open_store(settings.models).converted(rules.model, f"ct2-{rules.compute_type}")
-            self._engine = MiniLm(form, rules.threads, rules.compute_type)
+            device = open_device("answer_cache", rules, {"ctranslate2": bytes_of([form / "model.bin"])})
+            self._engine = MiniLm(form, rules.threads, rules.compute_type, device)
             self._engine.warm_up()
         self._worker = EngineThread("minilm")
         self._waiting = 0

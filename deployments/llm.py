@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
+from deployments.engines.device import open_device
 from deployments.engines.emulated import EmulatedLlm
-from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions
+from deployments.engines.llm.llama_cpp import ALL_LAYERS, LlamaCpp, LlamaCppOptions, gguf_file, weights_on_gpu
 from deployments.engines.llm.vllm import Vllm, VllmMetrics
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import Replica, StageDeployment, replica_id
@@ -78,8 +79,21 @@ def open_engine(settings: Settings) -> LlmEngine:
     return _llama_cpp(settings)
 
 
+def slots_of(settings: Settings) -> int:
+    """Return how many answers one replica of the configured engine writes at once; 0 if it is not known."""
+    stage = settings.llm
+    if stage.engine == "emulated":
+        return stage.emulation.resolve("llm").slots
+    if stage.engine == "openai_api":
+        return 0
+    return stage.vllm.places(on_gpu=stage.on_gpu) if stage.engine == "vllm" else stage.slots
+
+
 def _llama_cpp(settings: Settings) -> LlamaCpp:
     stage = settings.llm
+    file = gguf_file(open_store(settings.models).path(stage.model))
+    layers = (stage.gpu_layers or ALL_LAYERS) if stage.on_gpu else 0
+    open_device("llm", stage, {"llama.cpp": weights_on_gpu(file, layers)})
     options = LlamaCppOptions(
         model=stage.model,
         threads=stage.threads,
@@ -88,8 +102,9 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
         coalesce_ms=stage.coalesce_ms,
         no_repeat_ngram=stage.blocked_ngram,
         reuse=stage.reuse_state,
+        gpu_layers=layers,
     )
-    return LlamaCpp(open_store(settings.models).path(stage.model), options)
+    return LlamaCpp(file, options)
 
 
 def _transformers_model(settings: Settings) -> str:
@@ -107,7 +122,7 @@ class Llm(StageDeployment):
     def __init__(self, settings: Settings) -> None:
         os.nice(settings.llm.nice)  # before the engine starts its threads, because threads inherit the nice value
         self._engine = open_engine(settings)
-        self._replica = Replica("llm", self._engine.name, settings.llm)
+        self._replica = Replica("llm", self._engine.name, settings.llm, slots=slots_of(settings))
         if isinstance(self._engine, Vllm):
             self._replica.expose(VllmMetrics())
         self._instructions = settings.conversation.instructions
@@ -120,23 +135,26 @@ class Llm(StageDeployment):
         """Yield the answer as text deltas. Cancelling stops the engine at its next token.
 
         A prefill request to an engine without prefill returns at once with one empty delta. `route` is for the router
-        in the calling process; this method ignores it.
+        in the calling process. If it names a host, the first delta has the replica's load.
         """
         if request.prefill and not self._engine.prefills:
             yield TokenDelta("", 0, "stop", LlmUsage(0, 0))
             return
         async with (
-            self._replica.request() as tracked,
+            self._replica.request(route, essential=not request.prefill) as tracked,
             aclosing(self._engine.stream(request)) as deltas,
             self._watched() as token,
         ):
+            first = True
             async for delta in deltas:
                 token()
+                tracked.produced(delta.tokens)
                 if delta.finish:
                     tracked.answered()
                 if delta.usage and delta.usage.queue_s is not None:
                     tracked.waited(delta.usage.queue_s)
-                yield delta
+                yield self._replica.with_load(delta, route if first else None)
+                first = False
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[Callable[[], None]]:

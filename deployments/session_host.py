@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import random
 import time
 from dataclasses import asdict
 from typing import Any
@@ -32,7 +33,8 @@ from deployments.serving.handles import (
 )
 from deployments.serving.http_routes import http_app
 from deployments.serving.journal import LogJournal
-from deployments.serving.metrics import ConversationMetrics, MetricsPort
+from deployments.serving.load_exchange import LoadExchange, open_admission
+from deployments.serving.metrics import AdmissionCollector, ConversationMetrics, MetricsPort
 from deployments.serving.regions import RegionDirectory, places_of
 from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
@@ -74,12 +76,27 @@ class SessionHost:
         self._targets = TtlCache(self._find_targets, TARGETS_S)
         self._all_places = TtlCache(self._sum_places, TARGETS_S)
         self._regions = RegionDirectory(settings.regions, self.places)
-        stages = await self._stages()
+        described = {name: await handle.describe.remote() for name, handle in handles.items()}
         clock = time.monotonic
+        slots = {name: int(replica["slots"]) for name, replica in described.items()}
+        admission = open_admission(settings, slots, phase=random.random())
+        self._port.registry.register(AdmissionCollector(admission))
+        exchange = LoadExchange(
+            serve.get_replica_context().replica_id.unique_id,
+            lambda: admission.live,
+            lambda stage, report: admission.note(stage, report, clock()),
+        )
+        stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
         phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
         self.host = Host(
             Services.over(
-                stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock
+                stages,
+                settings=settings,
+                phrases=phrases,
+                metrics=metrics,
+                journal=LogJournal(),
+                clock=clock,
+                stage_admission=admission,
             )
         )
         self._running = asyncio.create_task(self.host.run())
@@ -92,19 +109,19 @@ class SessionHost:
         """Return the ASGI application. Serve calls this after the constructor."""
         return http_app(self)
 
-    async def _stages(self) -> Stages:
+    def _stages(self, engines: dict[str, str], exchange: LoadExchange) -> Stages:
+        """Return the ports to the stages. `engines` names their engines, `exchange` gets the load of their replicas."""
         handles = self._handles
         inline = load_silero(self._settings) if "vad" not in handles else None
-        engines = {name: str((await handle.describe.remote())["engine"]) for name, handle in handles.items()}
         if inline:
             engines["vad"] = inline.name
         return Stages(
-            vad=InlineVad(inline) if inline else VadHandle(handles["vad"]),
-            turn_detector=TurnDetectorHandle(handles["turn_detector"]),
-            stt=SttHandle(handles["stt"]),
-            llm=LlmHandle(handles["llm"]),
+            vad=InlineVad(inline) if inline else VadHandle(handles["vad"], exchange),
+            turn_detector=TurnDetectorHandle(handles["turn_detector"], exchange),
+            stt=SttHandle(handles["stt"], exchange),
+            llm=LlmHandle(handles["llm"], exchange),
             llm_backup=LlmHandle(handles["llm_backup"]) if "llm_backup" in handles else None,
-            tts=TtsHandle(handles["tts"]),
+            tts=TtsHandle(handles["tts"], exchange),
             engines=engines,
             answers=AnswerCacheHandle(handles["answer_cache"]) if "answer_cache" in handles else None,
             suppressor=suppressors(self._settings.noise),

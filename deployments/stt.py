@@ -11,15 +11,17 @@ import time
 from dataclasses import dataclass
 
 from actors.stages.ports import Priority, SttJob, Transcript
+from deployments.engines.device import Runtime, bytes_of, open_device
 from deployments.engines.model_files import whisper_folder
 from deployments.engines.stt.cascade import CascadeResult, FirstOpinion, SttCascade
-from deployments.engines.stt.moonshine import Moonshine
+from deployments.engines.stt.moonshine import Moonshine, moonshine_files
 from deployments.engines.stt.whisper import Whisper, WhisperOptions
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import EngineThread, Replica, StageDeployment
 from deployments.serving.stt_queue import SttQueue
 from deployments.vad import contains_speech, load_silero
 from rejoinder.core.audio.pcm import STT_RATE
+from rejoinder.core.capacity.gpu_memory import WEIGHT_FACTORS
 from rejoinder.core.errors import DeadlineExceeded, Overloaded
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
@@ -27,11 +29,15 @@ from rejoinder.store import open_store
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A job in the queue, its arrival time (`time.monotonic`, in seconds), and the future of its transcript."""
+    """A job in the queue, its arrival time (`time.monotonic`, in seconds), and the future of its transcript.
+
+    `used_s` is the job's part of the decoding time of its batch, in seconds.
+    """
 
     job: SttJob
     arrived: float
     answer: asyncio.Future[Transcript]
+    used_s: float = 0.0
 
 
 class Stt(StageDeployment):
@@ -39,19 +45,25 @@ class Stt(StageDeployment):
 
     def __init__(self, settings: Settings) -> None:
         stage = settings.stt
+        store = open_store(settings.models)
+        model = whisper_folder(store.path(stage.model))
+        first = store.path(stage.first_pass_model) if stage.has_first_pass else None
+        weights: dict[Runtime, float] = {
+            "ctranslate2": bytes_of([model / "model.bin"]) * WEIGHT_FACTORS[stage.weights],
+            **({"onnxruntime": bytes_of(moonshine_files(first))} if first else {}),
+        }
+        device = open_device("stt", stage, weights)
         options = WhisperOptions(
             language=stage.language,
-            compute_type=stage.compute_type,
+            compute_type=stage.weights,
             threads=stage.threads,
             short_context=stage.short_context,
             min_frames=stage.min_frames,
             pad_frames=stage.pad_frames,
+            device=device,
         )
-        store = open_store(settings.models)
-        first_pass = Moonshine(store.path(stage.first_pass_model), stage.threads) if stage.has_first_pass else None
-        self._engine = SttCascade(
-            Whisper(whisper_folder(store.path(stage.model)), options), first_pass, stage.first_pass_min_logprob
-        )
+        first_pass = Moonshine(first, stage.threads, device) if first else None
+        self._engine = SttCascade(Whisper(model, options), first_pass, stage.first_pass_min_logprob)
         self._engine.warm_up()
         self._silero = load_silero(settings)
         self._max_batch = stage.max_batch
@@ -65,13 +77,14 @@ class Stt(StageDeployment):
 
         Args:
             job: The audio (16 kHz, 16-bit PCM), its priority and its deadline.
-            route: Which replicas may get this call. The router in the calling process uses it; this method does not.
+            route: Which replicas may get this call, for the router in the calling process. If it names a host, the
+                answer has the replica's load.
 
         Raises:
             Overloaded: If the queue is full, or if a final transcript displaced this interim one.
             DeadlineExceeded: If the job waited longer than `job.deadline_s`.
         """
-        async with self._replica.request() as tracked:
+        async with self._replica.request(route, essential=job.priority is not Priority.INTERIM) as tracked:
             waiting = _Waiting(job, time.monotonic(), asyncio.get_running_loop().create_future())
             displaced = self._queue.push(waiting, job.priority, job.deadline_s, waiting.arrived)
             if displaced and not displaced.answer.done():
@@ -83,7 +96,9 @@ class Stt(StageDeployment):
             try:
                 transcript = await waiting.answer
                 tracked.waited(transcript.queue_ms / 1000)
-                return transcript
+                tracked.used(waiting.used_s)
+                tracked.produced()
+                return self._replica.with_load(transcript, route)
             finally:
                 self._queue.remove(waiting)
 
@@ -116,6 +131,7 @@ class Stt(StageDeployment):
             return
         decode_ms = (time.monotonic() - began) * 1000
         for waiting, result in zip(batch, results, strict=True):
+            waiting.used_s = decode_ms / 1000 / len(batch)
             if not waiting.answer.done():
                 waiting.answer.set_result(_transcript(waiting, result, began, decode_ms))
 

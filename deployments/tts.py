@@ -11,6 +11,8 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 
 from actors.stages.ports import TtsRequest
+from deployments.engines.device import bytes_of, open_device
+from deployments.engines.onnx import model_file
 from deployments.engines.piper import PiperVoice
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import EngineThread, Replica, StageDeployment
@@ -25,7 +27,10 @@ class Tts(StageDeployment):
     def __init__(self, settings: Settings) -> None:
         stage = settings.tts
         voice = open_store(settings.models).path(stage.model)
-        self._engine = PiperVoice(voice, stage.threads, stage.chunk_ms, chunked=stage.chunked, speaker=stage.speaker)
+        device = open_device("tts", stage, {"onnxruntime": bytes_of([model_file(voice)])})
+        self._engine = PiperVoice(
+            voice, stage.threads, stage.chunk_ms, chunked=stage.chunked, speaker=stage.speaker, device=device
+        )
         self._engine.warm_up()
         self._worker = EngineThread("piper")
         self._slot = asyncio.Lock()
@@ -38,7 +43,8 @@ class Tts(StageDeployment):
 
         Args:
             request: The text and the speaking rate.
-            route: Which replicas may get this call. The router in the calling process uses it; this method does not.
+            route: Which replicas may get this call, for the router in the calling process. If it names a host, the
+                answer has the replica's load.
 
         Yields:
             Chunks of at most `tts.chunk_ms` milliseconds.
@@ -46,7 +52,7 @@ class Tts(StageDeployment):
         Raises:
             Overloaded: If `tts.max_queue` segments wait already.
         """
-        async with self._replica.request() as tracked:
+        async with self._replica.request(route) as tracked:
             arrived = time.monotonic()
             if self._waiting >= self._max_queue:
                 raise Overloaded("The text-to-speech queue is full.", "Add a tts replica.", resource="tts.max_queue")
@@ -58,8 +64,11 @@ class Tts(StageDeployment):
             tracked.waited(time.monotonic() - arrived)
             try:
                 chunks = self._engine.synthesize(request.text, request.speed)
+                first = True
                 while (pcm := await self._next(chunks)) is not None:
-                    yield pcm
+                    tracked.produced()
+                    yield self._replica.with_load(pcm, route if first else None)
+                    first = False
             finally:
                 self._slot.release()
 

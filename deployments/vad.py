@@ -7,25 +7,64 @@ replica can serve any batch. By default the session host calls `decide` in its o
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from actors.stages.ports import VadBatch, VadResult
+from deployments.engines.device import bytes_of, open_device
 from deployments.engines.speech_in.silero import STATE_SIZE, Silero
+from deployments.engines.speech_in.silero_onnx import SileroOnnx
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import EngineThread, Replica, StageDeployment
-from rejoinder.core.audio.pcm import SAMPLE_BYTES, VAD_WINDOW, pcm16_to_float
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, VAD_WINDOW, Samples, pcm16_to_float
 from rejoinder.core.settings.settings import Settings
 from rejoinder.store import open_store
+
+SILERO_FILE = "silero_vad.onnx"
 
 
 def load_silero(settings: Settings) -> Silero:
     """Return the Silero engine with the model from the store, after its warm-up."""
-    engine = Silero(open_store(settings.models).path("silero-vad") / "silero_vad.onnx", settings.vad.threads)
+    engine = Silero(open_store(settings.models).path("silero-vad") / SILERO_FILE, settings.vad.threads)
     engine.warm_up()
     return engine
 
 
-def decide(engine: Silero, batch: VadBatch) -> VadResult:
+class VadEngine(Protocol):
+    """Protocol of the engines of voice activity detection."""
+
+    @property
+    def name(self) -> str:
+        """The engine and its model, for reports."""
+        ...
+
+    def step(self, windows: Samples, states: Samples) -> tuple[Samples, Samples]:
+        """Return the speech probability of each window, shape (n,), and the states after them, shape (n, 320).
+
+        Args:
+            windows: Samples of the windows, shape (n, 512).
+            states: States before them, shape (n, 320).
+        """
+        ...
+
+
+def open_vad(settings: Settings) -> VadEngine:
+    """Return the engine of the Vad deployment after its warm-up: NumPy on the CPU, onnxruntime on a GPU.
+
+    Raises:
+        ConfigError: The replica reserves a GPU that it cannot use.
+    """
+    file = open_store(settings.models).path("silero-vad") / SILERO_FILE
+    device = open_device("vad", settings.vad, {"onnxruntime": bytes_of([file])})
+    if device.name == "cpu":
+        return load_silero(settings)
+    engine = SileroOnnx(file, settings.vad.threads, device)
+    engine.warm_up()
+    return engine
+
+
+def decide(engine: VadEngine, batch: VadBatch) -> VadResult:
     """Return the result of a batch: a speech probability for each window, and each stream's state after its window.
 
     A window has 512 samples at 16 kHz. The batch contains one window and one state for each stream.
@@ -66,14 +105,16 @@ class Vad(StageDeployment):
     """Ray Serve deployment of voice activity detection."""
 
     def __init__(self, settings: Settings) -> None:
-        self._engine = load_silero(settings)
+        self._engine = open_vad(settings)
         self._worker = EngineThread("silero")
         self._replica = Replica("vad", self._engine.name, settings.vad, self._worker)
 
     async def step(self, batch: VadBatch, route: ReplicaRoute | None = None) -> VadResult:
         """Return the result of `decide` for one batch, computed on the engine's thread.
 
-        `route` is for the router in the calling process; this method ignores it.
+        `route` is for the router in the calling process. If it names a host, the result has the replica's load.
         """
-        async with self._replica.request():
-            return await self._worker.run(lambda: decide(self._engine, batch))
+        async with self._replica.request(route) as tracked:
+            result = await self._worker.run(lambda: decide(self._engine, batch))
+            tracked.produced()
+            return self._replica.with_load(result, route)

@@ -115,6 +115,11 @@ class InterimTranscripts:
         return self._audio_input.received - self._start > SPLIT_SAMPLES
 
     @property
+    def _useful(self) -> bool:
+        """True if a paused reply waits for the words, or if the language model may prefill them."""
+        return self._reply_waits or (self._reads_ahead and self._prefill_reader.degradation.speculates)
+
+    @property
     def tokens(self) -> tuple[int, ...]:
         """Token ids of the newest interim transcript, for `SttJob.guess`; empty if there is none.
 
@@ -165,8 +170,7 @@ class InterimTranscripts:
         """
         self._final_pending = False
         self._dip_seen.clear()
-        useful = self._reply_waits or (self._reads_ahead and self._prefill_reader.degradation.speculates)
-        if self._settings.enabled and useful and self._task is None:
+        if self._settings.enabled and self._useful and self._task is None:
             self._task = self._group.create_task(self._run())
 
     def pause(self) -> None:
@@ -201,6 +205,8 @@ class InterimTranscripts:
         while not self._final_pending and (self._reply_waits or not self._too_long):
             skipped_s = await self._pause(least_s, pause_s)
             self._dip_seen.clear()
+            if not self._useful:  # the stages became loaded meanwhile
+                continue
             in_dip = self._settings.at_dips and self._audio_input.dip is not None
             started_at = self._services.clock()
             try:

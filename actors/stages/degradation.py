@@ -1,6 +1,8 @@
 """Degradation measures of one session: what its replies omit while a stage is slow.
 
-`rejoinder.core.reply.degradation` decides which measures are in force. This module applies them to replies.
+`rejoinder.core.reply.degradation` decides which measures are in force. This module applies them to replies. While the
+stages are loaded by the calls of all hosts (`StageAdmission.yields`), speculative work stops in every session, before
+its own turns are late.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from actors.stages.services import Services
 from rejoinder.core.capacity.budgets import total_limit_ms
 from rejoinder.core.measuring.waterfall import Stage, Waterfall
-from rejoinder.core.reply.degradation import DegradationMeasure, DegradationPolicy
+from rejoinder.core.reply.degradation import DegradationMeasure, DegradationPolicy, processing_s
 from rejoinder.core.reply.segmenter import Segmenter
 
 Measures = frozenset[DegradationMeasure]
@@ -27,7 +29,9 @@ class SessionDegradation:
     @property
     def measures(self) -> Measures:
         """The measures in force for a reply that begins now."""
-        return self._policy.steps(self._services.clock())
+        measures = self._policy.steps(self._services.clock())
+        admission = self._services.stage_admission
+        return measures | {DegradationMeasure.NO_SPECULATION} if admission and admission.yields else measures
 
     @property
     def speculates(self) -> bool:
@@ -68,5 +72,7 @@ class SessionDegradation:
         now, before = self._services.clock(), self.measures
         held = drafted and divided.stages_s[Stage.ENDPOINT] > 0
         self._policy.observe(divided.stages_s, now, held=held)
+        if self._services.stage_admission:
+            self._services.stage_admission.turn(0.0 if held else processing_s(divided.stages_s), now)
         for measure in self.measures - before:
             self._services.metrics.degradation(measure.value)

@@ -12,6 +12,7 @@ from actors.stages.turn_detector_queue import TurnDetectorQueue
 from rejoinder.core.reply.draft_budget import DraftBudget
 from rejoinder.core.reply.first_segment import FirstSegmentSizer
 from rejoinder.core.reply.held_clips import HeldClips, StageLatencyEstimator
+from rejoinder.core.resilience.stage_admission import StageAdmission
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.turns.endpointing import EndpointRule
 from rejoinder.store.end_of_turn_table import load_table
@@ -32,6 +33,7 @@ class Services:
         draft_budget: Limits speculative replies.
         answer_cache: Client of the answer cache.
         endpoint_rule: Settings and table of the silence that ends a turn.
+        stage_admission: Admission by the load of the stages; None if the stages report no load.
         turn_detector_queue: Limits the concurrent requests to the turn detector.
         latency_estimator: Predicts when a reply's first audio will be ready, for fillers.
         first_segment_sizer: Chooses the length of a reply's first segment.
@@ -47,6 +49,7 @@ class Services:
     draft_budget: DraftBudget
     answer_cache: AnswerCacheClient
     endpoint_rule: EndpointRule
+    stage_admission: StageAdmission | None = None
     turn_detector_queue: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
     latency_estimator: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
     first_segment_sizer: FirstSegmentSizer = field(default_factory=FirstSegmentSizer)
@@ -61,6 +64,7 @@ class Services:
         *,
         journal: Journal,
         clock: Callable[[], float],
+        stage_admission: StageAdmission | None = None,
     ) -> Services:
         """Return the services of a host whose conversations use `stages`. The other services are created here.
 
@@ -71,6 +75,7 @@ class Services:
             metrics: Receiver of measurements.
             journal: Receives the records of turns.
             clock: Returns the monotonic time, in seconds.
+            stage_admission: Admission by the load of the stages; None if the stages report no load.
         """
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
         draft_budget = DraftBudget(settings.speculation)
@@ -86,4 +91,5 @@ class Services:
             draft_budget=draft_budget,
             answer_cache=answer_cache,
             endpoint_rule=EndpointRule(settings.endpointing, load_table(settings.endpointing.table)),
+            stage_admission=stage_admission,
         )

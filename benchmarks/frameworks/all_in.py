@@ -40,6 +40,7 @@ def configuration(sessions: int, engines: EngineTimes, port: int) -> dict[str, A
     one = {"min_replicas": 1, "max_replicas": 1}
     settings: dict[str, Any] = {
         "host": {"max_sessions": sessions},
+        "admission": {"enabled": False},  # the contenders have no admission control
         "turn_detector": {"max_ongoing_requests": slots},
         "stt": emulated(engines.stt_ms, full_stop=True),
         "llm": emulated(engines.llm_ms, tokens=6, tokens_per_s=TOKENS_PER_S) | {"autoscaling": one, "nice": 0},

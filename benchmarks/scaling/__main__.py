@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 
-from benchmarks.scaling import autoscaling_study, hedging_study
+from benchmarks.scaling import autoscaling_study, controller_cpu, hedging_study, sessions_study
 
 
 def main() -> None:
@@ -15,13 +16,23 @@ def main() -> None:
     hedging = studies.add_parser("hedging", help="hedges and circuits of many hosts that share many replicas")
     hedging.add_argument("--requests", type=int, default=1_000_000, help="requests of the largest row")
     hedging.add_argument("--seed", type=int, default=1, help="seed of the random numbers")
-    options = parser.parse_args()
-    if options.study == "autoscaling":
-        lines = autoscaling_study.report()
-    else:
-        lines = hedging_study.report(options.requests, options.seed)
-    for line in lines:
+    sessions = studies.add_parser("sessions", help="talking sessions on 20 nodes")
+    sessions.add_argument("callers", type=int, nargs="*", default=[1000, 5000, 10_000], help="numbers of callers")
+    controller = studies.add_parser("controller", help="CPU of Serve's controller, measured with stub replicas")
+    controller.add_argument("--replicas", type=int, default=40, help="number of stub replicas")
+    for line in lines(parser.parse_args()):
         print(line, flush=True)
+
+
+def lines(options: argparse.Namespace) -> Iterator[str]:
+    """Return the lines of the study that the command line names."""
+    if options.study == "autoscaling":
+        return autoscaling_study.report()
+    if options.study == "hedging":
+        return hedging_study.report(options.requests, options.seed)
+    if options.study == "sessions":
+        return sessions_study.report(tuple(options.callers))
+    return controller_cpu.report(options.replicas)
 
 
 if __name__ == "__main__":

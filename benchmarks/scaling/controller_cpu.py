@@ -6,6 +6,7 @@ The stub replicas answer health checks and report autoscaling signals as the sta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 import time
@@ -56,8 +57,13 @@ class ControllerCase:
     metrics_interval_s: float | None = None
 
 
-def measure(case: ControllerCase) -> tuple[float, float]:
-    """Deploy the stub replicas. Return the controller's CPU share of a core, and the seconds of one broadcast."""
+def measure(case: ControllerCase, folder: Path) -> tuple[float, float]:
+    """Deploy the stub replicas. Return the controller's CPU share of a core, and the seconds of one broadcast.
+
+    Args:
+        case: What to deploy.
+        folder: The temporary directory of the Ray head.
+    """
     options: dict[str, object] = {"num_replicas": case.replicas}
     if case.metrics_interval_s:
         policy = AutoscalingPolicy(policy_function=StagePolicy, policy_kwargs={"target": 4, "queue_limit_s": 0.05})
@@ -78,9 +84,7 @@ def measure(case: ControllerCase) -> tuple[float, float]:
     handle = serve.run(stub.bind(), name="stub", route_prefix=None)
     try:
         time.sleep(SETTLE_S)
-        controller = next(
-            process for process in psutil.process_iter(["cmdline"]) if CONTROLLER in " ".join(process.cmdline())
-        )
+        controller = _controller(folder)
         before, began = controller.cpu_times(), time.monotonic()
         time.sleep(MEASURE_S)
         after, took_s = controller.cpu_times(), time.monotonic() - began
@@ -93,6 +97,20 @@ def measure(case: ControllerCase) -> tuple[float, float]:
         return share, broadcast_s
     finally:
         serve.delete("stub")
+
+
+def _controller(folder: Path) -> psutil.Process:
+    """Return Serve's controller of the Ray head with this temporary directory. Other heads may run on this machine."""
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            parent = process.parent()
+            if (
+                CONTROLLER in " ".join(process.info["cmdline"] or ())
+                and parent
+                and str(folder) in str(parent.cmdline())
+            ):
+                return process
+    raise RuntimeError("Serve's controller was not found")
 
 
 async def _describe(handle: serve.handle.DeploymentHandle) -> list[object]:
@@ -114,7 +132,7 @@ def report(replicas: int = 40) -> Iterator[str]:
             ControllerCase(replicas, 10.0, 2.0),
             ControllerCase(replicas, 10.0, 10.0),
         ):
-            share, broadcast_s = measure(case)
+            share, broadcast_s = measure(case, folder)
             interval = "off" if case.metrics_interval_s is None else f"{case.metrics_interval_s:g}"
             yield (
                 f"| {case.replicas} | {case.health_check_period_s:g} | {interval} | {share:.1%} | {broadcast_s:.2f} |"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from cluster.description.launch_description import Launch, LaunchDescription, Target
 from cluster.description.placement import check_room
-from cluster.machine import needed_models
+from cluster.doctor.machine import needed_models
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.core.settings.settings import LlmSettings

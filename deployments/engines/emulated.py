@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from actors.stages.ports import LlmRequest, LlmUsage, SttJob, TokenDelta, Transcript, TtsRequest
+from actors.stages.ports import LlmRequest, LlmUsage, Priority, SttJob, TokenDelta, Transcript, TtsRequest
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import Replica, StageDeployment
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE, float_to_pcm16
@@ -124,7 +124,7 @@ def _open(
     stage: EmulatedStage, settings: StageSettings, emulation: EmulationSettings, max_queue: int
 ) -> tuple[EngineProfile, Replica, Slots]:
     profile = emulation.resolve(stage)
-    replica = Replica(stage, _name(profile, emulation), settings)
+    replica = Replica(stage, _name(profile, emulation), settings, slots=profile.slots)
     return profile, replica, Slots(emulation, profile, max_queue, replica.description.replica)
 
 
@@ -139,16 +139,19 @@ class EmulatedStt(StageDeployment):
     async def transcribe(self, job: SttJob, route: ReplicaRoute | None = None) -> Transcript:
         """Wait for the service time, then return a sentence that states the duration of the job's audio.
 
-        `route` is for the router in the calling process; this method ignores it. Raises Overloaded if all slots are
-        taken and the queue is full.
+        `route` is for the router in the calling process. If it names a host, the answer has the replica's load. Raises
+        Overloaded if all slots are taken and the queue is full.
         """
-        async with self._replica.request() as inside, self._slots.hold() as lease:
+        essential = job.priority is not Priority.INTERIM
+        async with self._replica.request(route, essential=essential) as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
             lease.ends_at = lease.started_at + lease.service_s
             await _until(lease.ends_at)
+            inside.produced()
             audio_ms = len(job.pcm) / SAMPLE_BYTES * 1000 / STT_RATE
             text = marking.transcript(audio_ms / 1000, self._end)
-            return Transcript(text, audio_ms, lease.waited_s * 1000, lease.service_s * 1000, avg_logprob=0.0)
+            transcript = Transcript(text, audio_ms, lease.waited_s * 1000, lease.service_s * 1000, avg_logprob=0.0)
+            return self._replica.with_load(transcript, route)
 
 
 class EmulatedLlm:
@@ -224,17 +227,20 @@ class EmulatedTts(StageDeployment):
     async def synthesize(self, request: TtsRequest, route: ReplicaRoute | None = None) -> AsyncGenerator[bytes, None]:
         """Wait for the service time, then yield 24 kHz 16-bit PCM as fast as the profile's engine would synthesize it.
 
-        `route` is for the router in the calling process; this method ignores it. Raises Overloaded if all slots are
-        taken and the queue is full.
+        `route` is for the router in the calling process. If it names a host, the answer has the replica's load. Raises
+        Overloaded if all slots are taken and the queue is full.
         """
-        async with self._replica.request() as inside, self._slots.hold() as lease:
+        async with self._replica.request(route) as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
             total_s = max(0.1, len(request.text) / CHARACTERS_PER_S / request.speed)
             first_at = lease.started_at + lease.service_s
             lease.ends_at = first_at + total_s / self._profile.speed
             async with aclosing(self._chunks(self._second(request.text), total_s, first_at)) as chunks:
+                first = True
                 async for chunk in chunks:
-                    yield chunk
+                    inside.produced()
+                    yield self._replica.with_load(chunk, route if first else None)
+                    first = False
 
     async def _chunks(self, second: bytes, total_s: float, first_at: float) -> AsyncGenerator[bytes, None]:
         made, total, chunk = 0, round(total_s * WIRE_RATE), round(self._chunk_s * WIRE_RATE)

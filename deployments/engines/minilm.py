@@ -1,4 +1,4 @@
-"""Sentence embeddings by all-MiniLM-L6-v2 on the CPU, through CTranslate2.
+"""Sentence embeddings by all-MiniLM-L6-v2, through CTranslate2.
 
 A sentence's vector is the mean of the last hidden states, scaled to length 1, as sentence-transformers computes it.
 """
@@ -11,6 +11,7 @@ import ctranslate2
 import numpy as np
 from tokenizers import Tokenizer
 
+from deployments.engines.device import CPU, EngineDevice
 from rejoinder.core.errors import ModelError
 from rejoinder.core.reply.answer_cache import Vector
 
@@ -23,13 +24,16 @@ PULL = "Run `rejoinder models pull`, which also converts it."
 class MiniLm:
     """The MiniLM model in memory. Call it from one thread."""
 
-    def __init__(self, directory: Path, threads: int = 1, compute_type: str = "int8") -> None:
+    def __init__(
+        self, directory: Path, threads: int = 1, compute_type: str = "int8", device: EngineDevice = CPU
+    ) -> None:
         """Load the model.
 
         Args:
             directory: Folder that contains the model in CTranslate2's form, with tokenizer.json.
             threads: Threads of one inference.
             compute_type: Precision of the weights, "int8" or "float32".
+            device: Where to compute.
 
         Raises:
             ModelError: `directory` does not contain such a model.
@@ -37,7 +41,7 @@ class MiniLm:
         self.name = f"all-minilm-l6-v2 {compute_type}"
         try:
             self._encoder = ctranslate2.Encoder(
-                str(directory), device="cpu", compute_type=compute_type, intra_threads=threads
+                str(directory), device=device.name, compute_type=compute_type, intra_threads=threads
             )
         except (RuntimeError, ValueError) as error:
             raise ModelError("is not a CTranslate2 encoder.", PULL, file=str(directory), found=str(error)) from error

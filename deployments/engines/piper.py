@@ -1,4 +1,4 @@
-"""Text to speech by Piper on the CPU. A sentence's audio starts before the whole sentence is synthesized.
+"""Text to speech by Piper. A sentence's audio starts before the whole sentence is synthesized.
 
 A VITS voice has two networks in one file. The first makes the latent frames of a whole sentence. The second (a
 HiFi-GAN) turns frames into samples, and a sample depends on a few frames on either side. This module splits
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnx.utils
 import soxr
 
+from deployments.engines.device import CPU, EngineDevice
 from deployments.engines.onnx import model_file, open_part, open_session, read_model
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE, Samples, first_audible, float_to_pcm16
 from rejoinder.core.errors import CallerError, ConfigError, ModelError
@@ -72,7 +73,14 @@ class PiperVoice:
     """One voice. Safe to call from several threads: piper serializes phonemization."""
 
     def __init__(
-        self, path: Path, threads: int = 2, chunk_ms: int = 200, *, chunked: bool = True, speaker: int = 0
+        self,
+        path: Path,
+        threads: int = 2,
+        chunk_ms: int = 200,
+        *,
+        chunked: bool = True,
+        speaker: int = 0,
+        device: EngineDevice = CPU,
     ) -> None:
         """Load the voice.
 
@@ -82,6 +90,7 @@ class PiperVoice:
             chunk_ms: Milliseconds of audio in each PCM chunk that `synthesize` yields.
             chunked: Yield audio before the whole sentence is synthesized.
             speaker: Number of the speaker, from 0, of a voice that has several.
+            device: Where to compute.
 
         Raises:
             ConfigError: piper-tts is not installed, or the voice has no such speaker.
@@ -102,7 +111,7 @@ class PiperVoice:
         inputs = (*_INPUTS, *self._speaker)
         # Open the network here: piper's own loader sets no thread count, so onnxruntime would use every core. piper is
         # used only to turn text into phonemes.
-        self._network: VitsNetwork = (ChunkedNetwork if chunked else WholeNetwork)(file, threads, inputs)
+        self._network: VitsNetwork = (ChunkedNetwork if chunked else WholeNetwork)(file, threads, inputs, device)
         self._voice = module.PiperVoice(session=None, config=config)
         self._chunk_bytes = WIRE_RATE * chunk_ms // 1000 * SAMPLE_BYTES
         self._gain = 1.0
@@ -195,8 +204,8 @@ class VitsNetwork(Protocol):
 class WholeNetwork:
     """Network that yields all samples of a sentence at once."""
 
-    def __init__(self, file: Path, threads: int, inputs: tuple[str, ...] = _INPUTS) -> None:
-        self._session: Any = open_session(file, threads, inputs)
+    def __init__(self, file: Path, threads: int, inputs: tuple[str, ...] = _INPUTS, device: EngineDevice = CPU) -> None:
+        self._session: Any = open_session(file, threads, inputs, device)
 
     def run(self, feed: Feed) -> Iterator[Samples]:
         """Yield the samples of the sentence in `feed` as one array."""
@@ -209,13 +218,14 @@ class ChunkedNetwork:
     The joined parts equal the output of WholeNetwork, up to float rounding.
     """
 
-    def __init__(self, file: Path, threads: int, inputs: tuple[str, ...] = _INPUTS) -> None:
+    def __init__(self, file: Path, threads: int, inputs: tuple[str, ...] = _INPUTS, device: EngineDevice = CPU) -> None:
         """Split the file into two networks.
 
         Args:
             file: The voice's ONNX file.
             threads: Threads of one inference.
             inputs: Names of the network's inputs. A voice with several speakers has one more.
+            device: Where to compute.
 
         Raises:
             ModelError: The file is not a VITS voice with a HiFi-GAN decoder.
@@ -233,8 +243,8 @@ class ChunkedNetwork:
         self._latent = latent
         # The decoder of a voice with several speakers needs the speaker too.
         self._conditions = inputs[len(_INPUTS) :]
-        self._frames: Any = open_part(parts.extract_model(list(inputs), [latent]), threads)
-        self._samples: Any = open_part(parts.extract_model([latent, *self._conditions], [output]), threads)
+        self._frames: Any = open_part(parts.extract_model(list(inputs), [latent]), threads, device)
+        self._samples: Any = open_part(parts.extract_model([latent, *self._conditions], [output]), threads, device)
         self._overlap = self._needed_overlap(channels, feed_of_one_speaker(self._conditions))
 
     def run(self, feed: Feed) -> Iterator[Samples]:

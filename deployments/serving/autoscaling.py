@@ -40,6 +40,13 @@ MOST_GROWTH = 5.0
 SHRINK_ROOM = 0.2
 """A deployment loses replicas only if the others would suffice for this share more load than now."""
 
+SHRINK_DEVIATIONS = 4.0
+"""Standard deviations of the counted requests that the remaining replicas of a stage must suffice for. A small stage
+counts few requests, and within minutes the counts deviate this much."""
+
+GROW_DEVIATIONS = 0.5
+"""Standard deviations by which the counted requests may exceed what the planned replicas suffice for."""
+
 SETTLE_S = 15.0
 """Seconds for which the model's number of replicas must run before its error is corrected."""
 
@@ -228,8 +235,8 @@ def desired_replicas(
     stay on their conversation's replica wait longer than it says. If the model's number of replicas has run for
     SETTLE_S and too many requests are late, and the backlog does not shrink, the modelled load grows by a factor.
 
-    Fewer replicas are returned only if they suffice for SHRINK_ROOM more load, or for two standard deviations of the
-    counted arrivals if these are more.
+    Fewer replicas are returned only if they suffice for SHRINK_ROOM more load, or for SHRINK_DEVIATIONS standard
+    deviations of the counted requests if these are more.
 
     Args:
         load: The load of the stage.
@@ -249,10 +256,10 @@ def desired_replicas(
         draining = load.ongoing < 0.8 * state[_ONGOING]
         correction = _corrected(correction, load.late_share, draining=draining)
         state = {_CORRECTION: correction, _SETTLED_AT: now, _ONGOING: load.ongoing}
-    needed = fits(load.offered * correction)
-    if needed > planned:
+    needed, deviation = fits(load.offered * correction), 1 / math.sqrt(max(1.0, load.ended))
+    if fits(load.offered * correction * (1 - GROW_DEVIATIONS * deviation)) > planned:
         return min(needed, max(planned, math.ceil(running * MOST_GROWTH))), state
-    room = 1 + max(SHRINK_ROOM, 2 / math.sqrt(max(1.0, load.ended)))
+    room = 1 + max(SHRINK_ROOM, SHRINK_DEVIATIONS * deviation)
     return min(planned, fits(load.offered * correction * room)), state
 
 

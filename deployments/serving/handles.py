@@ -36,6 +36,7 @@ from actors.stages.ports import (
     VadResult,
 )
 from deployments.serving.compat import cancel_request
+from deployments.serving.load_exchange import NO_EXCHANGE, LoadExchange
 from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, forget, placed, shortest_queue
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
@@ -44,13 +45,9 @@ from rejoinder.core.resilience.stream_report import StreamReport
 _numbers = itertools.count(1)
 
 
-def _new_route(avoid: frozenset[str], strict: bool = False, sticky: str = "", *, only: str = "") -> ReplicaRoute:
-    """Return the `ReplicaRoute` of a new call, with an id that is unique in this process.
-
-    `avoid` has the ids of replicas that should not get the call. With `strict` the call waits for another replica.
-    Calls with the same `sticky` text prefer the same replica. With `only`, the call goes to the replica with this id.
-    """
-    return ReplicaRoute(f"{os.getpid()}-{next(_numbers)}", avoid, strict, sticky=sticky, only=only)
+def _new_id() -> str:
+    """Return the id of a new call, which is unique in this process."""
+    return f"{os.getpid()}-{next(_numbers)}"
 
 
 @contextmanager
@@ -81,22 +78,27 @@ def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
         forget(route.request_id)
 
 
-async def _call(stage: str, method: Any, payload: object, avoid: frozenset[str]) -> Any:
-    """Call a method on a replica, if possible one not in `avoid`, and return its result.
+async def _call(
+    stage: str,
+    method: Any,
+    payload: object,
+    avoid: frozenset[str],
+    *,
+    only: str = "",
+    exchange: LoadExchange = NO_EXCHANGE,
+) -> Any:
+    """Call a method on a replica, the one with the id `only` or if possible one not in `avoid`, and return its result.
 
     Cancelling the call cancels the request in the replica.
 
-    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors.
+    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors. `exchange` gets the
+    replica's load.
     """
-    return await _call_on(stage, method, payload, _new_route(avoid))
-
-
-async def _call_on(stage: str, method: Any, payload: object, route: ReplicaRoute) -> Any:
-    """Call a method as `_call` does, on a replica that `route` allows."""
+    route = exchange.route(_new_id(), avoid, only=only)
     with _translated_errors(stage, route):
         response = method.remote(payload, route)
         try:
-            return await response
+            return exchange.unwrap(stage, await response)
         finally:
             cancel_request(response)
 
@@ -104,10 +106,11 @@ async def _call_on(stage: str, method: Any, payload: object, route: ReplicaRoute
 class _Stream:
     """Iterator over the items of a replica's stream. The first item is requested on construction."""
 
-    def __init__(self, generator: Any, stage: str, route: ReplicaRoute) -> None:
+    def __init__(self, generator: Any, stage: str, route: ReplicaRoute, exchange: LoadExchange) -> None:
         self._generator = generator
         self._stage = stage
         self._route = route
+        self._exchange = exchange
         self._first: asyncio.Future[Any] | None = asyncio.ensure_future(anext(generator))
 
     @property
@@ -122,7 +125,7 @@ class _Stream:
         with _translated_item_errors(self._stage, self._route):
             if self._first is not None:
                 first, self._first = self._first, None
-                return await first
+                return self._exchange.unwrap(self._stage, await first)
             return await anext(self._generator)
 
     async def close(self) -> None:
@@ -151,12 +154,15 @@ def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -> AsyncIterator[_Stream]:
+async def _open(
+    stage: str, method: Any, payload: object, route: ReplicaRoute, *, exchange: LoadExchange
+) -> AsyncIterator[_Stream]:
     """Call a streaming method and yield the iterator over its items. Leaving the context cancels the call.
 
-    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors.
+    `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors. `exchange` gets the
+    replica's load.
     """
-    stream = _Stream(method.remote(payload, route), stage, route)
+    stream = _Stream(method.remote(payload, route), stage, route, exchange)
     try:
         yield stream
     finally:
@@ -167,52 +173,56 @@ async def _open(stage: str, method: Any, payload: object, route: ReplicaRoute) -
 class VadHandle:
     """`VadPort` over the Ray Serve handle of the Vad deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._step = handle.step
+        self._exchange = exchange
 
     async def step(self, batch: VadBatch, *, avoid: frozenset[str] = ANYWHERE) -> VadResult:
         """Return the speech probabilities and the next states of a batch of windows.
 
         The batch runs on a replica not in `avoid`, if there is one. See `VadPort.step`.
         """
-        return cast(VadResult, await _call("vad", self._step, batch, avoid))
+        return cast(VadResult, await _call("vad", self._step, batch, avoid, exchange=self._exchange))
 
 
 class TurnDetectorHandle:
     """`TurnDetectorPort` over the Ray Serve handle of the TurnDetector deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._predict = handle.predict
+        self._exchange = exchange
 
     async def predict(self, pcm: bytes, *, avoid: frozenset[str] = ANYWHERE) -> TurnVerdict:
         """Return the probability that the turn is complete, if possible from a replica not in `avoid`.
 
         See `TurnDetectorPort.predict`.
         """
-        return cast(TurnVerdict, await _call("turn_detector", self._predict, pcm, avoid))
+        return cast(TurnVerdict, await _call("turn_detector", self._predict, pcm, avoid, exchange=self._exchange))
 
 
 class SttHandle:
     """`SttPort` over the Ray Serve handle of the Stt deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._transcribe = handle.transcribe
+        self._exchange = exchange
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Return the transcript of one utterance, if possible from a replica not in `avoid`.
 
         Cancelling this call removes the job from the replica's queue. See `SttPort.transcribe`.
         """
-        return cast(Transcript, await _call("stt", self._transcribe, job, avoid))
+        return cast(Transcript, await _call("stt", self._transcribe, job, avoid, exchange=self._exchange))
 
 
 class LlmHandle:
     """`LlmPort` over the Ray Serve handle of the Llm or LlmBackup deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._generate = handle.options(stream=True).generate
         self._report = handle.report
         self._deployment = handle.deployment_name
+        self._exchange = exchange
 
     @asynccontextmanager
     async def open(
@@ -223,8 +233,8 @@ class LlmHandle:
         With `strict` the call waits for a replica not in `avoid`. With `only` it goes to this replica or fails.
         Leaving the context cancels the request in the replica.
         """
-        route = _new_route(avoid, strict, request.session, only=only)
-        async with _open("llm", self._generate, request, route) as stream:
+        route = self._exchange.route(_new_id(), avoid, strict=strict, sticky=request.session, only=only)
+        async with _open("llm", self._generate, request, route, exchange=self._exchange) as stream:
             yield cast(LlmStream, stream)
 
     def queue(self, avoid: frozenset[str]) -> int | None:
@@ -233,14 +243,15 @@ class LlmHandle:
 
     async def report(self, replica: str, idle_s: float) -> StreamReport:
         """Return the replica's own report on its streams. See `LlmPort.report`."""
-        return cast(StreamReport, await _call_on("llm", self._report, idle_s, _new_route(ANYWHERE, only=replica)))
+        return cast(StreamReport, await _call("llm", self._report, idle_s, ANYWHERE, only=replica))
 
 
 class TtsHandle:
     """`TtsPort` over the Ray Serve handle of the Tts deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._synthesize = handle.options(stream=True).synthesize
+        self._exchange = exchange
 
     @asynccontextmanager
     async def open(
@@ -250,7 +261,8 @@ class TtsHandle:
 
         Leaving the context cancels the request in the replica. See `TtsPort.open`.
         """
-        async with _open("tts", self._synthesize, request, _new_route(avoid)) as stream:
+        route = self._exchange.route(_new_id(), avoid)
+        async with _open("tts", self._synthesize, request, route, exchange=self._exchange) as stream:
             yield cast(AsyncIterator[bytes], stream)
 
 

@@ -9,13 +9,17 @@ explain them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
+from rejoinder.core.resilience.stage_admission import StageAdmission
 
 # Bucket bounds, in seconds, for the time in which a barge-in stops the reply. The latency guide's limit is 150 ms;
 # callers notice differences of tens of milliseconds.
@@ -43,7 +47,9 @@ HOST_HELP = {
     "rejoinder_sessions_live": "Conversations of this host now.",
     "rejoinder_session_seconds": "Length in seconds of the conversations that ended.",
     "rejoinder_sessions_refused_total": (
-        "Calls refused before the upgrade, by reason: full (no place left) or late (the event loop is late)."
+        "Calls refused before the upgrade, by reason: full (no place left on the host), late (the event loop is late), "
+        "utilisation, latency, queue or speed (a stage has no capacity), growth or cold_start (not measured yet), or "
+        "share (other hosts may have taken the free places)."
     ),
     "rejoinder_hedge_delay_seconds": "Seconds that the newest language model request waits before it is hedged.",
     "rejoinder_hedges_total": (
@@ -77,6 +83,15 @@ HOST_HELP = {
     "rejoinder_errors_total": (
         "Errors, by fault (caller, backend, overload or internal) and by the stage where they occurred."
     ),
+}
+
+ADMISSION_HELP = {
+    "rejoinder_admission_calls": "Conversations of all hosts now, as far as this host knows.",
+    "rejoinder_admission_places": "Conversations of all hosts that the stages can serve, and what limits them.",
+    "rejoinder_admission_yields": "1 while speculative replies and interim transcripts make room, else 0.",
+    "rejoinder_stage_utilisation": "Share of the stage's slots in use by requests that turns wait for.",
+    "rejoinder_stage_wait_seconds": "90th percentile of the recent waits for a slot of the stage, in seconds.",
+    "rejoinder_stage_tokens_per_second": "Median rate at which the stage writes one answer, in tokens per second.",
 }
 
 
@@ -262,3 +277,35 @@ class ConversationMetrics:
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         """Count an error by the party at fault and by the stage where it occurred."""
         self._errors.labels(fault, stage).inc()
+
+
+class AdmissionCollector(Collector):
+    """Metrics of a host's admission by the load of the stages. ADMISSION_HELP says what each metric is."""
+
+    def __init__(self, admission: StageAdmission) -> None:
+        self._admission = admission
+
+    def describe(self) -> Iterable[Metric]:
+        """Yield the metrics, for the registry that checks their names."""
+        return self.collect()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics as they are now."""
+        admission = self._admission
+        places = admission.places
+        yield _gauge("rejoinder_admission_calls", {(): admission.calls})
+        yield _gauge("rejoinder_admission_places", {(places.limit.value,): places.number}, "limit")
+        yield _gauge("rejoinder_admission_yields", {(): float(admission.yields)})
+        states = admission.states.items()
+        yield _gauge("rejoinder_stage_utilisation", {(name,): state.utilisation for name, state in states}, "stage")
+        yield _gauge("rejoinder_stage_wait_seconds", {(name,): state.queue_s for name, state in states}, "stage")
+        speeds = {(name,): state.tokens_per_s for name, state in states if state.tokens_per_s}
+        yield _gauge("rejoinder_stage_tokens_per_second", speeds, "stage")
+
+
+def _gauge(name: str, values: Mapping[Any, float], *labels: str) -> GaugeMetricFamily:
+    """Return a gauge with a value for each tuple of label values."""
+    family = GaugeMetricFamily(name, ADMISSION_HELP[name], labels=labels)
+    for label_values, value in values.items():
+        family.add_metric(label_values, value)
+    return family

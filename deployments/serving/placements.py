@@ -39,6 +39,8 @@ class ReplicaRoute:
         sticky: Calls with the same non-empty value go to the same replica, unless its queue is clearly longer than the
             others.
         only: Id of the replica that gets the call; "" for any. If it is gone, the call fails.
+        host: Id of the session host that calls, "" if it does not want the replica's load with the answer.
+        live: Number of live calls of this host.
     """
 
     request_id: str
@@ -46,6 +48,8 @@ class ReplicaRoute:
     strict: bool = False
     sticky: str = ""
     only: str = ""
+    host: str = ""
+    live: int = 0
 
     def allows(self, replica: str) -> bool:
         """Return True if the replica with this id may get the call."""

@@ -15,16 +15,19 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import ray
 from prometheus_client.registry import Collector
 from ray import serve
 
 from deployments.serving.autoscaling import ARRIVALS_PER_S, BEGAN, ENDED, LATE, SERVICE_S
+from deployments.serving.load_exchange import WithLoad
 from deployments.serving.metrics import MetricsPort, ReplicaMetrics
+from deployments.serving.placements import ReplicaRoute
 from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.recent_load import RecentLoad
+from rejoinder.core.resilience.stage_load import LoadMeter, Work
 from rejoinder.core.settings.settings import StageSettings
 
 Result = TypeVar("Result")
@@ -90,6 +93,7 @@ class ReplicaDescription:
         node: Ray's id of the replica's node.
         target: Metrics port that Prometheus scrapes, as "address:port".
         engine: The engine and its model, "" for a host.
+        slots: Number of requests that the replica works on at once; 0 for a host, or if it is not known.
     """
 
     stage: str
@@ -98,6 +102,7 @@ class ReplicaDescription:
     node: str
     target: str
     engine: str
+    slots: int = 0
 
 
 class ReplicaRequest:
@@ -108,18 +113,29 @@ class ReplicaRequest:
         queue_s: How long the request waited for its service, in seconds; None until its service begins.
     """
 
-    def __init__(self, load: RecentLoad) -> None:
+    def __init__(self, load: RecentLoad, work: Work) -> None:
         self.end: Literal["done", "cancelled", "failed"] = "failed"
         self.queue_s: float | None = None
         self._load = load
+        self._work = work
 
     def waited(self, seconds: float) -> None:
         """Record that the request's service began after it waited for `seconds`.
 
         The autoscaling signals include the request from this moment, not only after it has ended.
         """
-        self.queue_s = seconds
+        self.queue_s = self._work.queue_s = seconds
         self._load.began(seconds, time.monotonic())
+
+    def produced(self, tokens: int = 0) -> None:
+        """Record that output was made, for the language model this many tokens. Call it for each item of a stream."""
+        if self._work.first_at is None:
+            self._work.first_at = time.monotonic()
+        self._work.tokens += tokens
+
+    def used(self, seconds: float) -> None:
+        """Record the slot time of the request in seconds, if it shared the slot with other requests (a batch)."""
+        self._work.busy_s = seconds
 
     def answered(self) -> None:
         """Record that the answer is complete. If the caller cancels after this, the request counts as done."""
@@ -138,7 +154,9 @@ class Replica:
         description: The replica's identity.
     """
 
-    def __init__(self, stage: str, engine: str, settings: StageSettings, worker: EngineThread | None = None) -> None:
+    def __init__(
+        self, stage: str, engine: str, settings: StageSettings, worker: EngineThread | None = None, *, slots: int = 1
+    ) -> None:
         """Open the metrics port.
 
         Args:
@@ -147,6 +165,7 @@ class Replica:
             settings: The stage's settings. Used are `inject_delay_ms`, a test delay before each request, and
                 `autoscaling.queue_delay_ms`, the wait above which a request counts as late.
             worker: The engine's thread, None if the engine needs none.
+            slots: Number of requests that the engine works on at once; 0 if it is not known.
         """
         in_cluster = ray.is_initialized()
         address = ray.util.get_node_ip_address() if in_cluster else "127.0.0.1"
@@ -158,8 +177,9 @@ class Replica:
         replica = replica_id(stage)
         node = ray.get_runtime_context().get_node_id() if in_cluster else "local"
         self.description = ReplicaDescription(
-            stage, replica=replica, pid=os.getpid(), node=node, target=self._port.target, engine=engine
+            stage, replica=replica, pid=os.getpid(), node=node, target=self._port.target, engine=engine, slots=slots
         )
+        self._meter = LoadMeter(replica, slots)
 
     def expose(self, collector: Collector) -> None:
         """Add an engine's own metrics to this replica's metrics port."""
@@ -180,17 +200,36 @@ class Replica:
             SERVICE_S: counts.service_s,
         }
 
+    def with_load(self, answer: Result, route: ReplicaRoute | None) -> Result:
+        """Return the answer, or the first item of a stream, with this replica's load if the caller is a session host.
+
+        The declared type is that of the answer: only `handles.py` makes calls for a host, and it unwraps `WithLoad`.
+        """
+        if route is None or not route.host:
+            return answer
+        return cast(Result, WithLoad(answer, self._meter.report(time.monotonic(), route.host)))
+
     @asynccontextmanager
-    async def request(self) -> AsyncIterator[ReplicaRequest]:
+    async def request(
+        self, route: ReplicaRoute | None = None, *, essential: bool = True
+    ) -> AsyncIterator[ReplicaRequest]:
         """Count a request from its arrival to its end. A configured test delay (`inject_delay_ms`) comes first.
 
+        Args:
+            route: The route of the call, which names the host and its number of calls.
+            essential: Whether a turn waits for the request.
+
         Yields:
-            The request. The code that serves it calls `waited` when the service begins.
+            The request. The code that serves it calls `waited` when the service begins, and `produced` for its output.
         """
         arrived_at = time.monotonic()
         self._metrics.in_flight.inc()
         self._load.arrived(arrived_at)
-        request = ReplicaRequest(self._load)
+        work = Work(arrived_at, essential)
+        request = ReplicaRequest(self._load, work)
+        if route is not None and route.host:
+            self._meter.asked(route.host, route.live, arrived_at)
+        self._meter.begin(work)
         try:
             if self._settings.inject_delay_ms:
                 await asyncio.sleep(self._settings.inject_delay_ms / 1000)
@@ -201,11 +240,12 @@ class Replica:
                 request.end = "cancelled"
             raise
         finally:
+            now = time.monotonic()
+            self._meter.end(work, now)
             self._metrics.in_flight.dec()
-            ended_at = time.monotonic()
             if request.end == "done" or request.queue_s is not None:
-                self._load.ended(max(0.0, ended_at - arrived_at - (request.queue_s or 0.0)), ended_at)
-            self._metrics.ended(ended_at - arrived_at, request.end, request.queue_s)
+                self._load.ended(max(0.0, now - arrived_at - (request.queue_s or 0.0)), now)
+            self._metrics.ended(now - arrived_at, request.end, request.queue_s)
 
     async def check_health(self) -> None:
         """Raise BackendError if the event loop is late or the engine hangs. Serve then replaces the replica."""

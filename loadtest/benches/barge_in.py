@@ -32,6 +32,7 @@ HEARD_TOLERANCE_S = 0.1
 clients report whole milliseconds."""
 
 SETTINGS: dict[str, Any] = {
+    "admission": {"enabled": False},  # all callers must be in at once
     "stt": {"engine": "emulated", "emulation": {"profile": "guide-500-stt", "full_stop": True}},
     "llm": {"engine": "emulated", "emulation": {"profile": "guide-500-llm", "tokens": 120}},
     "tts": {"engine": "emulated", "emulation": {"profile": "guide-500-tts"}},

@@ -122,13 +122,15 @@ def row(name: str) -> CapacityRow:
 
 
 def settings_of(base: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """Return the settings `base` with the stages in `changes` replaced, and with fillers and degradation turned off.
+    """Return the settings `base` with the stages in `changes` replaced.
 
-    Both are off because the simulated network has neither. A filler delays the answer after it, and degradation changes
-    the system from one turn to the next.
+    Fillers, degradation and admission by the stages are turned off, because the simulated network has none of them. A
+    filler delays the answer after it, degradation changes the system from one turn to the next, and admission refuses
+    calls before the system saturates.
     """
     conversation = {**base.get("conversation", {}), "filler_after_ms": 0}
-    return parse_settings({**base, **changes, "conversation": conversation, "degradation": {"enabled": False}})
+    off = {"enabled": False}
+    return parse_settings({**base, **changes, "conversation": conversation, "degradation": off, "admission": off})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.config_file import read_config
-from cluster.doctor import examine
+from cluster.doctor.examine import examine
+from cluster.doctor.finding import Finding, Grade
 from cluster.environment import REQUIRED, advised
-from cluster.finding import Finding, Grade
 
 COLOURS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
 

@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.table import Table
 
 from cluster.config_file import read_config
+from cluster.doctor.machine import needed_models
+from cluster.doctor.servers import server_faults
 from cluster.launch import LaunchProgress, application, cluster
-from cluster.machine import needed_models
-from cluster.servers import server_faults
 from deployments.engines.model_files import check_model_files
 from deployments.engines.speech_in.noise import suppressors
 from rejoinder.core.errors import ConfigError, ModelError

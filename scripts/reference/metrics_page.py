@@ -7,10 +7,15 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 from tables import joined, one_line, table
 
-from deployments.serving.metrics import ConversationMetrics, ReplicaMetrics
+from deployments.serving.load_exchange import open_admission
+from deployments.serving.metrics import AdmissionCollector, ConversationMetrics, ReplicaMetrics
+from rejoinder.core.resilience.admission import AdmissionRefusal
+from rejoinder.core.resilience.stage_load import StageReport
+from rejoinder.core.settings.settings import Settings
 
 LABEL_VALUES: dict[tuple[str, str], str] = {
-    ("rejoinder_sessions_refused_total", "reason"): "`full`, `late`",
+    ("rejoinder_sessions_refused_total", "reason"): ", ".join(f"`{reason.value}`" for reason in AdmissionRefusal),
+    ("rejoinder_admission_places", "limit"): "a reason of `rejoinder_sessions_refused_total`",
     ("rejoinder_hedges_total", "outcome"): "`sent`, `won`, `wasted`, `budget_exhausted`, `vetoed`",
     ("rejoinder_drafts_total", "outcome"): (
         "`begun`, `kept`, `discarded`, `discarded_ready` (with audio), `renewed` (started again with the final words), "
@@ -44,7 +49,7 @@ Every replica also has the process metrics (`process_*`) of
 [prometheus-client](https://prometheus.github.io/client_python/).
 A replica with vLLM also has vLLM's own (`vllm:*`).
 """
-    hosts = "## Session hosts\n\n" + _metrics(ConversationMetrics)
+    hosts = "## Session hosts\n\n" + _metrics(_host_metrics)
     stages = "## Stage replicas\n\n" + _metrics(lambda registry: ReplicaMetrics(registry, "stt"))
     labels = """## Labels
 
@@ -56,6 +61,18 @@ Prometheus adds the labels of the target: `stage`, `replica`, `pid` and `node`.
 With `honor_labels: true`, as `rejoinder alerts` writes it, a metric's own `stage` has precedence.
 """
     return joined(head, hosts, stages, labels)
+
+
+def _host_metrics(registry: CollectorRegistry) -> None:
+    """Register every metric of a host. A report of a stage makes the metrics of stages appear."""
+    ConversationMetrics(registry)
+    admission = open_admission(Settings(), {}, phase=0.0)
+    report = StageReport(
+        "r", slots=1, utilisation=0.1, load=0.1, queue_s=0.0, first_s=0.1, service_s=0.2, tokens_per_s=40.0
+    )
+    admission.note("llm", report, 0.0)
+    admission.tick(0.0)
+    registry.register(AdmissionCollector(admission))
 
 
 def _metrics(register: Callable[[CollectorRegistry], object]) -> str:

@@ -247,16 +247,7 @@ class WordyLlm:
         if request.prefill:
             self.prefills.append(request)
             end = self.message_end if request.judge_end else None
-            yield _Script(
-                replica,
-                words=[],
-                ttft_s=self.prefill_s,
-                gap_s=0,
-                break_after=None,
-                stubborn=False,
-                length=False,
-                end=end,
-            )
+            yield _Script(replica, [], self.prefill_s, gap_s=0, break_after=None, stubborn=False, length=False, end=end)
             return
         if request.messages == PROBE:
             self.probes.append(replica)

@@ -21,6 +21,7 @@ from actors.session import Session
 from actors.stages.ports import AnswerCachePort, NoiseSuppressor, Stages
 from actors.stages.services import Services
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
+from rejoinder.core.resilience.stage_admission import StageAdmission
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.wire import client
 from tests.actors.fakes import CountingMetrics, LoudnessVad, ScriptedStt, ScriptedTurn, SilentJournal, ToneTts, WordyLlm
@@ -68,6 +69,7 @@ class Play:
     answers: AnswerCachePort | None = None
     fillers: tuple[HeldClip, ...] = ()
     phrases: tuple[HeldClip, ...] = ()
+    stage_admission: StageAdmission | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
@@ -86,6 +88,7 @@ class Play:
             metrics=self.metrics,
             journal=SilentJournal(),
             clock=clock,
+            stage_admission=self.stage_admission,
         )
         host = Host(services)
         running = asyncio.create_task(host.run())

@@ -16,9 +16,12 @@ import pytest
 from actors.host import Host, synthesize_held_clips
 from actors.session import Session
 from actors.stages.ports import Stages
+from deployments.serving.load_exchange import open_admission
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.reply.held_clips import HeldClip
-from rejoinder.core.settings.settings import ConversationSettings, HostSettings, Settings
+from rejoinder.core.resilience.stage_admission import StageAdmission, TierLimits
+from rejoinder.core.resilience.stage_load import StageReport
+from rejoinder.core.settings.settings import AdmissionSettings, ConversationSettings, HostSettings, Settings
 from tests.actors.fakes import LoudnessVad, ScriptedStt, ScriptedTurn, ToneTts, WordyLlm, voice
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
@@ -74,6 +77,84 @@ async def test_a_late_host_refuses_until_it_is_in_time_again() -> None:
             with host.seat():
                 assert host.live == 2
     assert play.metrics.counts["refused late"] == 1
+
+
+def _admission() -> StageAdmission:
+    """Return the admission of a host whose stages have one slot each, so that it admits 4 calls without a report."""
+    return open_admission(Settings(), {"stt": 1, "llm": 1, "tts": 1}, phase=0.0)
+
+
+def _loaded(utilisation: float) -> StageReport:
+    return StageReport("r", slots=1, utilisation=utilisation, load=utilisation, queue_s=0, first_s=0.1, service_s=0.1)
+
+
+@virtual
+async def test_a_call_that_the_stages_cannot_serve_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """While a stage reports too high a load, calls are refused. The refusal names the stage in its message and the log.
+
+    It is counted by its reason. When the report has expired, calls are admitted again, and the log says so.
+    """
+    play = Play(stage_admission=_admission())
+    assert play.stage_admission is not None
+    async with play.open() as host:
+        with host.seat():
+            assert play.stage_admission.live == 1
+            play.stage_admission.note("tts", _loaded(0.95), asyncio.get_running_loop().time())
+            with caplog.at_level("WARNING"), pytest.raises(Overloaded) as refused, host.seat():
+                raise AssertionError("a loaded stage took a call")
+            assert (refused.value.resource, refused.value.retry_after_s) == ("tts", HostSettings().retry_after_s)
+            assert "stage tts" in str(refused.value)
+            assert "refused (utilisation)" in caplog.text
+            await asyncio.sleep(10)
+            with host.seat():
+                assert play.stage_admission.live == 2
+            assert "admitted again" in caplog.text
+        assert play.stage_admission.live == 0
+    assert play.metrics.counts["refused utilisation"] == 1
+
+
+@virtual
+async def test_speculative_work_stops_while_the_stages_are_loaded() -> None:
+    """While the admission says that speculative work yields, a session makes no draft and no interim transcript.
+
+    The turn is answered all the same.
+    """
+    counts = []
+    for utilisation in (0.1, 0.7):
+        admission = _admission()
+        play = Play(stage_admission=admission)
+        async with play.call() as caller:
+            admission.note("stt", _loaded(utilisation), asyncio.get_running_loop().time())
+            await caller.hush(1.0)
+            await caller.speak(3.0)
+            await caller.listen("response.done")
+        counts.append((play.metrics.counts["draft begun"], play.metrics.counts["partial heard"]))
+    assert min(counts[0]) > 0
+    assert counts[1] == (0, 0)
+
+
+@virtual
+async def test_answered_turns_reach_the_admission() -> None:
+    """Each answered turn is reported to the admission with its processing time, from which it learns the latency."""
+    admission = RecordingAdmission()
+    play = Play(stage_admission=admission)
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.done")
+    assert len(admission.turns) == 1
+    assert 0 <= admission.turns[0] < 1
+
+
+class RecordingAdmission(StageAdmission):
+    """Admission that keeps the latencies of the turns that it gets, in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(AdmissionSettings(), TierLimits(0.6, 0.3), {}, 5.0, phase=0.0)
+        self.turns: list[float] = []
+
+    def turn(self, seconds: float, now: float) -> None:
+        """Keep the latency."""
+        self.turns.append(seconds)
 
 
 async def _hold(host: Host, number: int) -> weakref.ref[Session]:

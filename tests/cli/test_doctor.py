@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from cluster.doctor.finding import Finding, Grade
 from cluster.environment import REQUIRED
-from cluster.finding import Finding, Grade
 from rejoinder.cli.doctor import doctor, table
 from tests.cli.printing import printed_rows
 

@@ -13,9 +13,9 @@ from cluster.config_file import read_config
 from loadtest.capacity.calibration import Calibration, Level, StageLevel, TimeDistribution, save
 from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.cli.main import app
-from rejoinder.cli.plan.command import node_type, refuse_unused_gpus, shares, slots
+from rejoinder.cli.plan.command import node_type, refuse_unmeasured_devices, refuse_unused_gpus, shares, slots
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.settings.settings import parse_settings
+from rejoinder.core.settings.settings import Settings, parse_settings
 
 RUNNER = CliRunner()
 
@@ -150,29 +150,46 @@ def test_published_engines_are_written_and_named(calibration: Path, tmp_path: Pa
 
 
 def test_gpus_for_an_engine_that_uses_them_are_accepted() -> None:
-    """`--gpus` is accepted for vLLM and for an emulated engine. A share of 0 is accepted for every engine."""
-    engines = {"stt": "whisper", "llm": "vllm", "tts": "emulated"}
-    refuse_unused_gpus({"stt": 0, "llm": 1, "tts": 0.5}, engines)
+    """`--gpus` is accepted for every engine that computes here, and a share of 0 also for one that does not."""
+    for llm in ("vllm", "embedded", "emulated"):
+        refuse_unused_gpus({"stt": 0.25, "llm": 1, "tts": 0.5}, {"stt": "whisper", "llm": llm, "tts": "piper"})
+    refuse_unused_gpus({"llm": 0}, {"llm": "openai_api"})
+
+
+def test_gpus_for_a_server_elsewhere_are_refused(calibration: Path) -> None:
+    """`--gpus` for a stage whose engine computes on a server elsewhere is refused; the error names option and stage."""
+    options = ["--sessions", "20", "--gpus", "llm=1", "--engines", "published"]
+    refused = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options]).exception
+    assert isinstance(refused, ConfigError)
+    assert refused.field == "--gpus"
+    assert "num_gpus of llm must be 0: engine openai_api computes on its own server" in refused.message
 
 
 @pytest.mark.parametrize(
-    ("gpus", "options", "engine"),
+    ("measured", "planned", "says"),
     [
-        ("stt=0.25", [], "whisper"),
-        ("llm=1", [], "embedded"),
-        ("tts=0.5", [], "piper"),
-        ("llm=1", ["--engines", "published"], "openai_api"),
+        (0, 0.25, r"measured stt on the CPU; its speed with num_gpus 0\.25 is unknown"),
+        (0.5, 0.25, r"measured stt with num_gpus 0\.5; its speed with num_gpus 0\.25"),
+        (0.5, 0, r"`--gpus stt=0\.5`"),
+        (0.25, 0.25, ""),
+        (0, 0, ""),
     ],
 )
-def test_gpus_for_a_cpu_engine_are_refused(calibration: Path, gpus: str, options: list[str], engine: str) -> None:
-    """`--gpus` for an engine that runs on the CPU is refused, and the error names option, stage, engine and fix."""
-    command = ["plan", "--sessions", "20", "--calibration", str(calibration), "--gpus", gpus, *options]
-    refused = RUNNER.invoke(app, command).exception
-    assert isinstance(refused, ConfigError)
-    assert refused.field == "--gpus"
-    stage = gpus.partition("=")[0]
-    assert f"num_gpus of {stage} must be 0: engine {engine} runs on the CPU" in refused.message
-    assert "only llm with engine vllm uses a GPU" in refused.remedy
+def test_a_stage_must_be_calibrated_on_its_gpu(measured: float, planned: float, says: str) -> None:
+    """A stage is planned only for the GPU share that the calibration measured: another one has other service times."""
+    calibrated = parse_settings({"stt": {"resources": {"num_gpus": measured}}})
+    engines = {"stt": "whisper", "llm": "embedded", "tts": "piper"}
+    if not says:
+        refuse_unmeasured_devices({"stt": planned}, engines, calibrated)
+        return
+    with pytest.raises(ConfigError, match=says):
+        refuse_unmeasured_devices({"stt": planned}, engines, calibrated)
+
+
+def test_an_emulated_stage_may_change_its_gpus() -> None:
+    """An emulated engine has the same service times with and without a GPU, so its calibration holds for both."""
+    engines = {"stt": "emulated", "llm": "emulated", "tts": "emulated"}
+    refuse_unmeasured_devices({"llm": 1}, engines, Settings())
 
 
 def test_features_outside_the_model_are_noted(calibration: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machine import needed_models
+from cluster.doctor.machine import needed_models
 from rejoinder.cli.serve import serve
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import ServeFile

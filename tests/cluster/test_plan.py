@@ -92,7 +92,8 @@ def test_a_component_that_fits_nowhere_is_named() -> None:
         bill(COMPONENTS, NodeType("c1", 0.5, 500), GPU, spare=0, per_host=120)
 
 
-def test_a_gpu_for_a_cpu_engine_is_refused(planned: Bill) -> None:
-    """A plan that reserves GPUs for an engine that runs on the CPU cannot be written: it fails the validation."""
-    with pytest.raises(ConfigError, match="engine embedded runs on the CPU"):
-        configuration(ServeFile(), planned, {})
+def test_a_gpu_for_a_server_elsewhere_is_refused(planned: Bill) -> None:
+    """A plan that reserves GPUs for an engine that computes on its own server cannot be written: it is invalid."""
+    hosted = StageEngine({"engine": "openai_api", "base_url": "http://127.0.0.1:8001/v1"})
+    with pytest.raises(ConfigError, match="engine openai_api computes on its own server"):
+        configuration(ServeFile(), planned, {"llm": hosted})

@@ -126,6 +126,7 @@ def test_a_fivefold_ramp_scales_every_deployment_up_and_back(nodes: Node, tmp_pa
             "autoscaling": {**FAST, "max_replicas": 2, "target_ongoing_requests": 0.5},
             "inject_delay_ms": 200,
         },
+        "admission": {"enabled": False},  # the crowd must load the stages until they grow
         "stt": emulated(500, 1, most=2),
         "llm": emulated(400, 1, most=2),
         "tts": emulated(250, 1, most=2, speed=20),

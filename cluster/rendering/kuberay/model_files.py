@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from cluster.description.groups import NodeGroupDescription
 from cluster.description.launch_description import Launch, LaunchDescription
-from cluster.machine import needed_models
+from cluster.doctor.machine import needed_models
 from cluster.rendering.kuberay.objects import (
     Manifest,
     cluster_labels,

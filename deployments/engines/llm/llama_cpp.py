@@ -11,6 +11,7 @@ and protected by a random key.
 from __future__ import annotations
 
 import asyncio
+import glob
 import json
 import re
 import secrets
@@ -26,6 +27,7 @@ from typing import Any, Literal
 import xllamacpp
 
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
+from deployments.engines.device import bytes_of
 from deployments.engines.llm.chat_template import ChatTemplate
 from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.gguf_metadata import Metadata, read_metadata
@@ -73,6 +75,7 @@ class LlamaCppOptions:
         context_tokens: Size of the KV cache in tokens, shared by all slots.
         no_repeat_ngram: Length of token runs that an answer may not repeat. 0 turns this off.
         reuse: Reuse the KV cache of a conversation's earlier prompts.
+        gpu_layers: Number of the model's layers that the GPU computes. 0: none.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -83,6 +86,7 @@ class LlamaCppOptions:
     context_tokens: int = 8192
     no_repeat_ngram: int = 0
     reuse: bool = True
+    gpu_layers: int = 0
 
 
 class LlamaCpp:
@@ -296,6 +300,9 @@ def parameters_of(file: Path, options: LlamaCppOptions) -> Any:
     parameters.cpuparams.n_threads = options.threads
     parameters.cpuparams_batch.n_threads = options.threads
     parameters.cache_ram_mib = KEPT_STATES_MB if options.reuse else 0
+    parameters.n_gpu_layers = options.gpu_layers
+    if options.gpu_layers:
+        parameters.fit_params = False  # it would move layers to the CPU, unseen, if the GPU's memory does not suffice
     parameters.warmup = True
     parameters.verbosity = -1
     parameters.api_keys = [secrets.token_hex()]
@@ -319,6 +326,25 @@ def gguf_file(path: Path) -> Path:
         names = ", ".join(file.name for file in found)
         raise ModelError("holds several models.", "Name one file in llm.model.", file=str(path), found=names)
     return found[0]
+
+
+ALL_LAYERS = 999
+"""Value of `gpu_layers` that is more than any model has."""
+
+
+def weights_on_gpu(file: Path, layers: int) -> float:
+    """Return the bytes of a GGUF model's weights on a GPU that computes `layers` of its layers.
+
+    Args:
+        file: The file, or the first part of a split one.
+        layers: Number of layers on the GPU; more than the model has means all.
+    """
+    total: float = bytes_of(file.parent.glob(re.sub(r"00001(-of-\d{5})$", r"*\1", glob.escape(file.stem)) + ".gguf"))
+    if layers >= ALL_LAYERS:
+        return total
+    metadata = read_metadata(file)
+    count: Any = metadata.get(f"{metadata.get('general.architecture')}.block_count", layers)
+    return total * min(1.0, layers / float(count))
 
 
 def chat_template(file: Path) -> ChatTemplate:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deployments.engines.device import CPU, EngineDevice
 from deployments.engines.onnx import model_file, open_session
 from deployments.engines.pcm import Pcm, speech_samples
 from deployments.engines.stt.log_mel import HOP, Features, log_mel
@@ -27,9 +28,9 @@ class SmartTurn:
 
     name = "smart-turn-v3.2 (onnxruntime)"
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1, device: EngineDevice = CPU) -> None:
         """Load the model from `path`, the .onnx file or its folder; raise ModelError if it is not that model."""
-        self._session = open_session(model_file(path), threads, ("input_features",))
+        self._session = open_session(model_file(path), threads, ("input_features",), device)
 
     def warm_up(self) -> None:
         """Run one inference, because the first one is slow."""

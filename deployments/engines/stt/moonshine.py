@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deployments.engines.device import CPU, EngineDevice
 from deployments.engines.onnx import PULL, open_session
 from deployments.engines.pcm import Pcm, speech_samples
 from deployments.engines.stt.transcript_guards import Hypothesis
@@ -63,19 +64,21 @@ class MoonshineResult:
 class Moonshine:
     """The Moonshine model, as two ONNX sessions. Safe to call from several threads."""
 
-    def __init__(self, directory: Path, threads: int = 1) -> None:
+    def __init__(self, directory: Path, threads: int = 1, device: EngineDevice = CPU) -> None:
         """Load the model.
 
         Args:
             directory: Folder that contains encoder_model.ort, decoder_model_merged.ort and tokenizer.bin.
             threads: Threads of one inference.
+            device: Where to compute.
 
         Raises:
             ModelError: A file is missing or damaged.
         """
         self.name = f"{directory.name} int8 (onnxruntime)"
-        self._encoder = open_session(directory / "encoder_model.ort", threads, _ENCODER_INPUTS)
-        self._decoder = open_session(directory / "decoder_model_merged.ort", threads, None)
+        encoder, decoder = moonshine_files(directory)
+        self._encoder = open_session(encoder, threads, _ENCODER_INPUTS, device)
+        self._decoder = open_session(decoder, threads, None, device)
         caches = [entry for entry in self._decoder.get_inputs() if entry.name.startswith(_CACHED)]
         self._empty = {entry.name: tuple(size for size in entry.shape if isinstance(size, int)) for entry in caches}
         self._outputs = [output.name.replace("present.", _CACHED) for output in self._decoder.get_outputs()[1:]]
@@ -211,6 +214,11 @@ class Decoding:
         if token != _END:
             self.tokens[row].append(token)
         self._ended[row] = token == _END or len(self.tokens[row]) >= self._limits[row]
+
+
+def moonshine_files(directory: Path) -> tuple[Path, Path]:
+    """Return the files of the encoder and of the decoder in a model's folder."""
+    return directory / "encoder_model.ort", directory / "decoder_model_merged.ort"
 
 
 def _padded(audios: list[Samples]) -> tuple[Samples, npt.NDArray[np.int64]]:

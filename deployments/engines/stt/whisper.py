@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ctranslate2
 import numpy as np
@@ -28,6 +28,7 @@ import numpy.typing as npt
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 
+from deployments.engines.device import CPU, EngineDevice
 from deployments.engines.pcm import Pcm, speech_samples
 from deployments.engines.stt.languages import MAIN_DOUBT_LOGPROB, best, candidates, shares
 from deployments.engines.stt.log_mel import HOP, log_mel
@@ -75,19 +76,21 @@ class WhisperOptions:
 
     Attributes:
         language: Code of the expected language, such as "en". AUTO expects English, as a first guess.
-        compute_type: Precision of the weights.
+        compute_type: Precision of the weights, such as "int8".
         threads: Threads of one inference.
         short_context: Decode short clips with less than 30 s of audio context.
         min_frames: Minimum number of frames of a short decode.
         pad_frames: Frames of silence after the audio in a short decode.
+        device: Where to compute.
     """
 
     language: str = "en"
-    compute_type: Literal["int8", "float32"] = "int8"
+    compute_type: str = "int8"
     threads: int = 2
     short_context: bool = True
     min_frames: int = 500
     pad_frames: int = 100
+    device: EngineDevice = CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +131,8 @@ class LanguageCheck:
         return {code: sum(each[code] for each in self.found) / len(self.found) for code in self.found[0]}
 
 
-Encoded = npt.NDArray[np.float32]
-"""Output of the encoder, shape (clips, frames / 2, width)."""
+Encoded = npt.NDArray[np.floating[Any]]
+"""Output of the encoder, shape (clips, frames / 2, width): float32, or float16 if the computation is in float16."""
 
 
 class Whisper:
@@ -150,7 +153,7 @@ class Whisper:
         try:
             model = WhisperModel(
                 str(directory),
-                device="cpu",
+                device=options.device.name,
                 compute_type=options.compute_type,
                 cpu_threads=options.threads,
                 local_files_only=True,
@@ -262,7 +265,8 @@ class Whisper:
     def _encode(self, audios: Sequence[Samples], frames: int) -> Encoded:
         """Return the encoder's output for each clip, padded with silence to `frames` frames."""
         features = np.stack([log_mel(audio, frames, bands=self._model.n_mels) for audio in audios])
-        encoded: Encoded = np.array(self._model.encode(ctranslate2.StorageView.from_array(features)))
+        # `to_cpu` copies the result from a GPU, whose memory NumPy cannot read.
+        encoded: Encoded = np.array(self._model.encode(ctranslate2.StorageView.from_array(features), to_cpu=True))
         return encoded
 
     def _decode(

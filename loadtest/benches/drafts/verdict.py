@@ -13,6 +13,7 @@ from loadtest.benches.drafts.evidence import Evidence
 from loadtest.generator.stage_metrics import StageCounts
 
 SETTINGS: dict[str, Any] = {
+    "admission": {"enabled": False},  # all callers must be in at once, and their drafts must not yield
     "stt": {
         "engine": "emulated",
         "max_queue": 64,

@@ -16,9 +16,9 @@ from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.capacity.providers import Choice, choose
 from rejoinder.core.capacity.sizing import NodeType
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.devices import DEVICE_ENGINES, GPU_ENGINES
 from rejoinder.core.settings.serve_file import ServeFile
-from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings
-from rejoinder.core.settings.stages import GPU_ENGINES
+from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings, parse_settings
 
 # At run time the command imports these modules itself: they need the extra `load` and take a second to import.
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class PlanOptions:
         str,
         typer.Option(
             metavar="STAGE=SHARE,...",
-            help="GPUs of one replica, for example llm=1. Only llm with engine vllm uses one.",
+            help="GPUs of one replica, for example stt=0.25,llm=1. The calibration must be of stages on such GPUs.",
         ),
     ] = ""
     cpu_node: Annotated[str, typer.Option(metavar="CORES:GB", help="Machine type without a GPU.")] = "16:64"
@@ -107,8 +107,12 @@ def plan(options: PlanOptions) -> None:
     if options.engines not in ("calibrated", "published"):
         raise ConfigError(f"unknown value {options.engines!r}.", "Use calibrated or published.", field="--engines")
     chosen = {stage: choose(stage, options.tier, reachable=True) for stage in ("stt", "llm")}
-    refuse_unused_gpus(gpus, _planned_engines(options, base.application.args, chosen))
+    planned = _planned_engines(options, base.application.args, chosen)
+    refuse_unused_gpus(gpus, planned)
+    if options.url:
+        refuse_unmeasured_devices(gpus, planned, base.application.args)
     found = calibrated(options, base.application.args)
+    refuse_unmeasured_devices(gpus, planned, parse_settings(found.settings))
     network = _network(found)
     if options.engines == "published":
         network = published(network, chosen, PUBLISHED_SLOTS)
@@ -133,7 +137,6 @@ def _network(found: Calibration) -> TurnNetwork:
     from deployments.engines.emulated import WORDS
     from loadtest.capacity.emulated_network import emulated_reply
     from loadtest.capacity.network_fit import fit
-    from rejoinder.core.settings.settings import parse_settings
 
     settings = parse_settings(found.settings)
     emulated = settings.llm.engine == settings.tts.engine == "emulated"
@@ -181,10 +184,38 @@ def refuse_unused_gpus(gpus: Mapping[str, float], engines: Mapping[str, str]) ->
     for stage, share in gpus.items():
         if share and engines[stage] not in GPU_ENGINES:
             raise ConfigError(
-                f"num_gpus of {stage} must be 0: engine {engines[stage]} runs on the CPU.",
-                f"Leave {stage} out: only llm with engine vllm uses a GPU.",
+                f"num_gpus of {stage} must be 0: engine {engines[stage]} computes on its own server.",
+                f"Leave {stage} out.",
                 field="--gpus",
             )
+
+
+def refuse_unmeasured_devices(gpus: Mapping[str, float], engines: Mapping[str, str], calibrated: Settings) -> None:
+    """Raise ConfigError if a stage would run on another device than in the calibration.
+
+    The service times of one device say nothing about another one. An emulated engine computes on none, and vLLM's
+    GPUs are checked by its own settings.
+
+    Args:
+        gpus: GPUs of one replica, by stage.
+        engines: Engine of each stage.
+        calibrated: Settings of the calibrated deployment.
+    """
+    stages: Mapping[str, SttSettings | LlmSettings | TtsSettings] = {
+        "stt": calibrated.stt,
+        "llm": calibrated.llm,
+        "tts": calibrated.tts,
+    }
+    for name, stage in stages.items():
+        planned, measured = gpus.get(name, 0.0), stage.resources.num_gpus
+        if engines[name] not in DEVICE_ENGINES or planned == measured:
+            continue
+        was = f"with num_gpus {measured:g}" if measured else "on the CPU"
+        raise ConfigError(
+            f"the calibration measured {name} {was}; its speed with num_gpus {planned:g} is unknown.",
+            f"Calibrate a server with {name}.resources.num_gpus {planned:g}, or use `--gpus {name}={measured:g}`.",
+            field="--gpus",
+        )
 
 
 def node_type(text: str, option: str) -> NodeType:

@@ -163,8 +163,12 @@ def is_late(shares_s: Mapping[Stage, float], tier: Tier) -> bool:
         shares_s: The time of each stage, in seconds.
         tier: The latency tier.
     """
-    spent_s = sum(seconds for stage, seconds in shares_s.items() if stage not in WAITING)
-    return spent_s * 1000 >= total_limit_ms(tier) - component_limit_ms(Component.VAD, tier)
+    return processing_s(shares_s) * 1000 >= total_limit_ms(tier) - component_limit_ms(Component.VAD, tier)
+
+
+def processing_s(shares_s: Mapping[Stage, float]) -> float:
+    """Return the processing time of a turn in seconds: the sum of its stages without the wait for its end."""
+    return sum(seconds for stage, seconds in shares_s.items() if stage not in WAITING)
 
 
 def remedies(tier: Tier, *, small: bool) -> tuple[Remedy, ...]:

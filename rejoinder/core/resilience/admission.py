@@ -17,10 +17,24 @@ LOOKS = 4
 
 
 class AdmissionRefusal(Enum):
-    """Reason why a call is refused. FULL: the host has its maximum number of calls. LATE: its event loop lags."""
+    """Reason why a call is refused. Values are metric labels.
+
+    FULL: the host has its maximum number of calls. LATE: its event loop lags. The others come from `StageAdmission`.
+    UTILISATION: a stage would have too few free slots. LATENCY: turns would take too long. QUEUE: requests wait too
+    long in a stage. SPEED: answers are written more slowly than they are spoken. GROWTH: there would be many more calls
+    than were served before. COLD_START: the load of a call is not known yet. SHARE: the host has used its share of the
+    free places until the next report.
+    """
 
     FULL = "full"
     LATE = "late"
+    UTILISATION = "utilisation"
+    LATENCY = "latency"
+    QUEUE = "queue"
+    SPEED = "speed"
+    GROWTH = "growth"
+    COLD_START = "cold_start"
+    SHARE = "share"
 
 
 class Admission:

@@ -53,4 +53,6 @@ class AnswerCacheSettings(StageSettings):
     def _single_replica(self) -> AnswerCacheSettings:
         if self.autoscaling.max_replicas != 1:
             raise ValueError("the answer cache is one replica: autoscaling.max_replicas must be 1")
+        if self.on_gpu and not self.semantic:
+            raise ValueError("resources.num_gpus must be 0: without semantic the answer cache runs no model")
         return self

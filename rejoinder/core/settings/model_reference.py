@@ -19,6 +19,15 @@ _WANTED: dict[ModelRole, str] = {
 }
 _SUFFIXES: dict[ModelRole, str] = {"llm": ".gguf", "tts": ".onnx"}
 
+WHISPER_REPOSITORIES = {
+    "large-v3": "Systran/faster-whisper-large-v3",
+    "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+    "turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+    "distil-large-v3": "Systran/faster-distil-whisper-large-v3",
+    "distil-large-v3.5": "distil-whisper/distil-large-v3.5-ct2",
+}
+"""Repositories on the model hub of the Whisper models that only a GPU runs in real time, by faster-whisper's names."""
+
 
 class ReferenceKind(StrEnum):
     """Where a model is: NAME, an entry of the manifest; PATH, a local file or folder; HUB, files on a model hub."""
@@ -56,13 +65,15 @@ def parse_model_reference(text: str) -> ModelReference:
     """Parse a reference to a model.
 
     A text that begins with `/` or `~` is a path. Any other text with a `/` names files on a hub. A text without a `/`
-    is a name in the manifest.
+    is a name in the manifest, or one of faster-whisper's names of a model on the hub (`WHISPER_REPOSITORIES`).
 
     Raises:
         ValueError: `text` is none of these; the message says what to write instead.
     """
     if text.startswith(("/", "~")):
         return ModelReference(ReferenceKind.PATH, text)
+    if text in WHISPER_REPOSITORIES:
+        return ModelReference(ReferenceKind.HUB, text, WHISPER_REPOSITORIES[text])
     if NAME.fullmatch(text) and "/" not in text:
         return ModelReference(ReferenceKind.NAME, text)
     if text.startswith((".", "\\")):

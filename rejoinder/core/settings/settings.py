@@ -16,9 +16,9 @@ from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
-from rejoinder.core.settings.degradation import DegradationSettings
 from rejoinder.core.settings.endpointing import EndpointingSettings
 from rejoinder.core.settings.openings import Opening, Openings
+from rejoinder.core.settings.overload import AdmissionSettings, DegradationSettings
 from rejoinder.core.settings.regions import RegionSettings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
 from rejoinder.core.settings.speech import SpeechSettings
@@ -32,11 +32,11 @@ from rejoinder.core.settings.stages import (
     TtsSettings,
     TurnDetectorSettings,
     VadSettings,
-    refuse_gpus,
 )
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
 __all__ = [
+    "AdmissionSettings",
     "AnswerCacheSettings",
     "Autoscaling",
     "BackgroundSettings",
@@ -320,7 +320,8 @@ class HostSettings(Section):
 
     @model_validator(mode="after")
     def _cpu_only(self) -> HostSettings:
-        refuse_gpus(self.resources, "the session host")
+        if self.resources.num_gpus:
+            raise ValueError("resources.num_gpus must be 0: the session host runs on the CPU")
         return self
 
     @model_validator(mode="after")
@@ -352,6 +353,8 @@ class Settings(Section):
     """Session hosts: admission, health, autoscaling."""
     regions: RegionSettings = RegionSettings()
     """Regions: this system's name, and the addresses of all regions."""
+    admission: AdmissionSettings = AdmissionSettings()
+    """Admission of calls by the load of the stages."""
     vad: VadSettings = VadSettings()
     """Voice activity detection: the stage that finds speech in the audio."""
     turn_detector: TurnDetectorSettings = TurnDetectorSettings()

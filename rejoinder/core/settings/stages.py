@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rejoinder.core.measuring.service_curves import PROFILES, EmulatedStage, EngineProfile, ServiceCurve, profiles
+from rejoinder.core.settings.devices import WHISPER_GPU_TYPES, Device, device_fault
 from rejoinder.core.settings.model_reference import check_model_reference
 from rejoinder.core.settings.section import Count, Language, Positive, Section, ServerUrl
 from rejoinder.core.settings.vllm import VllmSettings
@@ -20,9 +21,6 @@ ACCELERATOR_LABEL = "ray.io/accelerator-type"
 
 VOICE_LANGUAGE = re.compile(r"(?:^|[/_-])([a-z]{2})[_-][a-zA-Z]{2}(?=-)")
 """The language and region in the name of a Piper voice: "en-us" in "piper-en-us-joe-medium"."""
-
-GPU_ENGINES = frozenset({"vllm", "emulated"})
-"""Engines whose replicas may reserve GPUs. `emulated` may, so that placement can be tested on declared GPUs."""
 
 REPEATING_MODELS = {"smollm2-135m-instruct": 4}
 """Models that tend to repeat themselves, with the length of the token sequences that `no_repeat_ngram` blocks."""
@@ -38,24 +36,15 @@ class Resources(Section):
     num_cpus: float = Field(0.1, ge=0)
     """Number of CPU cores to reserve. The small default lets all stages share the cores of a small machine."""
     num_gpus: float = Field(0, ge=0)
-    """Number of GPUs to reserve; a fraction shares one GPU. It must be 0 except for `llm` with engine vllm."""
+    """Number of GPUs to reserve; a fraction shares one GPU. More than 1 only for engine vllm. It must be 0 for the
+    session host, for `vad` inside the host and for engine openai_api.
+    """
     memory_mb: int = Field(0, ge=0)
     """Memory to reserve, in MiB. 0: no memory is reserved."""
     custom: dict[str, float] = Field(default_factory=dict)
     """Custom Ray resources to reserve, by name, as declared with `ray start --resources`."""
     label_selector: dict[str, str] = Field(default_factory=dict)
     """Labels that the node must have, as declared with `ray start --labels`."""
-
-
-def refuse_gpus(resources: Resources, owner: str) -> None:
-    """Raise ValueError if GPUs are reserved for a component that runs on the CPU only.
-
-    Args:
-        resources: The resources that are reserved.
-        owner: Name of the component in the message.
-    """
-    if resources.num_gpus:
-        raise ValueError(f"resources.num_gpus must be 0: {owner} runs on the CPU; only llm with engine vllm uses a GPU")
 
 
 class Autoscaling(Section):
@@ -109,6 +98,10 @@ class StageSettings(Section):
     """Maximum number of requests that Serve sends to one replica at once, including those in the replica's queue."""
     threads: Count = 1
     """Number of CPU threads of each replica's engine."""
+    device: Device = "auto"
+    """Where the engine computes. `auto`: on the GPU if `resources.num_gpus` is above 0, else on the CPU. `cuda` needs
+    `num_gpus`. The engines vllm, openai_api and emulated do not read it.
+    """
     health_check_period_s: Positive = 1.0
     """Seconds between Serve's health checks of a replica. Sessions detect a dead replica at once, without them."""
     health_check_timeout_s: Positive = 10.0
@@ -131,11 +124,15 @@ class StageSettings(Section):
         """Number of requests that the engine of one replica serves at the same time. Most engines have one thread."""
         return 1
 
+    @property
+    def on_gpu(self) -> bool:
+        """True if each replica has a GPU, on which its engine computes."""
+        return self.reservation.num_gpus > 0
+
     @model_validator(mode="after")
     def _gpus_usable(self) -> StageSettings:
-        engine = getattr(self, "engine", "")
-        if engine not in GPU_ENGINES:
-            refuse_gpus(self.resources, f"engine {engine}" if engine else "this stage")
+        if fault := device_fault(getattr(self, "engine", ""), self.device, self.resources.num_gpus):
+            raise ValueError(fault)
         return self
 
 
@@ -147,12 +144,18 @@ class VadSettings(StageSettings):
     call_timeout_s: Positive = 0.5
     """Seconds after which an unanswered batch is sent again, to another replica if there is one."""
 
+    @model_validator(mode="after")
+    def _gpu_only_of_its_own(self) -> VadSettings:
+        if self.on_gpu and self.placement == "inline":
+            raise ValueError("placement inline computes in the session host, on the CPU: set placement to deployment")
+        return self
+
 
 class TurnDetectorSettings(StageSettings):
     """Settings of the turn detector, the model that estimates from the audio whether the caller has finished."""
 
     model: str = "smart-turn-v3.2"
-    """Model of the engine, a name in the model store."""
+    """Model of the engine: a name in the model store, or the absolute path of the .onnx file or its folder."""
     nice: int = Field(10, ge=0, le=19)
     """Unix nice value of the engine's thread. On shared cores, recognition and synthesis go first. A verdict that comes
     too late is not used (`endpointing.verdict_timeout_ms`).
@@ -212,12 +215,13 @@ class SttSettings(StageSettings):
     """
 
     engine: Literal["whisper", "emulated"] = "whisper"
-    """Engine of the stage: Whisper on the CPU, or an emulation without a model."""
+    """Engine of the stage: Whisper, or an emulation without a model."""
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "whisper-base"
-    """Whisper model: a name in the model store, the absolute path of a faster-whisper folder, or a hub repository with
-    such a model (owner/repo).
+    """Whisper model: a name in the model store, faster-whisper's name of a large model (large-v3, turbo,
+    distil-large-v3.5), the absolute path of a faster-whisper folder, or a hub repository with such a model
+    (owner/repo).
     """
     first_pass_model: str = "moonshine-tiny-en"
     """First-pass recognizer: a name in the model store. It is used for English only. Empty: no first pass."""
@@ -234,8 +238,10 @@ class SttSettings(StageSettings):
     """Language of the callers, as a code such as en or de. `auto`: any language that `model` knows, English first. With
     a fixed language, a caller who speaks another one is told so (`conversation.other_language`).
     """
-    compute_type: Literal["int8", "float32"] = "int8"
-    """Number format of Whisper's weights."""
+    compute_type: Literal["auto", "int8", "float32", "float16", "int8_float16"] = "auto"
+    """Number format of Whisper's weights. `auto`: float16 on a GPU, int8 on the CPU. float16 and int8_float16 (weights
+    int8, computation float16) need a GPU.
+    """
     threads: Count = 1
     """Number of CPU threads of each replica. A second thread hardly speeds up a short utterance, and the turn detector
     can use that core at the same time.
@@ -270,6 +276,17 @@ class SttSettings(StageSettings):
         return self.emulation.resolve("stt").slots if self.engine == "emulated" else self.max_batch
 
     @property
+    def weights(self) -> str:
+        """Number format of Whisper's weights, "float16" for example."""
+        return self.compute_type if self.compute_type != "auto" else "float16" if self.on_gpu else "int8"
+
+    @model_validator(mode="after")
+    def _computable(self) -> SttSettings:
+        if self.compute_type in WHISPER_GPU_TYPES and not self.on_gpu:
+            raise ValueError(f"compute_type {self.compute_type} needs a GPU: set resources.num_gpus, or int8")
+        return self
+
+    @property
     def has_first_pass(self) -> bool:
         """True if a first-pass recognizer is used, which requires the engine Whisper and the language English."""
         return self.engine == "whisper" and bool(self.first_pass_model) and self.main_language == "en"
@@ -283,12 +300,12 @@ class SttSettings(StageSettings):
 class LlmSettings(StageSettings):
     """Settings of the language model.
 
-    `embedded` runs a small GGUF model on the CPU with llama.cpp. `vllm` runs any model that vLLM supports, inside the
-    replica. `openai_api` calls any OpenAI-compatible server.
+    `embedded` runs a GGUF model with llama.cpp, on the CPU or a GPU. `vllm` runs any model that vLLM supports, inside
+    the replica. `openai_api` calls any OpenAI-compatible server.
     """
 
     engine: Literal["embedded", "vllm", "openai_api", "emulated"] = "embedded"
-    """Engine of the stage. Only `vllm` uses a GPU."""
+    """Engine of the stage."""
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "qwen2.5-coder-0.5b-instruct"
@@ -304,6 +321,10 @@ class LlmSettings(StageSettings):
     """
     slots: int = Field(4, ge=1, le=256)
     """Maximum number of answers that one replica of the embedded engine decodes together."""
+    gpu_layers: int | None = Field(None, ge=1, le=999)
+    """Embedded engine on a GPU: number of the model's layers that the GPU computes; the CPU computes the rest. Unset:
+    all of them.
+    """
     reuse_state: bool = True
     """Embedded engine: keep the KV cache of each conversation, so that a turn computes only its new tokens."""
     nice: int = Field(10, ge=0, le=19)
@@ -371,11 +392,6 @@ class LlmSettings(StageSettings):
         return self.resources.model_copy(update={"num_gpus": count, "label_selector": labels})
 
     @property
-    def on_gpu(self) -> bool:
-        """True if each replica has a GPU."""
-        return self.reservation.num_gpus > 0
-
-    @property
     def places(self) -> int:
         """Number of answers that one replica generates at the same time. A remote server has no known limit."""
         if self.engine == "emulated":
@@ -419,7 +435,7 @@ class TtsSettings(StageSettings):
     """Settings of text to speech."""
 
     engine: Literal["piper", "emulated"] = "piper"
-    """Engine of the stage: Piper on the CPU, or an emulation without a model."""
+    """Engine of the stage: Piper, or an emulation without a model."""
     emulation: EmulationSettings = EmulationSettings()
     """Latency of the emulated engine."""
     model: str = "piper-en-us-joe-medium"

@@ -1,4 +1,4 @@
-"""Tests of the rule that a stage may reserve GPUs only if its engine uses them."""
+"""Tests of the settings that put a stage on a GPU, and of those that do not fit together."""
 
 from __future__ import annotations
 
@@ -9,45 +9,84 @@ import pytest
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import Settings, parse_settings
 
-ONE_GPU = {"num_gpus": 1}
+GPU = {"num_gpus": 0.25}
 HOSTED = {"engine": "openai_api", "base_url": "http://127.0.0.1:8001/v1"}
+DEPLOYED = {"placement": "deployment"}
+SEMANTIC = {"enabled": True, "semantic": True}
 
 
 @pytest.mark.parametrize(
-    ("section", "stage", "owner"),
+    ("section", "stage"),
     [
-        ("vad", {}, "this stage"),
-        ("turn_detector", {}, "this stage"),
-        ("stt", {}, "engine whisper"),
-        ("llm", {}, "engine embedded"),
-        ("llm", HOSTED, "engine openai_api"),
-        ("llm_backup", HOSTED, "engine openai_api"),
-        ("tts", {"engine": "piper"}, "engine piper"),
-        ("answer_cache", {}, "this stage"),
-        ("host", {}, "the session host"),
+        ("vad", DEPLOYED),
+        ("turn_detector", {}),
+        ("stt", {}),
+        ("stt", {"engine": "emulated"}),
+        ("llm", {}),
+        ("llm", {"engine": "vllm", "vllm": {"gpu_memory_utilization": 0.2}}),
+        ("llm", {"engine": "emulated"}),
+        ("llm_backup", {}),
+        ("tts", {}),
+        ("tts", {"engine": "emulated"}),
+        ("answer_cache", SEMANTIC),
     ],
 )
-def test_a_cpu_engine_refuses_a_gpu(section: str, stage: dict[str, Any], owner: str) -> None:
-    """`num_gpus` of a stage whose engine runs on the CPU is refused, and the error names section, field and engine."""
-    with pytest.raises(ConfigError) as refused:
-        parse_settings({section: {**stage, "resources": ONE_GPU}})
+def test_a_stage_that_reserves_a_gpu_computes_on_it(section: str, stage: dict[str, Any]) -> None:
+    """Every stage with a model may reserve a GPU, and then its engine computes there; without one it does not."""
+    made = getattr(parse_settings({section: {**stage, "resources": GPU}}), section)
+    assert made.on_gpu
+    assert made.reservation.num_gpus == 0.25
+    assert not getattr(parse_settings({section: stage}), section).on_gpu
+
+
+@pytest.mark.parametrize("section", ["turn_detector", "stt", "llm", "tts"])
+def test_the_device_may_be_named(section: str) -> None:
+    """`device: cuda` with a reserved GPU means the same as `auto`, and `device: cpu` without one too."""
+    assert getattr(parse_settings({section: {"device": "cuda", "resources": GPU}}), section).on_gpu
+    assert not getattr(parse_settings({section: {"device": "cpu"}}), section).on_gpu
+
+
+@pytest.mark.parametrize(
+    ("section", "stage", "says"),
+    [
+        ("vad", {"resources": GPU}, "placement inline computes in the session host, on the CPU: set placement to"),
+        ("stt", {"device": "cuda"}, "device cuda needs a GPU, .*: set resources.num_gpus, for example to 0.25"),
+        ("tts", {"device": "cpu", "resources": GPU}, "set num_gpus to 0, or device to auto"),
+        ("stt", {"resources": {"num_gpus": 2}}, "at most 1: a replica of engine whisper uses one GPU"),
+        ("turn_detector", {"resources": {"num_gpus": 2}}, "at most 1: a replica of this stage uses one GPU"),
+        ("llm", {**HOSTED, "resources": GPU}, "num_gpus must be 0: engine openai_api computes on its own server"),
+        ("llm_backup", {**HOSTED, "resources": GPU}, "num_gpus must be 0: engine openai_api"),
+        ("llm", {"engine": "vllm", "device": "cpu"}, "device must be auto: engine vllm does not read it"),
+        ("stt", {"engine": "emulated", "device": "cuda"}, "device must be auto: engine emulated does not read it"),
+        ("answer_cache", {"semantic": False, "resources": GPU}, "without semantic the answer cache runs no model"),
+        ("host", {"resources": GPU}, "num_gpus must be 0: the session host runs on the CPU"),
+        ("stt", {"compute_type": "float16"}, "compute_type float16 needs a GPU: set resources.num_gpus, or int8"),
+        ("stt", {"compute_type": "int8_float16"}, "compute_type int8_float16 needs a GPU"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(section: str, stage: dict[str, Any], says: str) -> None:
+    """Each combination that would not compute where it says is refused with the setting to change."""
+    with pytest.raises(ConfigError, match=says) as refused:
+        parse_settings({section: stage})
     assert refused.value.field == f"args.{section}"
-    assert (
-        f"resources.num_gpus must be 0: {owner} runs on the CPU; only llm with engine vllm uses a GPU"
-        in refused.value.message
-    )
 
 
-@pytest.mark.parametrize("section", ["stt", "llm", "tts"])
-def test_an_emulated_engine_may_reserve_a_gpu(section: str) -> None:
-    """An emulated engine may reserve a GPU, because tests place it on GPUs that are declared to Ray and not real."""
-    settings = parse_settings({section: {"engine": "emulated", "resources": ONE_GPU}})
-    assert getattr(settings, section).resources.num_gpus == 1
-
-
-def test_vllm_may_reserve_a_gpu() -> None:
-    """The engine vLLM, the only real engine that uses a GPU, may reserve one."""
-    assert parse_settings({"llm": {"engine": "vllm", "resources": ONE_GPU}}).llm.reservation.num_gpus == 1
+@pytest.mark.parametrize(
+    ("compute_type", "resources", "weights"),
+    [
+        ("auto", {}, "int8"),
+        ("auto", GPU, "float16"),
+        ("int8", GPU, "int8"),
+        ("int8_float16", GPU, "int8_float16"),
+        ("float32", {}, "float32"),
+    ],
+)
+def test_whisper_has_the_number_format_of_its_device(
+    compute_type: str, resources: dict[str, float], weights: str
+) -> None:
+    """By default Whisper's weights are int8 on the CPU and float16 on a GPU; a format that is set stays."""
+    stage = parse_settings({"stt": {"compute_type": compute_type, "resources": resources}}).stt
+    assert stage.weights == weights
 
 
 def test_no_stage_reserves_a_gpu_by_default() -> None:

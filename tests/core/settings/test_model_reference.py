@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import faster_whisper.utils
 import pytest
 
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.settings.model_reference import ModelReference, ReferenceKind, parse_model_reference
+from rejoinder.core.settings.model_reference import (
+    WHISPER_REPOSITORIES,
+    ModelReference,
+    ReferenceKind,
+    parse_model_reference,
+)
 from rejoinder.core.settings.settings import LlmSettings, parse_settings
 
 
@@ -36,6 +42,21 @@ from rejoinder.core.settings.settings import LlmSettings, parse_settings
 def test_a_reference_is_a_name_a_path_or_a_file_on_a_hub(text: str, reference: ModelReference) -> None:
     """Each kind of reference is recognized by its form alone, without a look at the disk."""
     assert parse_model_reference(text) == reference
+
+
+@pytest.mark.parametrize(("name", "repository"), WHISPER_REPOSITORIES.items())
+def test_a_large_whisper_model_has_a_name(name: str, repository: str) -> None:
+    """faster-whisper's names of large models are repositories on the hub: the same ones as in its own table."""
+    assert parse_model_reference(name) == ModelReference(ReferenceKind.HUB, name, repository)
+    assert faster_whisper.utils._MODELS[name] == repository
+    assert parse_settings({"stt": {"model": name}}).stt.model == name
+
+
+@pytest.mark.parametrize("stage", ["llm", "tts"])
+def test_a_whisper_name_is_only_for_recognition(stage: str) -> None:
+    """A name of a Whisper model is refused as language model or voice."""
+    with pytest.raises(ConfigError, match="'turbo' on a model hub is not a"):
+        parse_settings({stage: {"model": "turbo"}})
 
 
 @pytest.mark.parametrize("text", ["", "./model.gguf", "../model.gguf", "o/../../etc/passwd.gguf", "o/.r/x.gguf", "a b"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machine import needed_models
+from cluster.doctor.machine import needed_models
 from deployments.engines.model_files import check_model_files
 from deployments.engines.piper import PiperVoice
 from deployments.engines.stt.whisper import Whisper

@@ -109,6 +109,22 @@ async def test_a_call_gets_its_replica() -> None:
     assert chosen.replica_id.unique_id == "b"
 
 
+async def test_a_call_for_one_replica_goes_there_or_fails() -> None:
+    """A probe or a question names its replica. It never reaches another one, and fails at once if its replica is gone.
+
+    Before, a probe of a host that knew few of the replicas went to any of the others.
+    """
+    router = _router()
+    router.update_replicas([_replica(name) for name in "abcdefgh"])
+    async with asyncio.timeout(WITHIN_S):
+        for _ in range(5):
+            route = ReplicaRoute("r", avoid=frozenset({"e"}), only="e")
+            chosen = await router._choose_replica_for_request(_pending(route))
+            assert chosen.replica_id.unique_id == "e"
+        with pytest.raises(NoReplicaAvailable):
+            await router._choose_replica_for_request(_pending(ReplicaRoute("r", only="gone")))
+
+
 async def test_two_calls_with_one_request_id_both_get_a_replica() -> None:
     """Two calls that one connection makes at once share an internal request id, and both get a replica."""
     router = _router()

@@ -6,6 +6,9 @@ simulated networks.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +86,9 @@ def test_a_repeats_knee_is_the_common_line_shifted() -> None:
     assert found.knee_noise == pytest.approx(1 / 20)
 
 
+ROOT = Path(__file__).parents[3]
+
+
 @pytest.mark.parametrize("p95", [(2000.0, 2400.0), (1300.0, 1700.0)])
 def test_a_wrong_prediction_does_not_hold(p95: tuple[float, float]) -> None:
     """A prediction of 1800 and 2200 ms p95 at two loads does not hold if both measured p95 differ too much.
@@ -105,6 +111,15 @@ def test_every_row_is_a_configuration(name: str) -> None:
         found = emulated_stage(changed, stage_name)
         section = getattr(changed, stage_name)
         assert (found.replicas, found.slots) == (section.autoscaling.max_replicas, section.emulation.slots)
+
+
+def test_a_row_is_measured_without_what_the_simulated_network_lacks() -> None:
+    """Fillers, degradation and admission by the stages are off, even if an old calibration does not mention them."""
+    stored = json.loads((ROOT / "docs/results/capacity/calibration.json").read_text())["settings"]
+    for base in (BASE, stored):
+        settings = settings_of(base, {})
+        assert (settings.degradation.enabled, settings.admission.enabled) == (False, False)
+        assert settings.conversation.filler_after_ms == 0
 
 
 def test_an_answer_is_segmented_like_in_the_host() -> None:

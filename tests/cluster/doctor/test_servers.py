@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from cluster.doctor.servers import server_faults
 from cluster.environment import free_port
-from cluster.servers import server_faults
 from rejoinder.core.errors import RejoinderError
 from rejoinder.core.settings.settings import parse_settings
 from tests.deployments.engines.llm.faulty_server import FaultyServer, Reply, error, good

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from cluster.doctor import MAX_SKEW_S, merged, skew
-from cluster.finding import Finding, Grade
+from cluster.doctor.examine import MAX_SKEW_S, merged, skew
+from cluster.doctor.finding import Finding, Grade
+from cluster.doctor.machine import MachineReport, needed_models, source_digest
 from cluster.launch import MAX_CAUSE, application_error, version_error
-from cluster.machine import MachineReport, needed_models, source_digest
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import parse_serve_file
 

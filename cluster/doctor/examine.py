@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from cluster.doctor_vllm import Installed, installed_vllm, vllm_checks
-from cluster.finding import Finding, Grade
+from cluster.doctor.finding import Finding, Grade
+from cluster.doctor.gpu_checks import gpu_checks
+from cluster.doctor.machine import MachineReport, examine_machine, source_digest
+from cluster.doctor.servers import server_faults
+from cluster.doctor.vllm_checks import Installed, installed_vllm, vllm_checks
 from cluster.fitting import demands, misfits, offers
 from cluster.gpus import HERE, NodeGpus, machine_gpus, node_gpus
 from cluster.launch import joined, live_nodes, run_on_node, serve_port
-from cluster.machine import MachineReport, examine_machine, source_digest
-from cluster.servers import server_faults
 from rejoinder.core.errors import BackendError, ConfigError
 from rejoinder.core.settings.serve_file import ServeFile
 
@@ -30,7 +31,8 @@ def examine(document: ServeFile, address: str = "") -> list[Finding]:
     """
     if not address:
         vllm = vllm_checks(document.application.args, [(HERE, installed_vllm())], machine_gpus)
-        return [*examine_machine(document).findings, *_servers(document, keys_here=True), *vllm]
+        own = gpu_checks(document.application.args, machine_gpus)
+        return [*examine_machine(document).findings, *_servers(document, keys_here=True), *vllm, *own]
     gpus: Callable[[], Sequence[NodeGpus]]
     packages: Installed = []
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from cluster.finding import Finding, Grade
+from cluster.doctor.finding import Finding, Grade
 from cluster.gpus import HERE, NodeGpus
 from rejoinder.core.capacity.gpu_profiles import GPU_PROFILES, METHODS
 from rejoinder.core.capacity.hardware import weights_gb

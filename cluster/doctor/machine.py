@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from cluster.doctor_vllm import store_model
-from cluster.finding import Finding, Grade
+from cluster.doctor.finding import Finding, Grade
+from cluster.doctor.vllm_checks import store_model
 from cluster.fitting import matches
 from cluster.listeners import check_port
 from deployments.engines.model_files import check_model_files
@@ -74,7 +74,7 @@ def examine_machine(
 
 def source_digest() -> str:
     """Return a digest of the project's Python files in this installation, to compare the code of two nodes."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
@@ -167,7 +167,7 @@ def _packages(document: ServeFile) -> Iterator[Finding]:
 
     Our packages' names are plain words, which other packages may use.
     """
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         origin = Path(spec.origin).resolve() if spec and spec.origin else None

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.doctor import examine
+from cluster.doctor.examine import examine
+from cluster.doctor.finding import Finding, Grade
+from cluster.doctor.machine import needed_models
 from cluster.environment import (
     FILES_PER_CONNECTION,
     REQUIRED,
@@ -20,8 +22,6 @@ from cluster.environment import (
     free_port,
     node_environment,
 )
-from cluster.finding import Finding, Grade
-from cluster.machine import needed_models
 from rejoinder.core.settings.serve_file import HttpOptions, ServeFile, parse_serve_file
 
 
