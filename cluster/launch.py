@@ -281,9 +281,8 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
     from ray.serve.config import HTTPOptions
 
     from deployments.app import bind
-    from deployments.serving.compat import serve_http_port
 
-    running = serve_http_port()
+    running = serve_port()
     options = config.http_options
     port = options.port or running or free_port()
     if running not in (None, port):

@@ -147,14 +147,10 @@ class SessionHost:
         return {"sessions": self.host.live, "max_sessions": self._settings.host.max_sessions}
 
     async def _sum_places(self) -> dict[str, int]:
-        context = serve.get_replica_context()
-        hosts = serve.get_deployment_handle(context.deployment, context.app_name)
-        return places_of(await _answers(hosts, "own_places"))
+        return places_of(await _answers(_hosts(), "own_places"))
 
     async def _find_targets(self) -> list[dict[str, Any]]:
-        context = serve.get_replica_context()
-        hosts = serve.get_deployment_handle(context.deployment, context.app_name)
-        found = await asyncio.gather(*(_answers(handle, "describe") for handle in (hosts, *self._handles.values())))
+        found = await asyncio.gather(*(_answers(handle, "describe") for handle in (_hosts(), *self._handles.values())))
         region = {"region": self._settings.regions.name} if self._settings.regions.name else {}
         return [
             {
@@ -197,6 +193,12 @@ class SessionHost:
             raise BackendError(f"the host's task ended: {self._running!r}", stage="host")
         if self.host.loop_lag_s * 1000 > self._settings.host.max_loop_lag_ms:
             raise BackendError(f"the event loop is {self.host.loop_lag_s:.1f} s late.", stage="host")
+
+
+def _hosts() -> DeploymentHandle:
+    """Return the handle of the deployment of this replica: all session hosts."""
+    context = serve.get_replica_context()
+    return serve.get_deployment_handle(context.deployment, context.app_name)
 
 
 async def _answers(handle: DeploymentHandle, method: str) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ class SshRemote:
         try:
             done = subprocess.run([*words, target, command], input=text, capture_output=True, timeout=timeout_s)
         except FileNotFoundError:
-            raise BackendError("there is no program `ssh`.", "Install openssh-client.") from None
+            raise BackendError("the program `ssh` is not installed.", "Install openssh-client.") from None
         except subprocess.TimeoutExpired:
             raise BackendError(f"{target}: no end within {timeout_s:g} s.", "See the logs of Ray there.") from None
         output = done.stdout.decode(errors="replace")

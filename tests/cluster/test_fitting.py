@@ -81,6 +81,6 @@ def test_replicas_with_a_selector_are_placed_first() -> None:
     [("cpu", True), ("gpu", False), ("!gpu", True), ("!cpu", False), ("in(cpu, gpu)", True), ("!in(cpu,gpu)", False)],
 )
 def test_the_conditions_of_ray(condition: str, fits: bool) -> None:
-    """A label selector may name a value, exclude one, or name a set. A missing label is no value."""
+    """A label selector may name a value, exclude one, or name a set. A missing label equals no value."""
     assert matches({"group": condition}, {"group": "cpu"}) is fits
     assert matches({"group": condition}, {}) is condition.startswith("!")

@@ -111,7 +111,7 @@ class CircuitBreaker:
 
         A replica is a suspect if a stream of this host has waited for it for `idle_timeout_s`, and it has sent no token
         to this host in this time. It is asked at most once in `idle_timeout_s`. The last replica with a closed circuit
-        is no suspect, because a late answer is better than none.
+        is never a suspect, because a late answer is better than none.
 
         Args:
             waiting: By name of the replica, the monotonic time at which its longest waiting stream started to wait.

@@ -55,16 +55,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A file where the folder should be is an error with its path."""
     (tmp_path / "voice.yaml").write_text(yaml.safe_dump(PODS["cpu-cluster"]), encoding="utf-8")
     (tmp_path / "out").write_text("", encoding="utf-8")
-    arguments = [
-        "launch",
-        "render",
-        str(tmp_path / "voice.yaml"),
-        "--target",
-        "kuberay",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = RUNNER.invoke(app, arguments)
+    done = RUNNER.invoke(app, render(tmp_path, "kuberay"))
     assert isinstance(done.exception, ConfigError)
     assert "Name another folder" in str(done.exception)
 
@@ -72,15 +63,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_notes_are_printed_apart(tmp_path: Path) -> None:
     """Notes about what may be unintended go to standard error, so that the list of files stays clean."""
     (tmp_path / "voice.yaml").write_text(yaml.safe_dump(PODS["cpu-cluster"]), encoding="utf-8")
-    arguments = [
-        "launch",
-        "render",
-        str(tmp_path / "voice.yaml"),
-        "--target",
-        "kuberay",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = RUNNER.invoke(app, arguments)
+    done = RUNNER.invoke(app, render(tmp_path, "kuberay"))
     assert "Note: callers need no key" in done.stderr
     assert "Note" not in done.stdout

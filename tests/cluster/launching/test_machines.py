@@ -201,7 +201,7 @@ def test_the_units_are_complete(folder: Path, name: str) -> None:
 def _unit(path: Path) -> configparser.RawConfigParser:
     """Return a systemd unit, of whose repeated keys the last value."""
     parser = configparser.RawConfigParser(strict=False, comment_prefixes=("#",))
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # documented way to keep upper case
     parser.read_string(path.read_text(encoding="utf-8"))
     return parser
 

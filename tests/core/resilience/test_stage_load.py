@@ -28,7 +28,7 @@ def served(meter: LoadMeter, arrived: float, queue_s: float, service_s: float, *
 
 
 def test_a_report_has_the_share_of_the_slots_and_the_waits() -> None:
-    """Four requests of 2 s in 10 s use 0.4 of two slots. A quarter of that time is no essential work."""
+    """Four requests of 2 s in 10 s use 0.4 of two slots. A quarter of that time is not essential."""
     meter = LoadMeter("r1", 2)
     for arrived in (1.0, 3.0, 5.0):
         served(meter, arrived, 0.1, 2.0)

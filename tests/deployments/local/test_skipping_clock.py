@@ -101,7 +101,7 @@ def test_the_result_arrives_before_the_clock_may_jump() -> None:
                 add(callback)
                 add(lambda _: time.sleep(0.05))
 
-            future.add_done_callback = slowly  # type: ignore[method-assign, assignment]
+            future.add_done_callback = slowly  # type: ignore[method-assign, assignment]  # this one future
             return future
 
     async def works() -> float:

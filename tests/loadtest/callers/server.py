@@ -15,6 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from actors.host import Host
 from deployments.serving.http_routes import http_app
+from deployments.serving.regions import places_of
 from tests.actors.stage_play import Play
 
 
@@ -29,8 +30,7 @@ class Served:
         return []
 
     async def places(self) -> dict[str, int]:
-        limit = self.host.services.settings.host.max_sessions
-        return {"hosts": 1, "sessions": self.host.live, "max_sessions": limit, "free": limit - self.host.live}
+        return places_of([{"sessions": self.host.live, "max_sessions": self.host.services.settings.host.max_sessions}])
 
     async def regions(self) -> dict[str, Any]:
         return {"region": "", "regions": []}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
             machine.run("mkdir", "/run/sshd")  # where Debian's server drops its privileges
             server = machine.command(SSHD, "-D", "-f", str(tmp_path / "sshd_config"))
             subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            wait_until(lambda at=machine: _listens(at), 10, f"the SSH server of {name}")  # type: ignore[misc]
+            wait_until(partial(_listens, machine), 10, f"the SSH server of {name}")
         yield Desk(net.add("desk"), net, _describe(tmp_path, net))
 
 

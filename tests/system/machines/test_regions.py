@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -36,7 +37,7 @@ def regions() -> Iterator[Network]:
             command += [f"--port={PORT}", "--emulate=guide-500", f"--region={name}", *entries]
             subprocess.Popen(machine.command(*command))
         for machine in net.machines.values():
-            wait_until(lambda at=machine: places(at) is not None, 150, f"places of {machine.name}")  # type: ignore[misc]
+            wait_until(partial(answers, machine), 150, f"places of {machine.name}")
         yield net
 
 
@@ -57,6 +58,11 @@ def places(machine: Machine) -> dict[str, int] | None:
     except httpx2.HTTPError:
         return None
     return found
+
+
+def answers(machine: Machine) -> bool:
+    """Return True if the region's server says its places."""
+    return places(machine) is not None
 
 
 def sessions(machine: Machine) -> int:
