@@ -48,10 +48,9 @@ def llm(shared: LlamaCpp) -> LlamaCpp:
     return shared
 
 
-def ask(question: str, max_tokens: int = 24, prefix: str = "") -> LlmRequest:
-    return LlmRequest(
-        (ChatMessage("system", SYSTEM), ChatMessage("user", question)), max_tokens=max_tokens, prefix=prefix
-    )
+def ask(question: str, max_tokens: int = 24, prefix: str = "", session: str = "") -> LlmRequest:
+    messages = (ChatMessage("system", SYSTEM), ChatMessage("user", question))
+    return LlmRequest(messages, max_tokens=max_tokens, prefix=prefix, session=session)
 
 
 async def answer(llm: LlamaCpp, request: LlmRequest) -> list[TokenDelta]:
@@ -126,12 +125,12 @@ async def test_an_answer_continues_after_its_prefix(llm: LlamaCpp) -> None:
 
 async def test_a_second_turn_computes_only_its_new_tokens(llm: LlamaCpp) -> None:
     """The KV cache of the first turn's prompt is reused, because the second prompt begins with it."""
-    first = ask(QUESTIONS[1], max_tokens=12)
+    first = ask(QUESTIONS[1], max_tokens=12, session="one")
     deltas = await answer(llm, first)
     usage = deltas[-1].usage
     assert usage is not None
     reply = ChatMessage("assistant", text_of(deltas).strip())
-    next_turn = LlmRequest((*first.messages, reply, ChatMessage("user", QUESTIONS[2])), max_tokens=4)
+    next_turn = replace(first, messages=(*first.messages, reply, ChatMessage("user", QUESTIONS[2])), max_tokens=4)
     second = (await answer(llm, next_turn))[-1].usage
     assert second is not None
     assert second.cached_tokens >= usage.prompt_tokens
@@ -143,13 +142,14 @@ async def test_a_prefill_is_reused_by_a_longer_prompt(llm: LlamaCpp) -> None:
     prefill = LlmRequest(
         (ChatMessage("system", SYSTEM), ChatMessage("user", "Please explain to me what a computer")),
         max_tokens=0,
+        session="one",
         prefill=True,
     )
     (only,) = await answer(llm, prefill)
     assert (only.text, only.finish) == ("", "length")
     assert only.usage is not None
     question = "Please explain to me what a computer is, and what it does."
-    usage = (await answer(llm, ask(question, max_tokens=2)))[-1].usage
+    usage = (await answer(llm, ask(question, max_tokens=2, session="one")))[-1].usage
     assert usage is not None
     assert usage.cached_tokens >= only.usage.prompt_tokens - 1
 
@@ -169,12 +169,12 @@ async def test_a_prefill_tells_whether_the_message_ends(llm: LlamaCpp, open_word
     """
     found = []
     for words in (open_words, complete_words):
-        judged = replace(ask(words, max_tokens=0), prefill=True, judge_end=True)
+        judged = replace(ask(words, max_tokens=0, session="one"), prefill=True, judge_end=True)
         (only,) = await answer(llm, judged)
         assert only.text == ""
         assert only.usage is not None
         found.append(only.usage.end_probability)
-        usage = (await answer(llm, ask(words, max_tokens=2)))[-1].usage
+        usage = (await answer(llm, ask(words, max_tokens=2, session="one")))[-1].usage
         assert usage is not None
         assert usage.cached_tokens >= only.usage.prompt_tokens - 1
         assert usage.end_probability is None
@@ -188,9 +188,9 @@ async def test_a_prefill_tells_whether_the_message_ends(llm: LlamaCpp, open_word
 async def test_a_whole_prefill_covers_the_prompt(llm: LlamaCpp) -> None:
     """If a prefill covered the whole prompt, a request with the same prompt computes only the last token."""
     question = "Is the moon further away than the sun?"
-    prefill = replace(ask(question, max_tokens=0), prefill=True, whole=True)
+    prefill = replace(ask(question, max_tokens=0, session="one"), prefill=True, whole=True)
     (only,) = await answer(llm, prefill)
-    usage = (await answer(llm, ask(question, max_tokens=2)))[-1].usage
+    usage = (await answer(llm, ask(question, max_tokens=2, session="one")))[-1].usage
     assert only.usage is not None
     assert usage is not None
     assert only.usage.prompt_tokens == usage.prompt_tokens
@@ -209,6 +209,35 @@ async def test_a_request_after_a_cancelled_one_of_its_session_reuses_its_cache(l
         usage = deltas[-1].usage
         assert usage is not None
         assert usage.cached_tokens >= usage.prompt_tokens - 12
+
+
+async def test_conversations_keep_their_states_beside_each_other(llm: LlamaCpp) -> None:
+    """Each of twelve conversations on an engine with two places has its own KV cache at its second turn."""
+    sessions = [f"call {number}" for number in range(12)]
+    first = {name: await answer(llm, ask(f"My name is {name}. Hello!", 2, session=name)) for name in sessions}
+    for name in sessions:
+        usage, before = (await answer(llm, ask(f"My name is {name}. Hello!", 2, session=name)))[-1].usage, first[name]
+        assert usage is not None
+        assert before[-1].usage is not None
+        assert usage.cached_tokens == before[-1].usage.prompt_tokens - 1
+
+
+async def test_a_new_conversation_does_not_compute_known_instructions(folder: Path) -> None:
+    """The first prompt of a conversation finds the KV cache of instructions that another conversation had.
+
+    The other conversation loses nothing, and the instructions' cache has no words of it.
+    """
+    llm = LlamaCpp(folder, LlamaCppOptions(slots=2))
+    instructions = len(SYSTEM.split())
+    for number, session in enumerate(("one", "two", "three")):
+        usage = (await answer(llm, ask(f"{number} is my number.", max_tokens=2, session=session)))[-1].usage
+        assert usage is not None
+        assert instructions < usage.cached_tokens < usage.prompt_tokens - 4
+    other = [ChatMessage("system", "You answer in rhymes."), ChatMessage("user", "Hello")]
+    usage = (await answer(llm, LlmRequest(tuple(other), max_tokens=2, session="four")))[-1].usage
+    assert usage is not None
+    assert usage.cached_tokens > 4
+    llm.close()
 
 
 async def test_a_session_may_have_two_answers_at_once(llm: LlamaCpp) -> None:
