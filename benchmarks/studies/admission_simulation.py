@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from deployments.serving.load_exchange import tier_limits
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.resilience.admission import AdmissionRefusal
-from rejoinder.core.resilience.stage_admission import StageAdmission
+from rejoinder.core.resilience.stage_admission import StageAdmission, cold_places
 from rejoinder.core.resilience.stage_load import LoadMeter, Work
 from rejoinder.core.settings.overload import AdmissionSettings
 
@@ -140,9 +140,10 @@ class Simulation:
         self._system = system
         self._random = random.Random(seed)
         settings = system.settings.model_copy(update={"enabled": admission})
-        slots = {name: stage.slots for name, stage in system.stages.items()}
+        slots = {name: stage.slots * stage.replicas for name, stage in system.stages.items()}
+        cold = cold_places(settings.cold_start_calls, slots)
         self.hosts = [
-            StageAdmission(settings, tier_limits(Tier.GOOD), slots, 5.0, phase=self._random.random())
+            StageAdmission(settings, tier_limits(Tier.GOOD), cold, 5.0, phase=self._random.random(), hosts=system.hosts)
             for _ in range(system.hosts)
         ]
         self._replicas = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from deployments.serving.placements import ReplicaRoute
 from rejoinder.core.capacity.budgets import Component, Tier, component_limit_ms, total_limit_ms
-from rejoinder.core.resilience.stage_admission import StageAdmission, TierLimits
+from rejoinder.core.resilience.stage_admission import StageAdmission, TierLimits, cold_places
 from rejoinder.core.resilience.stage_load import StageReport
 from rejoinder.core.settings.settings import Settings
 
@@ -86,8 +86,16 @@ def open_admission(settings: Settings, slots: Mapping[str, int], *, phase: float
         slots: Slots of one replica of each stage; 0 where the number is not known.
         phase: Number in [0, 1) that differs between hosts.
     """
-    tier = tier_limits(Tier(settings.degradation.tier))
-    return StageAdmission(settings.admission, tier, slots, settings.host.retry_after_s, phase=phase)
+    stages = {"stt": settings.stt, "llm": settings.llm, "tts": settings.tts}
+    all_slots = {name: slots.get(name, 0) * stage.autoscaling.min_replicas for name, stage in stages.items()}
+    return StageAdmission(
+        settings.admission,
+        tier_limits(Tier(settings.degradation.tier)),
+        cold_places(settings.admission.cold_start_calls, all_slots),
+        settings.host.retry_after_s,
+        phase=phase,
+        hosts=settings.host.autoscaling.min_replicas,
+    )
 
 
 NO_EXCHANGE = LoadExchange("", lambda: 0, lambda _stage, _report: None)

@@ -17,11 +17,15 @@ from dataclasses import dataclass
 
 ENOUGH_TURNS = 20
 """Number of turns from which they count as in time. With 20 turns, one may be in the slowest 5%."""
+ENOUGH_PER_CALL = 4
+"""Turns of each call from which they count as in time, if these are fewer than ENOUGH_TURNS. A call has about 6 turns
+in OLDEST_S seconds, so a few calls never have ENOUGH_TURNS. Their ceiling rises by one call only.
+"""
 FEW_TURNS = 5
-"""Number of turns from which they count as late."""
+"""Number of turns from which they count as late, and least number from which they count as in time."""
 RECENT_S = 8.0
 """Seconds of turns that are judged together; if they are fewer than ENOUGH_TURNS, the turns before them too."""
-OLDEST_S = 40.0
+OLDEST_S = 60.0
 """Age in seconds above which a turn is not used."""
 SIMILAR = 1.25
 """Largest ratio of a turn's number of calls and the present one for which its latency says something about now."""
@@ -95,7 +99,8 @@ class CallCeiling:
             beyond: Whether a stage is beyond its limit. Then the ceiling is not raised.
         """
         sample = self._sample(calls, now)
-        if len(sample) >= ENOUGH_TURNS:
+        enough = min(ENOUGH_TURNS, max(FEW_TURNS, ENOUGH_PER_CALL * calls))
+        if len(sample) >= enough:
             self.base_s = min(self.base_s, _median(sample))
         fresh = [turn for turn in sample if turn.at > self._changed_at]
         if len(fresh) < FEW_TURNS:
@@ -106,7 +111,7 @@ class CallCeiling:
             _median(same) > self.limit_s or self._tail(same) > max(1, MOST_LATE_SHARE * len(same))
         ):
             self._lower(calls, now)
-        elif not beyond and len(fresh) >= ENOUGH_TURNS and self._in_time(fresh):
+        elif not beyond and len(fresh) >= enough and self._in_time(fresh):
             self._raise(min(turn.calls for turn in fresh), now)
 
     def _tail(self, turns: list[MeasuredTurn]) -> int:

@@ -11,13 +11,14 @@ number of calls. The number of places is the largest number of calls for which a
     growth        the number exceeds what was served in time before by one step only (`call_ceiling.CallCeiling`)
 
 While a stage's requests wait longer than half of the turn's limit, or answers are written more slowly than they
-are spoken, there are no more places than calls. Before the load of a call is known, a host has `cold` places.
+are spoken, there are no more places than calls. Before the load of a call is known, there are `cold` places.
 
 Measurements vary. So the number of places falls at once, but rises only if it has been at least RAISE_MARGIN higher
 for RAISE_AFTER_S seconds. A call that ends frees its place at once.
 
 Several hosts share the stages. Between two reports a host does not see the calls that the others admit. So each host
 admits only its share of the free places, until the next report. The shares add up to the free places (`_Share`).
+Before the first report, a host assumes the least number of hosts that the deployment has.
 
 Nothing here has a clock: the methods take `now`, a monotonic time in seconds, which never decreases.
 """
@@ -217,9 +218,9 @@ class _Share:
         self._left = 0
         self._renewed_at = -math.inf
 
-    def renew(self, room: float, hosts: int, now: float) -> None:
-        """Begin a new share of `room` free places, if the last one is at least SHARE_S old."""
-        if now - self._renewed_at >= SHARE_S:
+    def renew(self, room: float, hosts: int, now: float, age_s: float) -> None:
+        """Begin a new share of `room` free places, if the last one is at least `age_s` seconds old."""
+        if now - self._renewed_at >= age_s:
             self._renewed_at = now
             self._phase = (self._phase + GOLDEN) % 1.0
             self._left = math.floor(max(0.0, room) / hosts + self._phase)
@@ -243,6 +244,16 @@ def _whole(number: float) -> float:
     return max(1.0, math.floor(number + 1e-9) if math.isfinite(number) else number)
 
 
+def cold_places(calls_per_slot: int, slots: Mapping[str, int]) -> int:
+    """Return the number of calls on all hosts together before the load of a call is known.
+
+    Args:
+        calls_per_slot: Calls per slot of the stage with the fewest slots.
+        slots: Slots of all replicas of each stage; 0 where the number is not known.
+    """
+    return calls_per_slot * min((slots[stage] for stage in PIPELINE if slots.get(stage)), default=1)
+
+
 class StageAdmission:
     """Admission of one host's calls by the load of the stages. Not thread-safe.
 
@@ -257,26 +268,28 @@ class StageAdmission:
         self,
         settings: AdmissionSettings,
         tier: TierLimits,
-        slots: Mapping[str, int],
+        cold: int,
         retry_after_s: float,
         *,
         phase: float,
+        hosts: int = 1,
     ) -> None:
         """Create the admission of a host.
 
         Args:
             settings: The limits.
             tier: The limits that must hold.
-            slots: Slots of one replica of each stage; 0 where the number is not known.
+            cold: Number of places on all hosts together before the load of a call is known, see `cold_places`.
             retry_after_s: Least number of seconds after which a refused caller should try again.
             phase: Number in [0, 1) that differs between hosts, see `_Share`.
+            hosts: Least number of hosts.
         """
         self.live = 0
         self._settings = settings
         self._tier = tier
         self._ceiling = CallCeiling(tier.turn_s, settings.growth)
-        fewest = min((slots[stage] for stage in PIPELINE if slots.get(stage)), default=1)
-        self._cold = settings.cold_start_calls * fewest
+        self._cold = cold
+        self._least_hosts = hosts
         self._retry_after_s = retry_after_s
         self._reports: dict[tuple[str, str], tuple[float, StageReport]] = {}
         self._demands: dict[str, _Demand] = {}
@@ -308,7 +321,7 @@ class StageAdmission:
     @property
     def hosts(self) -> int:
         """Number of hosts, as far as this host knows."""
-        return max((state.hosts for state in self._states.values()), default=1)
+        return max((state.hosts for state in self._states.values()), default=self._least_hosts)
 
     @property
     def yields(self) -> bool:
@@ -358,8 +371,11 @@ class StageAdmission:
         self._collect(min(seconds, MAX_TICK_S), now)
         self._publish(self._predict(now), now)
         self._update_yield(now)
-        if self._reported:
-            self._share.renew(self._places.number - self.calls, self.hosts, now)
+        if self._reported or not self._states:
+            # If no replica reports, nobody knows the calls of the other hosts. The calls since then take some seconds
+            # to cause reports, so the next share comes later.
+            age_s = SHARE_S if self._reported else REPORT_TTL_S
+            self._share.renew(self._places.number - self.calls, self.hosts, now, age_s)
         self._reported = False
 
     def _collect(self, seconds: float, now: float) -> None:
@@ -380,9 +396,9 @@ class StageAdmission:
     def _predict(self, now: float) -> Places:
         """Return the number of places that the measurements give, without hysteresis."""
         beyond = list(self._beyond())
-        self._ceiling.start(self._cold * self.hosts)
+        self._ceiling.start(self._cold)
         if not any(demand.known for demand in self._demands.values()):
-            return min((Places(self._cold * self.hosts, AdmissionRefusal.COLD_START), *beyond), key=_number)
+            return min((Places(self._cold, AdmissionRefusal.COLD_START), *beyond), key=_number)
         self._ceiling.judge(self.calls, now, beyond=bool(beyond))
         ceiling = Places(self._ceiling.number, AdmissionRefusal.GROWTH)
         return min((ceiling, *beyond, *self._by_utilisation(), *self._by_latency(now)), key=_number)

@@ -25,9 +25,9 @@ class AdmissionSettings(Section):
     """Share of a stage's slots in use from which no speculative replies and no interim transcripts are begun. Below
     `utilisation_limit`, so that they make room before a call is refused.
     """
-    cold_start_calls: Count = 4
-    """Maximum number of calls of a host while it knows nothing about the load of a call, per slot of a replica of the
-    stage with the fewest slots. The first turns of these calls, some 15 s, measure the load.
+    cold_start_calls: Count = 2
+    """Maximum number of calls on all hosts while the load of a call is not known, per slot of the stage with the fewest
+    slots (those of its `min_replicas`). The first turns of these calls, some 15 s, measure the load.
     """
     growth: float = Field(1.25, ge=1, le=10)
     """Maximum number of calls, as a multiple of a number whose turns were in time, but at least one call more. It keeps

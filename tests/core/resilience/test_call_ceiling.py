@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,11 +45,19 @@ def test_enough_turns_in_time_raise_the_ceiling_by_a_step() -> None:
     assert ceiling.number == 10
 
 
-def test_few_calls_grow_by_one() -> None:
-    """The step is at least one call: from 2 to 3."""
-    ceiling = started(2)
-    heard(ceiling, [0.3] * ENOUGH_TURNS, 2, 0.0)
-    assert ceiling.number == 3
+@pytest.mark.parametrize("calls", [1, 2, 3, 4])
+def test_few_calls_grow_by_one(calls: int) -> None:
+    """If calls that take a turn every 10 s are answered in time, there is a place for one more after 50 s at most."""
+    ceiling = started(calls)
+    now = 0.0
+    while now < 50.0:
+        assert ceiling.number == calls
+        now += 10.0 / calls
+        ceiling.note(MeasuredTurn(now, 0.3, calls))
+        ceiling.judge(calls, now, beyond=False)
+        if ceiling.number > calls:
+            break
+    assert ceiling.number == calls + 1
 
 
 def test_late_turns_lower_the_ceiling_until_the_pause_is_over() -> None:

@@ -20,6 +20,7 @@ from rejoinder.core.resilience.stage_admission import (
     YIELD_S,
     StageAdmission,
     TierLimits,
+    cold_places,
     describe,
 )
 from rejoinder.core.resilience.stage_load import StageReport
@@ -32,8 +33,8 @@ RETRY_S = 5.0
 
 def opened(*, phase: float = 0.0, **other: float) -> StageAdmission:
     """Return an admission whose stages have one slot each. `other` has settings."""
-    slots = dict.fromkeys(STAGES, 1)
-    return StageAdmission(AdmissionSettings.model_validate(other), TIER, slots, RETRY_S, phase=phase)
+    settings = AdmissionSettings.model_validate(other)
+    return StageAdmission(settings, TIER, settings.cold_start_calls, RETRY_S, phase=phase)
 
 
 def report(utilisation: float, calls: float, **other: Any) -> StageReport:
@@ -70,10 +71,35 @@ def with_calls(admission: StageAdmission, number: int) -> StageAdmission:
     return admission
 
 
+def test_the_fewest_slots_give_the_places_before_a_measurement() -> None:
+    """There are `cold_start_calls` per slot of the stage with the fewest. Stages that calls do not wait for are left
+    out, and those with an unknown number of slots too.
+    """
+    assert cold_places(4, {"stt": 3, "llm": 0, "tts": 2, "turn_detector": 1}) == 8
+    assert cold_places(4, {"llm": 0}) == 4
+
+
+def test_hosts_share_the_places_before_a_measurement() -> None:
+    """A crowd that comes to a cold cluster of 30 hosts gets the places of the cluster once, not once per host.
+
+    While no replica reports, each host gets another share after REPORT_TTL_S seconds, of the places that its own calls
+    leave free. So an idle cluster never refuses for lack of reports.
+    """
+    admissions = [
+        StageAdmission(AdmissionSettings(), TIER, 90, RETRY_S, phase=index / 30, hosts=30) for index in range(30)
+    ]
+    assert [filled(admission, 0.0) for admission in admissions] == [3] * 30
+    refusal = admissions[0].refusal(1.0)
+    assert refusal is not None
+    assert refusal.limit is AdmissionRefusal.SHARE
+    for _ in range(3):
+        admissions[0].left(1.0)
+    assert filled(admissions[0], REPORT_TTL_S + 0.5) == 3
+
+
 def test_a_cold_host_admits_the_stated_number() -> None:
-    """Without a report, a host admits `cold_start_calls` per slot of the stage with the fewest, then refuses."""
-    slots = {"stt": 3, "llm": 8, "tts": 2, "turn_detector": 1}
-    admission = StageAdmission(AdmissionSettings(cold_start_calls=4), TIER, slots, RETRY_S, phase=0.0)
+    """Without a report, a single host admits all places of a cold cluster, then refuses."""
+    admission = StageAdmission(AdmissionSettings(), TIER, 8, RETRY_S, phase=0.0)
     assert filled(admission, 0.0) == 8
     refusal = admission.refusal(0.0)
     assert refusal is not None
