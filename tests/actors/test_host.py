@@ -149,7 +149,7 @@ class RecordingAdmission(StageAdmission):
     """Admission that keeps the latencies of the turns that it gets, in seconds."""
 
     def __init__(self) -> None:
-        super().__init__(AdmissionSettings(), TierLimits(0.6, 0.3), {}, 5.0, phase=0.0)
+        super().__init__(AdmissionSettings(), TierLimits(0.6, 0.3), 4, 5.0, phase=0.0)
         self.turns: list[float] = []
 
     def turn(self, seconds: float, now: float) -> None:
