@@ -111,7 +111,10 @@ class PipecatLoudspeaker(BaseOutputTransport):
         await self.set_transport_ready(frame)
 
     async def write_audio_frame(self, frame) -> bool:
-        """Report the audio to the harness, wait half of its duration and return True."""
+        """Report the audio to the harness, wait half of its duration and return True.
+
+        Pipecat's WebSocket transports wait half of it too, so that they are ahead of the playback.
+        """
         self._sounds(frame.audio)
         now = asyncio.get_running_loop().time()
         self._next = max(now, self._next) + len(frame.audio) / (2 * frame.sample_rate) / 2

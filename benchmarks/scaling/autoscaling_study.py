@@ -189,7 +189,12 @@ def line(row: ScalingRow) -> str:
 
 
 def report(sizes: tuple[int, ...] = SIZES, scenarios: tuple[LoadScenario, ...] = SCENARIOS) -> Iterator[str]:
-    """Yield the lines of the tables: first the stage, then the hosts."""
+    """Yield the lines of two Markdown tables of autoscaling policies: one for a stage's replicas, one for the hosts.
+
+    Args:
+        sizes: Numbers of replicas that the load needs on average.
+        scenarios: The courses of the load.
+    """
     for title, row in (("Stage", stage_row), ("Hosts", host_row)):
         yield from (f"## {title}", "", *HEADER)
         for scenario in scenarios:

@@ -64,7 +64,10 @@ def _played(event: CorpusEvent, texts: Sequence[str], complete: float | None = 0
 
 
 def test_an_answer_in_a_pause_is_an_interruption() -> None:
-    """A transcript that looks complete ends the turn in the pause of 0.8 s; the reply is audible before the end."""
+    """A reply that is audible in a pause of 0.8 s, before the caller's last word, counts as an interruption.
+
+    The turn ends in the pause, because the transcript looks complete.
+    """
     outcome = _played(TURN, ["My number is 555.", "My number is 555 012."])
     assert outcome.interrupted
     assert outcome.commits >= 1

@@ -151,7 +151,11 @@ class Segmenter:
         return self._forced_size() if long or audible >= limit else 0
 
     def _ends_before_number(self) -> bool:
-        """Return True if the first segment ends before a number that begins now (BEFORE_NUMBER_WORDS)."""
+        """Return True if the first segment ends before the number that the next word begins.
+
+        It does if it has BEFORE_NUMBER_WORDS words already: the number is spoken only once all its words have come, and
+        the words before it need not wait.
+        """
         settled = bool(self._open) and not self._emitted and not self._reader.waiting
         return (
             settled

@@ -206,9 +206,10 @@ async def test_a_caller_in_another_language_is_told_which_one_is_served() -> Non
 )
 @virtual
 async def test_other_languages_are_answered_where_they_are_served(settings: Settings) -> None:
-    """German is answered by the language model with `language: auto` or without a sentence for other languages.
+    """The language model answers a caller who speaks German, unless the system says that it serves one language only.
 
-    That is also so if the served language is not that of the default sentence, which is English.
+    It does not say that with `stt.language: auto`, with an empty `conversation.other_language`, or with its default, an
+    English sentence, if another language is served.
     """
     play = Play(settings, stt=DoubtfulStt(usable=False, second=GERMAN))
     caller, _ = await _turn(play)

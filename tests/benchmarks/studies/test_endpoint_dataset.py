@@ -43,7 +43,9 @@ def test_a_silence_before_more_words_of_the_caller_is_a_pause() -> None:
 
 @pytest.mark.parametrize("later", [[], [SpeechStarted(5 * STT_RATE)], [SpeechResumed(round(4.4 * STT_RATE))]])
 def test_a_silence_after_the_last_word_is_an_end(later: list[SpeechEvent]) -> None:
-    """`resumed_ms_after` returns None if no sound follows, or only sound after the caller's speech has ended."""
+    """`resumed_ms_after` returns None if no speech follows the silence, or only speech after the true end of the
+    caller's turn, such as that of another person.
+    """
     assert resumed_ms_after(SOFT, later, AUDIO) is None
 
 

@@ -111,9 +111,10 @@ def test_the_kustomization_lists_every_file(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_group_has_its_bounds_and_labels(name: str) -> None:
-    """Each group of workers has its numbers of pods; Ray's label selectors of all stages meet a group's labels.
+    """Each worker group has the minimum and maximum number of pods that the launch description gives it.
 
-    A head on which no stage runs gives Ray none of its CPUs.
+    Each stage's label selector matches the labels of at least one group. The head, on which no stage runs, gives Ray
+    none of its CPUs.
     """
     cluster = find(name, "RayService")["spec"]["rayClusterConfig"]
     assert cluster["enableInTreeAutoscaling"] is True
