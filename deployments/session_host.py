@@ -67,7 +67,7 @@ class SessionHost:
             handles: The deployment handles by stage name. Without the handle "vad", voice activity detection runs in
                 this process. "answer_cache" and "llm_backup" are optional.
         """
-        call_protocol.install()
+        call_protocol.install(settings.limits)
         self._settings = settings
         self._handles = handles
         self.keys = frozenset(filter(None, os.environ.get(settings.host.api_keys_env, "").split(",")))

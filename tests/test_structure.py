@@ -28,6 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rejoinder.core.capacity": ("rejoinder.core.measuring",),
     "rejoinder.core.settings": ("rejoinder.core.errors", "rejoinder.core.capacity", "rejoinder.core.measuring"),
     "rejoinder.core.resilience": ("rejoinder.core.settings",),
+    "rejoinder.core.access": ("rejoinder.core.errors", "rejoinder.core.settings"),
     "rejoinder.core.reply": (
         *("rejoinder.core.audio", "rejoinder.core.capacity", "rejoinder.core.measuring"),
         *("rejoinder.core.resilience", "rejoinder.core.settings"),

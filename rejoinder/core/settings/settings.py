@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.access.limits import LimitSettings
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
@@ -51,6 +52,7 @@ __all__ = [
     "HedgingSettings",
     "HostSettings",
     "InterimTranscriptSettings",
+    "LimitSettings",
     "LlmSettings",
     "ModelStoreSettings",
     "NoiseSettings",
@@ -351,6 +353,8 @@ class Settings(Section):
     """Where the model files are stored."""
     host: HostSettings = HostSettings()
     """Session hosts: admission, health, autoscaling."""
+    limits: LimitSettings = LimitSettings()
+    """What one client may send, store and occupy."""
     regions: RegionSettings = RegionSettings()
     """Regions: this system's name, and the addresses of all regions."""
     admission: AdmissionSettings = AdmissionSettings()
