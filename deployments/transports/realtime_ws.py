@@ -27,6 +27,7 @@ from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import WireDecoder
+from rejoinder.core.wire.session import SessionConfig
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +129,20 @@ class RealtimeSocket:
     """
 
     def __init__(
-        self, socket: AcceptedSocket, host: Host, model: str, shortcut: AudioShortcut | None = None, *, tenant: str = ""
+        self,
+        socket: AcceptedSocket,
+        host: Host,
+        config: SessionConfig,
+        shortcut: AudioShortcut | None = None,
+        *,
+        tenant: str = "",
     ) -> None:
         """Prepare the conversation.
 
         Args:
             socket: The accepted WebSocket.
             host: The host that runs the session.
-            model: The model name that the client requested.
+            config: The configuration with which the session begins.
             shortcut: The connection's fast path for audio, if it has one.
             tenant: Name under which the answer cache keeps this client's answers, derived from the API key.
         """
@@ -143,7 +150,7 @@ class RealtimeSocket:
         self._socket = socket
         self._shortcut = shortcut or _NoShortcut()
         self._host = host
-        self._model = model
+        self._config = config
         self._tenant = tenant
         self._max_s = settings.host.session_max_s
         self._limits = settings.limits
@@ -153,7 +160,7 @@ class RealtimeSocket:
         self._unsent = 0
         self._received = self._sent = 0
         self._overflow = asyncio.Event()
-        self._decode = WireDecoder()
+        self._decode = WireDecoder(config.input_format)
 
     async def converse(self) -> None:
         """Run the conversation until the client or the host ends it.
@@ -161,7 +168,7 @@ class RealtimeSocket:
         Cancelling ends the session and cancels all its engine calls.
         """
         try:
-            async with self._host.converse(secrets.token_hex(6), self._send, self._model, self._tenant) as session:
+            async with self._host.converse(secrets.token_hex(6), self._send, self._config, self._tenant) as session:
                 end = await _first_of(
                     self._read(session), self._write(), self._disconnect_slow(), self._expire(session), self._watch()
                 )

@@ -19,6 +19,7 @@ from cluster.doctor.servers import server_faults
 from cluster.launch import LaunchProgress, application, cluster
 from deployments.engines.model_files import check_model_files
 from deployments.engines.speech_in.noise import suppressors
+from deployments.serving.access import carrying_keys
 from rejoinder.core.errors import ConfigError, ModelError
 from rejoinder.core.measuring.service_curves import STACKS
 from rejoinder.core.settings.serve_file import ServeFile
@@ -51,7 +52,7 @@ def serve(
 
     Exit status: 0 after Ctrl-C, 2 if the system cannot start.
     """
-    document = _emulating(_with_port(read_config(config), port), emulate)
+    document = _with_keys(_emulating(_with_port(read_config(config), port), emulate))
     _check_models(document)
     for _, fault in server_faults(document.application.args, keys_here=address == "local"):
         if fault:
@@ -75,6 +76,17 @@ def _with_port(document: ServeFile, port: int | None) -> ServeFile:
         return document
     options = document.http_options.model_copy(update={"port": port})
     return document.model_copy(update={"http_options": options})
+
+
+def _with_keys(document: ServeFile) -> ServeFile:
+    """Return the document with the keys of this process, so that hosts on other nodes accept them and no others.
+
+    Raises:
+        ConfigError: The keys cannot be read.
+    """
+    application = document.application
+    changed = application.model_copy(update={"args": carrying_keys(application.args)})
+    return document.model_copy(update={"applications": [changed]})
 
 
 def _emulating(document: ServeFile, stack: str | None) -> ServeFile:

@@ -15,6 +15,7 @@ from deployments.transports.realtime_ws import CLOSE_S, RealtimeSocket
 from rejoinder.core.settings.access.limits import LimitSettings
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.wire.formats import AudioFormat, WireEncoder
+from rejoinder.core.wire.session import SessionConfig
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
 
@@ -67,7 +68,7 @@ async def test_audio_after_an_update_is_read_in_its_format(wire: AudioFormat) ->
     """Audio that follows a change of format at once, without waiting for session.updated, is read in the new format."""
     socket = ScriptedSocket([_format(wire), *_append(wire)], 30)
     async with Play().open() as host:
-        await RealtimeSocket(socket, host, "rejoinder").converse()
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert socket.of("session.updated")[0]["session"]["audio"]["input"]["format"] == wire.wire()
     started, stopped = socket.of("input_audio_buffer.speech_started"), socket.of("input_audio_buffer.speech_stopped")
     assert (len(started), len(stopped)) == (1, 1)
@@ -85,7 +86,7 @@ async def test_formats_may_change_between_messages() -> None:
     socket = ScriptedSocket([*messages, {"type": "input_audio_buffer.commit"}], 5)
     play = Play()
     async with play.open() as host:
-        await RealtimeSocket(socket, host, "rejoinder").converse()
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert not socket.of("error")
     assert [len(job.pcm) for job in play.stt.jobs] == [9 * 16_000 * 2]
 
@@ -101,7 +102,7 @@ async def test_messages_that_end_within_a_sample_are_heard(size: int) -> None:
     socket = ScriptedSocket([manual, *appends, {"type": "input_audio_buffer.commit"}], 5)
     play = Play()
     async with play.open() as host:
-        await RealtimeSocket(socket, host, "rejoinder").converse()
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert not socket.of("error")
     assert len(play.stt.jobs[0].pcm) == pytest.approx(len(b"".join(pieces)) * 2 / 3, abs=4)
 
@@ -125,7 +126,7 @@ async def test_half_a_sample_does_not_survive_a_clear_or_commit(kind: str) -> No
     )
     play = Play()
     async with play.open() as host:
-        await RealtimeSocket(socket, host, "rejoinder").converse()
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert not socket.of("error")
     assert np.abs(np.frombuffer(play.stt.jobs[-1].pcm, "<i2")).max() <= 5
 
@@ -176,7 +177,7 @@ async def _converse(socket: ClosableSocket, limits: LimitSettings) -> tuple[floa
     play, loop = Play(settings=Settings(limits=limits)), asyncio.get_running_loop()
     async with play.open() as host:
         began = loop.time()
-        await RealtimeSocket(socket, host, "rejoinder", socket).converse()
+        await RealtimeSocket(socket, host, SessionConfig(), socket).converse()
         assert host.services.stored.used == 0
         return loop.time() - began, play
 
@@ -255,7 +256,7 @@ async def test_a_large_audio_message_lets_other_calls_run() -> None:
     play = Play()
     async with play.open() as host:
         running = asyncio.create_task(other())
-        await RealtimeSocket(socket, host, "rejoinder").converse()
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
         await running
     assert not socket.of("error")
     # Long speech is transcribed in parts.
