@@ -29,6 +29,9 @@ ADVISED = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
     # HAProxy checks each host this often. A host that does not answer twice gets no new calls. The default is 5 s.
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+    # A client that sends nothing for this long, not even the pong to a ping, is disconnected. Without it, a connection
+    # that never sends a whole request stays open for an hour. Hosts ping each call every 20 s.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     # A busy replica misses the default of 0.1 s for a queue probe. The router then backs off, which adds tail latency.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
     # By default Ray's workers run at nice 15, so on a shared machine every other process goes first.

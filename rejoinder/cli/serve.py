@@ -22,6 +22,7 @@ from deployments.engines.speech_in.noise import suppressors
 from deployments.serving.access import carrying_keys
 from rejoinder.core.errors import ConfigError, ModelError
 from rejoinder.core.measuring.service_curves import STACKS
+from rejoinder.core.settings.section import is_loopback
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.core.settings.settings import parse_settings
 from rejoinder.store import ModelStatus, open_store
@@ -45,6 +46,10 @@ def serve(
             help=f"Emulate stt, llm and tts with published latencies, without models: {', '.join(STACKS)}.",
         ),
     ] = None,
+    *,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Accept calls from other machines although no key is set.")
+    ] = False,
 ) -> None:
     """Start Rejoinder and print its URLs once it is healthy.
 
@@ -53,6 +58,7 @@ def serve(
     Exit status: 0 after Ctrl-C, 2 if the system cannot start.
     """
     document = _with_keys(_emulating(_with_port(read_config(config), port), emulate))
+    _check_entry(document, insecure)
     _check_models(document)
     for _, fault in server_faults(document.application.args, keys_here=address == "local"):
         if fault:
@@ -87,6 +93,17 @@ def _with_keys(document: ServeFile) -> ServeFile:
     application = document.application
     changed = application.model_copy(update={"args": carrying_keys(application.args)})
     return document.model_copy(update={"applications": [changed]})
+
+
+def _check_entry(document: ServeFile, insecure: bool) -> None:
+    """Raise ConfigError if other machines could call without a key, unless `insecure` is True."""
+    host, settings = document.http_options.host, document.application.args
+    if not (is_loopback(host) or insecure or settings.access.keys):
+        raise ConfigError(
+            f"everyone who reaches {host} could call, because no key is set.",
+            f"Set {settings.host.api_keys_env} or access.keys_file, or add --insecure on a network that you trust.",
+            field="http_options.host",
+        )
 
 
 def _emulating(document: ServeFile, stack: str | None) -> ServeFile:
