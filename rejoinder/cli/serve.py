@@ -16,6 +16,7 @@ from rich.table import Table
 from cluster.config_file import read_config
 from cluster.doctor.machine import needed_models
 from cluster.doctor.servers import server_faults
+from cluster.environment import check_open_files
 from cluster.launch import LaunchProgress, application, cluster
 from deployments.engines.model_files import check_model_files
 from deployments.engines.speech_in.noise import suppressors
@@ -59,6 +60,7 @@ def serve(
     """
     document = _with_keys(_emulating(_with_port(read_config(config), port), emulate))
     _check_entry(document, insecure)
+    check_open_files("ulimit -n")
     _check_models(document)
     for _, fault in server_faults(document.application.args, keys_here=address == "local"):
         if fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,15 @@ def test_other_users_cannot_enter_the_folder_of_a_node(monkeypatch: pytest.Monke
             closed = [p for p in path.parents if p.exists() and p.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) == 0]
             assert closed, path
     assert not folders[0].parent.exists()
+
+
+def test_too_few_open_files_are_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a hard limit of 256 open files, the start ends with the limit and the fix, and not in a traceback of Ray."""
+    monkeypatch.delenv("REJOINDER_API_KEYS", raising=False)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    with pytest.raises(ConfigError, match="only 256 files may be open") as caught:
+        serve(_document(tmp_path, "127.0.0.1"))
+    assert "ulimit -Hn" in caught.value.remedy
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    with pytest.raises(ConfigError, match="models are missing"):
+        serve(_document(tmp_path, "127.0.0.1"))
