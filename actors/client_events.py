@@ -46,6 +46,8 @@ class ClientEventHandler:
         # Time at which the session expires, in seconds since 1970. It is only reported to the client; the transport
         # ends the session by its own timer.
         self._expires_at = int(time.time() + lifetime_s)
+        # Bytes of the conversation that are counted in `Services.stored`.
+        self._counted = 0
 
     def announce_session(self) -> None:
         """Send session.created, the first event of every session."""
@@ -73,6 +75,7 @@ class ClientEventHandler:
                 self._create_item(fields, previous)
             case client.DeleteItem(item_id=item_id):
                 self._context.conversation.delete(item_id)
+                self._count()
                 self._context.emit(server.deleted(item_id))
             case client.RetrieveItem(item_id=item_id):
                 item = self._context.conversation.get(item_id, code="item_retrieve_invalid_item_id")
@@ -86,6 +89,17 @@ class ClientEventHandler:
                     raise CallerError(
                         "Cancellation failed: no active response found.", code="response_cancel_not_active"
                     )
+
+    def close(self) -> None:
+        """Release the memory that the session's conversation was counted for."""
+        self._context.services.stored.release(self._counted)
+        self._counted = 0
+
+    def _count(self) -> None:
+        """Count the present size of the conversation among the bytes that the host's clients make it keep."""
+        size = self._context.conversation.size
+        self._context.services.stored.release(self._counted - size)
+        self._counted = size
 
     def _echo(self) -> Json:
         return wire_session.echo(self._context.config, self._context.id, self._expires_at)
@@ -106,10 +120,27 @@ class ClientEventHandler:
         self._session.step(turn_events.CommitRequested(received))
 
     def _create_item(self, fields: Fields, previous: str | None) -> None:
-        if len(self._context.conversation) >= MAX_ITEMS:
-            raise refuse("The conversation is full.", "item", remedy="Delete items first.")
+        conversation = self._context.conversation
+        if len(conversation) >= MAX_ITEMS:
+            raise refuse(f"The conversation has {MAX_ITEMS} items already.", "item", remedy="Delete items first.")
         item = parse_item(fields, self._context.stamp("item"))
-        before = self._context.conversation.insert(item, previous)
+        limit = self._context.services.settings.limits.conversation_bytes
+        if conversation.size + item.size > limit:
+            raise refuse(
+                f"The conversation would have more than {limit} bytes.",
+                "item",
+                code="conversation_too_large",
+                remedy="Delete items first.",
+            )
+        if not self._context.services.stored.room(item.size):
+            raise refuse(
+                "The conversations of this host take all the memory that they may.",
+                "item",
+                code="host_memory_full",
+                remedy="Delete items, or try again later.",
+            )
+        before = conversation.insert(item, previous)
+        self._count()
         self._context.emit(server.item_event("added", item, before))
         self._context.emit(server.item_event("done", item, before))
 

@@ -135,7 +135,7 @@ class Host:
 
     @asynccontextmanager
     async def converse(
-        self, key: str, send: Callable[[Json], None], model: str, tenant: str = ""
+        self, key: str, send: Callable[[Json], None], config: SessionConfig | str, tenant: str = ""
     ) -> AsyncIterator[Session]:
         """Yield a running session. Leaving the context manager stops everything that the session started.
 
@@ -145,14 +145,14 @@ class Host:
         Args:
             key: Makes the session's ids unique on this host.
             send: Called with each server event. It must not block.
-            model: The model name that the session reports.
+            config: The configuration to start with, or only the model name that the session reports.
             tenant: Digest of the API key (`answer_cache.tenant_of`). Sessions of one tenant share cached answers.
         """
         async with Session.open(
             key,
             services=self.services,
             send=send,
-            config=SessionConfig(model=model),
+            config=SessionConfig(model=config) if isinstance(config, str) else config,
             wake_ticker=self._ticker.wake,
             tenant=tenant,
         ) as session:

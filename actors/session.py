@@ -149,6 +149,7 @@ class Session:
 
     def _close(self) -> None:
         self._executor.close()
+        self._client_events.close()
         self.audio_input.release()
 
     @property

@@ -13,6 +13,8 @@ import resource
 import socket
 from pathlib import Path
 
+from rejoinder.core.errors import ConfigError
+
 REQUIRED = {
     # Handles use gRPC in the caller's own event loop: a stream item takes a third of the CPU and a quarter of the time.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -29,6 +31,9 @@ ADVISED = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
     # HAProxy checks each host this often. A host that does not answer twice gets no new calls. The default is 5 s.
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+    # A client that sends nothing for this long, not even the pong to a ping, is disconnected. Without it, a connection
+    # that never sends a whole request stays open for an hour. Hosts ping each call every 20 s.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     # A busy replica misses the default of 0.1 s for a queue probe. The router then backs off, which adds tail latency.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
     # By default Ray's workers run at nice 15, so on a shared machine every other process goes first.
@@ -45,6 +50,7 @@ SINGLE_MACHINE = {
 """Additional variables for a cluster of one machine."""
 
 MAX_CONNECTIONS = 20_000
+MIN_CONNECTIONS = 100
 # File descriptors that HAProxy needs for each connection: two, and a share for itself. Without them it does not start.
 FILES_PER_CONNECTION = 2.5
 SPARE_FILES = 1000
@@ -62,7 +68,19 @@ def max_connections() -> int:
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
-    return max(100, min(MAX_CONNECTIONS, int((limit - SPARE_FILES) / FILES_PER_CONNECTION)))
+    return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, int((limit - SPARE_FILES) / FILES_PER_CONNECTION)))
+
+
+def check_open_files(field: str) -> None:
+    """Raise ConfigError if this process may open too few files for Ray and HAProxy. `field` is what the error names."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = int(SPARE_FILES + MIN_CONNECTIONS * FILES_PER_CONNECTION)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise ConfigError(
+            f"only {limit} files may be open at once, and Ray and HAProxy need {needed}.",
+            "Raise the hard limit, for example with `ulimit -Hn 65536` as root.",
+            field=field,
+        )
 
 
 def advised() -> dict[str, str]:

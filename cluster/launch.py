@@ -30,6 +30,9 @@ from rejoinder.core.settings.serve_file import ServeFile
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 """Size of Ray's object store. Only Ray itself uses it: our messages are below Ray's inline limit or use gRPC."""
 
+RAY_FOLDER = "r"
+"""Name of Ray's own folder within the folder of a node that `rejoinder serve` starts."""
+
 POLL_S = 0.5
 READY_TIMEOUT_S = 600.0
 INGRESS_TIMEOUT_S = 60.0
@@ -189,7 +192,9 @@ def _leave() -> None:
 
 @contextlib.contextmanager
 def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
-    # Ray creates sockets here, whose paths are limited to 107 bytes.
+    # Ray creates sockets below this folder, whose paths are limited to 107 bytes. Only this user may enter it: HAProxy
+    # lets everyone who reaches its admin socket stop the servers, and Ray lets everyone read its logs. Ray opens the
+    # folder that it gets to all users, so it gets one inside.
     directory = Path(tempfile.mkdtemp(prefix=NODE_FOLDER, dir="/tmp"))
     write_owner(directory)
     os.environ.update(node_environment(directory) | SINGLE_MACHINE)
@@ -199,7 +204,7 @@ def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
 
     try:
         start_local_ray(
-            directory,
+            directory / RAY_FOLDER,
             runtime_env=dict(runtime_env or {}),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,

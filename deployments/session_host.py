@@ -21,6 +21,7 @@ from actors.stages.ports import Stages
 from actors.stages.services import Services
 from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
+from deployments.serving.access import open_access
 from deployments.serving.autoscaling import ARRIVALS_PER_S, ENDED, LOOP_LAG_S, SERVICE_S, SESSIONS
 from deployments.serving.compat import broadcast
 from deployments.serving.handles import (
@@ -67,10 +68,10 @@ class SessionHost:
             handles: The deployment handles by stage name. Without the handle "vad", voice activity detection runs in
                 this process. "answer_cache" and "llm_backup" are optional.
         """
-        call_protocol.install()
+        call_protocol.install(settings.limits)
         self._settings = settings
         self._handles = handles
-        self.keys = frozenset(filter(None, os.environ.get(settings.host.api_keys_env, "").split(",")))
+        self.access = open_access(settings)
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)
         self._targets = TtlCache(self._find_targets, TARGETS_S)

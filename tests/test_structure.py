@@ -28,6 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rejoinder.core.capacity": ("rejoinder.core.measuring",),
     "rejoinder.core.settings": ("rejoinder.core.errors", "rejoinder.core.capacity", "rejoinder.core.measuring"),
     "rejoinder.core.resilience": ("rejoinder.core.settings",),
+    "rejoinder.core.access": ("rejoinder.core.errors", "rejoinder.core.settings", "rejoinder.core.wire"),
     "rejoinder.core.reply": (
         *("rejoinder.core.audio", "rejoinder.core.capacity", "rejoinder.core.measuring"),
         *("rejoinder.core.resilience", "rejoinder.core.settings"),
@@ -91,6 +92,7 @@ STDLIB_IN_CORE = frozenset(
         "functools",
         "hashlib",
         "heapq",
+        "hmac",
         "html",
         "ipaddress",
         "itertools",

@@ -9,6 +9,7 @@ from actors.stages.answer_cache import AnswerCacheClient
 from actors.stages.hedged_llm import Hedger
 from actors.stages.ports import Journal, Metrics, Stages
 from actors.stages.turn_detector_queue import TurnDetectorQueue
+from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.reply.draft_budget import DraftBudget
 from rejoinder.core.reply.first_segment import FirstSegmentSizer
 from rejoinder.core.reply.held_clips import HeldClips, StageLatencyEstimator
@@ -33,6 +34,7 @@ class Services:
         draft_budget: Limits speculative replies.
         answer_cache: Client of the answer cache.
         endpoint_rule: Settings and table of the silence that ends a turn.
+        stored: Bytes that all clients of the host make it keep, and their maximum.
         stage_admission: Admission by the load of the stages; None if the stages report no load.
         turn_detector_queue: Limits the concurrent requests to the turn detector.
         latency_estimator: Predicts when a reply's first audio will be ready, for fillers.
@@ -49,6 +51,7 @@ class Services:
     draft_budget: DraftBudget
     answer_cache: AnswerCacheClient
     endpoint_rule: EndpointRule
+    stored: StoredBytes
     stage_admission: StageAdmission | None = None
     turn_detector_queue: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
     latency_estimator: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
@@ -91,5 +94,6 @@ class Services:
             draft_budget=draft_budget,
             answer_cache=answer_cache,
             endpoint_rule=EndpointRule(settings.endpointing, load_table(settings.endpointing.table)),
+            stored=StoredBytes(settings.limits.host_bytes),
             stage_admission=stage_admission,
         )

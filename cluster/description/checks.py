@@ -10,6 +10,7 @@ from cluster.description.launch_description import Launch, LaunchDescription, Ta
 from cluster.description.placement import check_room
 from cluster.doctor.machine import needed_models
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.section import is_loopback
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.core.settings.settings import LlmSettings
 from rejoinder.store import open_store
@@ -88,7 +89,7 @@ def _check_entry(launch: Launch) -> None:
             "Use 0.0.0.0.",
             field="http_options.host",
         )
-    if options.host == "localhost" or _is_loopback(options.host):
+    if is_loopback(options.host):
         raise ConfigError(
             f"{options.host} accepts no calls from other machines.",
             "Set it to 0.0.0.0 in the profile.",
@@ -100,13 +101,6 @@ def _check_entry(launch: Launch) -> None:
             "Make both equal.",
             field="http_options.port",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_models(serve: ServeFile) -> None:

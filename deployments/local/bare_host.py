@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
@@ -33,6 +33,7 @@ from deployments.serving.regions import RegionDirectory, places_of
 from deployments.transports.call_protocol import CallProtocol
 from deployments.turn_detector import TurnDetector
 from deployments.vad import load_silero
+from rejoinder.core.access.access_control import AccessControl
 from rejoinder.core.measuring.service_curves import STACKS
 from rejoinder.core.settings.regions import RegionSettings
 from rejoinder.core.settings.settings import Settings, parse_settings
@@ -43,7 +44,7 @@ class BareHost:
     """The host object that `http_app` needs, without Ray. It requires no API key."""
 
     host: Host
-    keys: frozenset[str] = frozenset()
+    access: AccessControl = field(default_factory=AccessControl)
 
     async def targets(self) -> list[dict[str, Any]]:
         """Return an empty list of Prometheus targets, because there are no replicas."""

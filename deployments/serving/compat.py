@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets import auto
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -253,8 +255,12 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
     uvicorn closes every WebSocket when it stops (code 1012) and documents no way to prevent it:
     https://github.com/Kludex/uvicorn/pull/1140. It also documents no class to derive from. This class overrides
-    `shutdown`, `handle_connect`, `handle_parser_exception` and `send_receive_event_to_app`, and uses the attributes
-    that these methods use.
+    `shutdown`, `handle_connect`, `handle_parser_exception`, `keepalive_timeout`, `send` and
+    `send_receive_event_to_app`, and uses the attributes that these methods use.
+
+    uvicorn closes a connection with `transport.close`, which first waits until all written data is sent. For a client
+    that does not read this never ends, and neither its socket nor its data is freed. So every end of a connection is
+    followed by `transport.abort`.
 
     Source: https://github.com/Kludex/uvicorn/blob/0.54.0/uvicorn/protocols/websockets/websockets_sansio_impl.py
     """
@@ -289,6 +295,12 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         The default adds nothing.
         """
 
+    def on_answered(self) -> None:
+        """Hook for a subclass: called when the handshake has just been answered.
+
+        The default does nothing.
+        """
+
     def on_message(self) -> None:
         """Hook for a subclass: called when a message is complete, before uvicorn queues it.
 
@@ -314,10 +326,39 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason.reason if reason else ""})
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = self._failed = True
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(LINGER_S, self.transport.close)
+        self.read_paused = False
+        self.transport.resume_reading()
+        self.abort_after(LINGER_S)
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Close the connection with a code and a reason, because of what the client sent.
+
+        Args:
+            code: Close code of RFC 6455, section 7.4.1.
+            reason: Reason in the close frame, at most 123 bytes.
+        """
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
+
+    def abort_after(self, seconds: float) -> None:
+        """Drop the connection after some seconds, with all data that the client has not read until then."""
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def keepalive_timeout(self) -> None:
+        """Close the connection as uvicorn does if the client does not answer a ping, and abort it soon after."""
+        super().keepalive_timeout()
+        self.abort_after(LINGER_S)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send as uvicorn does. Call `on_answered` after the handshake's answer, and bound the wait for a close."""
+        answered, closed = self.handshake_complete, self.close_sent
+        await super().send(message)
+        if self.handshake_complete and not answered:
+            self.on_answered()
+        if self.close_sent and not closed and not self.disconnected:
+            self.abort_after(self.close_timeout)
 
     def send_receive_event_to_app(self) -> None:
         """Call `on_message`, then queue the message as uvicorn does."""
@@ -325,8 +366,10 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
 
-def use_websocket_protocol(protocol: type[WebSocketsSansIOProtocol]) -> None:
+def use_websocket_protocol(protocol: Callable[..., WebSocketsSansIOProtocol]) -> None:
     """Make `protocol` the WebSocket implementation of every uvicorn server of this process that is started later.
+
+    `protocol` is a class, or a function that takes the same arguments and returns a connection.
 
     Serve starts the server of a replica itself, with uvicorn's default `ws="auto"`, and offers no option for it.
     uvicorn resolves "auto" to `uvicorn.protocols.websockets.auto.AutoWebSocketsProtocol`, which this function replaces.

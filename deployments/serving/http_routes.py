@@ -14,14 +14,16 @@ from typing import Any, Protocol
 
 import psutil
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
+from deployments.serving.gate import KeyLimitReached, admitted, create_secret, key_place, refusal_of, started
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
+from rejoinder.core.access.access_control import AccessControl
+from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import Overloaded
-from rejoinder.core.reply.answer_cache import tenant_of
 
 MODEL = "rejoinder"
 NOT_READY = (
@@ -54,8 +56,8 @@ class RoutedHost(Protocol):
         ...
 
     @property
-    def keys(self) -> frozenset[str]:
-        """The accepted API keys. If there are none, every client is admitted."""
+    def access(self) -> AccessControl:
+        """The accepted API keys and origins. If there are no keys, every client is admitted."""
         ...
 
     async def targets(self) -> list[dict[str, Any]]:
@@ -113,13 +115,6 @@ def http_app(served: RoutedHost) -> FastAPI:
             "loop_lag_ms": round(served.host.loop_lag_s * 1000, 1),
         }
 
-    @web.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """Return a list with the only model, "rejoinder". Its field `engines` names the engine of each stage."""
-        engines = served.host.services.stages.engines
-        entry = {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
-        return {"object": "list", "data": [entry]}
-
     @web.get("/v1/places")
     async def places() -> dict[str, int]:
         """Return the number of hosts of this system, of calls, of places and of free places."""
@@ -130,64 +125,72 @@ def http_app(served: RoutedHost) -> FastAPI:
         """Return the systems of all regions with their health and places."""
         return await served.regions()
 
-    @web.get("/metrics/targets")
-    async def targets() -> list[dict[str, Any]]:
-        """Return every replica that answers, as Prometheus HTTP service discovery targets."""
-        return await served.targets()
-
+    _add_protected_routes(web, served)
     return web
 
 
+def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
+    """Add the routes that need a key if the host has keys."""
+
+    @web.post("/v1/realtime/client_secrets")
+    async def client_secrets(request: Request) -> Response:
+        """Return a short-lived client secret, which a browser uses instead of the key."""
+        return await create_secret(served.access, request)
+
+    @web.get("/v1/models", response_model=None)
+    async def models(request: Request) -> dict[str, Any] | Response:
+        """Return a list with the only model, "rejoinder". Its field `engines` names the engine of each stage.
+
+        If the host has keys, a request needs one.
+        """
+        client = admitted(served.access, request.headers, Scope.TALK, Scope.METRICS)
+        if isinstance(client, Response):
+            return client
+        engines = served.host.services.stages.engines
+        entry = {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
+        return {"object": "list", "data": [entry]}
+
+    @web.get("/metrics/targets", response_model=None)
+    async def targets(request: Request) -> list[dict[str, Any]] | Response:
+        """Return every replica that answers, as Prometheus HTTP service discovery targets.
+
+        If the host has keys, a request needs one with the scope `metrics`.
+        """
+        client = admitted(served.access, request.headers, Scope.METRICS)
+        if isinstance(client, Response):
+            return client
+        return await served.targets()
+
+
 async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyCheck) -> None:
-    """Refuse the connection with status 401 or 503, or accept it and run the conversation until it ends.
+    """Refuse the connection with status 401, 403, 429 or 503, or accept it and run the conversation until it ends.
 
     Args:
         served: The host, with its accepted keys.
         socket: The connection, not yet accepted.
         proxy_check: Tells whether the connection came through Serve's Python proxy, which is refused.
     """
-    key = known_key(served.keys, socket.headers)
-    if key is None:
-        await socket.send_denial_response(_refusal(401, "invalid_api_key", "Missing or unknown API key."))
+    client = admitted(served.access, socket.headers, Scope.TALK)
+    if isinstance(client, Response):
+        await socket.send_denial_response(client)
         return
     if not proxy_check.is_direct(socket.scope):
-        refusal = _refusal(503, "not_ready", NOT_READY)
+        refusal = refusal_of(503, "not_ready", NOT_READY)
         refusal.headers["Retry-After"] = "1"
         await socket.send_denial_response(refusal)
         return
     try:
-        with served.host.seat():
+        with key_place(served.access, client), served.host.seat():
             offered = socket.scope.get("subprotocols") or []
             await socket.accept("realtime" if "realtime" in offered else None)
             model = socket.query_params.get("model") or MODEL
             shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
             await RealtimeSocket(
-                socket, host=served.host, model=model, shortcut=shortcut, tenant=tenant_of(key)
+                socket, host=served.host, config=started(client.session, model), shortcut=shortcut, tenant=client.tenant
             ).converse()
+    except KeyLimitReached as limit:
+        await socket.send_denial_response(limit.refusal)
     except Overloaded as full:
-        refusal = _refusal(503, "overloaded", str(full))
+        refusal = refusal_of(503, "overloaded", str(full))
         refusal.headers["Retry-After"] = f"{full.retry_after_s:.0f}"
         await socket.send_denial_response(refusal)
-
-
-def known_key(keys: frozenset[str], headers: Mapping[str, str]) -> str | None:
-    """Return the accepted key in a request's headers, None if there is none.
-
-    A request has its key as a bearer token, or as a WebSocket subprotocol (OpenAI's browser client). If `keys` is
-    empty, return "", because every client is admitted.
-
-    Args:
-        keys: The accepted keys.
-        headers: The request's headers, with names in lower case or a case-insensitive mapping.
-    """
-    if not keys:
-        return ""
-    bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
-    offered = [part.strip() for part in headers.get("sec-websocket-protocol", "").split(",")]
-    candidates = [bearer, *(part.removeprefix("openai-insecure-api-key.") for part in offered)]
-    return next((key for key in candidates if key in keys), None)
-
-
-def _refusal(status: int, code: str, message: str) -> Response:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "code": code}}, status_code=status)

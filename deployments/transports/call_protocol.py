@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket connection, changed in two ways that calls need.
+"""uvicorn's WebSocket connection, changed in three ways that calls need.
 
 Calls survive a drain. To drain a host, Serve closes its listener, so that HAProxy sends new calls to other hosts, and
 waits for the requests in progress. It closes the listener by stopping uvicorn, and uvicorn then closes every WebSocket
@@ -9,16 +9,22 @@ Audio takes a fast path. A call sends fifty messages a second. On uvicorn's path
 reading, and passes through a queue, a task and a queue of Serve, and starlette. `CallProtocol` offers a short,
 unfragmented text frame directly to the call as soon as it is read. A frame that the call declines takes uvicorn's path,
 and so does every frame that arrives while an earlier message is unanswered. So the order of messages never changes.
+
+A client is limited. `FrameGuard` decides about each frame when its header is read: a message that is too large is
+refused before it is received, and a client that sends too fast is not read until it may send again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from uvicorn.config import Config
 
 from deployments.serving.compat import UvicornWebSocket, apply_mask, use_websocket_protocol
+from rejoinder.core.access.frame_guard import PEEK_BYTES, FrameGuard
+from rejoinder.core.settings.access.limits import LimitSettings
 
 EXTENSION = "rejoinder.audio"
 """Key of the connection's `CallProtocol` in the `extensions` of its ASGI scope."""
@@ -32,31 +38,44 @@ SHORT_BYTES = 65_536
 _WHOLE_TEXT = 0x81
 _FIN, _CONTROL = 0x80, 0x08
 _MASKED, _LENGTH = 0x80, 0x7F
+# Opcode of a frame that continues a message.
+_CONTINUATION, _OPCODE = 0x00, 0x0F
 _HANDSHAKE_END = b"\r\n\r\n"
 
+CLOSE_POLICY = 1008
+CLOSE_TOO_LARGE = 1009
 
-def install() -> None:
-    """Use `CallProtocol` in every uvicorn server of this process that is started later with `ws="auto"`."""
-    use_websocket_protocol(CallProtocol)
+
+def install(limits: LimitSettings | None = None) -> None:
+    """Use `CallProtocol` in every uvicorn server of this process that is started later with `ws="auto"`.
+
+    `limits` are the limits of each connection; None for the default ones.
+    """
+    use_websocket_protocol(partial(CallProtocol, limits=limits))
 
 
 class CallProtocol(UvicornWebSocket):
-    """One WebSocket connection with a fast path for audio.
+    """One WebSocket connection with a fast path for audio, and with limits on what the client sends.
 
     The application finds it in its ASGI scope under EXTENSION and then calls `attend`.
     """
 
-    def __init__(self, config: Config, *args: Any, **more: Any) -> None:
+    def __init__(self, config: Config, *args: Any, limits: LimitSettings | None = None, **more: Any) -> None:
         # Common clients offer compression. Refuse it: decompressing a message costs more than all its other processing.
         config.ws_per_message_deflate = False
+        limits = limits or LimitSettings()
+        config.ws_max_size = limits.audio_message_bytes
         super().__init__(config, *args, **more)
         self._take: Callable[[bytes], bool] | None = None
+        self._guard = FrameGuard(limits)
         self._unanswered = 0
         self._in_message = False
+        # Data that is not processed yet: an incomplete frame, what arrived before the handshake was answered, or what
+        # came too fast.
         self._incomplete = b""
-        # Bytes still to come of a frame that takes uvicorn's path. None if the client sent data before it was
-        # accepted: the position of the next frame is unknown, so all data takes uvicorn's path.
-        self._passing: int | None = 0
+        self._slowed = False
+        # Bytes still to come of a frame that takes uvicorn's path.
+        self._passing = 0
 
     # -- methods that the application calls ------------------------------------------------------------------------
 
@@ -76,11 +95,20 @@ class CallProtocol(UvicornWebSocket):
         """
         self._unanswered -= 1
 
+    def charge(self, size: int) -> None:
+        """Count an event of `size` bytes that answers the client. Large answers slow the client down."""
+        self._guard.answered(self.loop.time(), size)
+
     # -- methods that uvicorn calls --------------------------------------------------------------------------------
 
     def on_upgrade(self, extensions: dict[str, Any]) -> None:
         """Put this connection into `extensions` of the ASGI scope, under EXTENSION, where the application finds it."""
         extensions[EXTENSION] = self
+
+    def on_answered(self) -> None:
+        """Process what the client has sent before the handshake was answered."""
+        if not self.closing:
+            self._continue()
 
     def on_message(self) -> None:
         """Count a message for uvicorn's path. The fast path is closed until the application calls `answered` for it."""
@@ -90,45 +118,96 @@ class CallProtocol(UvicornWebSocket):
         """Split the client's data: short frames take the fast path to the application, other data goes to uvicorn."""
         if self.failed:
             return
-        if not self.handshake_answered:
-            if self.upgrade_requested or not data.endswith(_HANDSHAKE_END):
-                self._passing = None
-            super().data_received(data)
-        elif self._passing is None:
-            super().data_received(data)
+        if self.handshake_answered and not self._slowed:
+            self._read(self._incomplete + data if self._incomplete else data)
+        elif self.upgrade_requested:
+            # Keep what the client sends before it may. uvicorn resumes reading when its queue is empty.
+            self._incomplete += data
+            if len(self._incomplete) > SHORT_BYTES:
+                self.transport.pause_reading()
         else:
-            self._read(self._incomplete + data if self._incomplete else data, self._passing)
+            head, end, rest = data.partition(_HANDSHAKE_END)
+            self._incomplete = rest
+            super().data_received(head + end)
 
-    def _read(self, data: bytes, passing: int) -> None:
+    def _read(self, data: bytes) -> None:
         """Offer each complete short frame in `data` to the application, and pass all other data to uvicorn.
 
-        An incomplete short frame at the end is kept until more data arrives. The first `passing` bytes belong to a
+        An incomplete short frame at the end is kept until more data arrives. The first `_passing` bytes belong to a
         frame that takes uvicorn's path.
         """
-        at, end = 0, len(data)
-        while at < end:
-            if self.failed:
-                return
-            if passing:
-                step = min(passing, end - at)
+        at, end, now = 0, len(data), self.loop.time()
+        self._incomplete = b""
+        while at < end and not self.failed:
+            if self._passing:
+                step = min(self._passing, end - at)
+                self._passing -= step
                 super().data_received(data[at : at + step])
-                at, passing = at + step, passing - step
+                at += step
                 continue
             header = _header_bytes(data, at)
             if not header:
                 break
-            stop = at + header + _payload_bytes(data, at)
-            if data[at] == _WHOLE_TEXT and data[at + 1] & _MASKED and stop - at <= SHORT_BYTES:
-                if stop > end:
-                    break
-                if self._offered(data, at + header, stop):
-                    at = stop
-                    continue
-            elif not data[at] & _CONTROL:
-                self._in_message = not data[at] & _FIN
-            passing = stop - at
-        self._passing = passing
+            body = at + header
+            stop = body + _payload_bytes(data, at)
+            if data[at] & _CONTROL:
+                if not self._guard.control(now):
+                    self.refuse(CLOSE_POLICY, "too many pings or other control frames")
+                    return
+            elif self._must_wait(data, at, body, stop):
+                break
+            elif wait_s := self._guard.wait_s(now):
+                self._slow_down(wait_s)
+                break
+            elif self._consumed(data, at, body, stop, now=now):
+                at = stop
+                continue
+            if not self.failed:
+                self._passing = stop - at
         self._incomplete = data[at:]
+
+    def _must_wait(self, data: bytes, at: int, body: int, stop: int) -> bool:
+        """Return True if more of the frame `data[at:stop]`, whose payload begins at `body`, must arrive first.
+
+        A short frame is buffered until it is complete. Of a frame that only audio may be, the beginning is needed.
+        """
+        if _is_short(data, at, stop):
+            return stop > len(data)
+        payload, first = stop - body, data[at] & _OPCODE != _CONTINUATION
+        return self._guard.needs_peek(payload, first=first) and len(data) - body < PEEK_BYTES
+
+    def _consumed(self, data: bytes, at: int, body: int, stop: int, *, now: float) -> bool:
+        """Count the frame `data[at:stop]`, whose payload begins at `body`. Return True if the application consumed it.
+
+        Otherwise it takes uvicorn's path, or is too large: then the connection has failed.
+        """
+        payload = stop - body
+        if _is_short(data, at, stop) and self._offered(data, body, stop):
+            self._guard.admit_audio(now, payload)
+            return True
+        first = data[at] & _OPCODE != _CONTINUATION
+        beginning = b""
+        if self._guard.needs_peek(payload, first=first) and data[at + 1] & _MASKED:
+            beginning = apply_mask(data[body : body + PEEK_BYTES], data[body - 4 : body])
+        if refusal := self._guard.admit(now, payload, first=first, beginning=beginning):
+            self.refuse(CLOSE_TOO_LARGE, refusal)
+            return False
+        self._in_message = not data[at] & _FIN
+        return False
+
+    def _slow_down(self, wait_s: float) -> None:
+        """Read nothing from the client for `wait_s` seconds, because it sends faster than it may."""
+        self._slowed = True
+        self.transport.pause_reading()
+        self.loop.call_later(wait_s, self._continue)
+
+    def _continue(self) -> None:
+        self._slowed = False
+        if self.failed or self.transport.is_closing():
+            return
+        if not self.read_paused:
+            self.transport.resume_reading()
+        self._read(self._incomplete)
 
     def _offered(self, data: bytes, body: int, stop: int) -> bool:
         """Unmask the payload `data[body:stop]` and offer it to the application. Return True if it was consumed.
@@ -138,6 +217,11 @@ class CallProtocol(UvicornWebSocket):
         if self._take is None or self._unanswered or self._in_message or self.closing:
             return False
         return self._take(apply_mask(data[body:stop], data[body - 4 : body]))
+
+
+def _is_short(data: bytes, at: int, stop: int) -> bool:
+    """Return True if the frame `data[at:stop]` is a masked, unfragmented text frame of at most SHORT_BYTES."""
+    return data[at] == _WHOLE_TEXT and data[at + 1] & _MASKED != 0 and stop - at <= SHORT_BYTES
 
 
 def _header_bytes(data: bytes, at: int) -> int:

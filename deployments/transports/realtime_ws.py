@@ -1,8 +1,10 @@
 """OpenAI Realtime over WebSocket: JSON with base64 audio on the wire, 16 kHz PCM in the session.
 
 Each connection has a session, a reader and a writer. The reader stops reading while the session's queue of incoming
-events is full. The writer sends events from a bounded queue. If this queue is full because the client does not read,
-the client is disconnected: it has lost the conversation already, and waiting for it would delay others.
+events is full. The writer sends events from a queue, whose length and size in bytes are bounded. If the queue is full
+or nothing is sent for long because the client does not read, the client is disconnected: it has lost the conversation
+already, and waiting for it would delay others. A client that sends nothing for long is disconnected too, because it
+takes the place of another.
 """
 
 from __future__ import annotations
@@ -20,16 +22,29 @@ from starlette.websockets import WebSocketDisconnect
 
 from actors.host import Host
 from actors.session import Session
+from rejoinder.core.access.activity import ConnectionActivity, Inactivity
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import WireDecoder
+from rejoinder.core.wire.session import SessionConfig
 
 logger = logging.getLogger(__name__)
 
 CLOSE_GOING_AWAY = 1001
 CLOSE_INTERNAL_ERROR = 1011
 CLOSE_TRY_LATER = 1013
+CLOSE_LIMITS = frozenset({1008, 1009})
+"""Codes with which `CallProtocol` closes the connection of a client that breaks a limit."""
+
+WATCH_S = 1.0
+"""Seconds between two checks whether the client still sends and reads."""
+CLOSE_S = 2.0
+"""Seconds that a close frame may wait because the client does not read. Then the connection is dropped without it."""
+PIECE_BYTES = 65_536
+"""Size of the pieces in which the audio of a large message is resampled. Each takes about a millisecond, and other
+calls are served between two of them. Even, so that no sample is cut.
+"""
 
 
 class AcceptedSocket(Protocol):
@@ -49,7 +64,10 @@ class AcceptedSocket(Protocol):
 
 
 class AudioShortcut(Protocol):
-    """Protocol of a connection's fast path for audio. `CallProtocol` in `call_protocol.py` implements it."""
+    """Protocol of the connection below the ASGI socket: its fast path for audio, and its limits.
+
+    `CallProtocol` in `call_protocol.py` implements it.
+    """
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None:
         """Offer text messages to the function `take` before they become ASGI messages.
@@ -62,15 +80,25 @@ class AudioShortcut(Protocol):
         """Record that one message from `AcceptedSocket.receive` has been processed."""
         ...
 
+    def charge(self, size: int) -> None:
+        """Count an event of `size` bytes, which is not audio, against what the client may cause in a second."""
+        ...
+
+    def abort_after(self, seconds: float) -> None:
+        """Drop the connection after some seconds, with all data that the client has not read."""
+        ...
+
 
 class _NoShortcut:
-    """`AudioShortcut` that does nothing, for a connection without a fast path.
+    """`AudioShortcut` that does nothing, for a connection without a fast path and without limits.
 
     Every message then arrives by `AcceptedSocket.receive`.
     """
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
     def answered(self) -> None: ...
+    def charge(self, size: int) -> None: ...
+    def abort_after(self, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +129,38 @@ class RealtimeSocket:
     """
 
     def __init__(
-        self, socket: AcceptedSocket, host: Host, model: str, shortcut: AudioShortcut | None = None, *, tenant: str = ""
+        self,
+        socket: AcceptedSocket,
+        host: Host,
+        config: SessionConfig,
+        shortcut: AudioShortcut | None = None,
+        *,
+        tenant: str = "",
     ) -> None:
         """Prepare the conversation.
 
         Args:
             socket: The accepted WebSocket.
             host: The host that runs the session.
-            model: The model name that the client requested.
+            config: The configuration with which the session begins.
             shortcut: The connection's fast path for audio, if it has one.
             tenant: Name under which the answer cache keeps this client's answers, derived from the API key.
         """
-        settings = host.services.settings.host
+        settings = host.services.settings
         self._socket = socket
         self._shortcut = shortcut or _NoShortcut()
         self._host = host
-        self._model = model
+        self._config = config
         self._tenant = tenant
-        self._max_s = settings.session_max_s
-        self._outgoing: asyncio.Queue[Json] = asyncio.Queue(settings.send_queue_events)
+        self._max_s = settings.host.session_max_s
+        self._limits = settings.limits
+        self._stored = host.services.stored
+        self._outgoing: asyncio.Queue[str] = asyncio.Queue(settings.host.send_queue_events)
+        # Bytes of the events in the queue and of the one that is being sent.
+        self._unsent = 0
+        self._received = self._sent = 0
         self._overflow = asyncio.Event()
-        self._decode = WireDecoder()
+        self._decode = WireDecoder(config.input_format)
 
     async def converse(self) -> None:
         """Run the conversation until the client or the host ends it.
@@ -129,27 +168,49 @@ class RealtimeSocket:
         Cancelling ends the session and cancels all its engine calls.
         """
         try:
-            async with self._host.converse(secrets.token_hex(6), self._send, self._model, self._tenant) as session:
+            async with self._host.converse(secrets.token_hex(6), self._send, self._config, self._tenant) as session:
                 end = await _first_of(
-                    self._read(session), self._write(), self._disconnect_slow(), self._expire(session)
+                    self._read(session), self._write(), self._disconnect_slow(), self._expire(session), self._watch()
                 )
         except Exception:  # catch everything here: a bug ends this call and no other
             logger.exception("session failed")
             self._host.services.metrics.error("internal", "session")
             end = _End(CLOSE_INTERNAL_ERROR, "internal error")
+        finally:
+            self._stored.release(self._unsent)
         if end.code is not None:
-            await self._socket.close(end.code, end.reason)
+            await self._close(end.code, end.reason)
+
+    async def _close(self, code: int, reason: str) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._socket.close(code, reason)
+        except TimeoutError:
+            self._shortcut.abort_after(0.0)
 
     def _send(self, event: Json) -> None:
-        try:
-            self._outgoing.put_nowait(event)
-        except asyncio.QueueFull:
+        """Put an event into the queue of the writer. Disconnect the client if that exceeds a limit."""
+        if self._overflow.is_set():
+            return
+        text = encode(event)
+        if not isinstance(event.get("delta"), bytes):
+            self._shortcut.charge(len(text))
+        if self._unsent + len(text) > self._limits.unsent_bytes or self._outgoing.full():
+            self._overflow.set()
+        elif self._stored.take(len(text)):
+            self._unsent += len(text)
+            self._outgoing.put_nowait(text)
+        else:
             self._overflow.set()
 
     async def _write(self) -> _End:
         try:
             while True:
-                await self._socket.send_text(encode(await self._outgoing.get()))
+                text = await self._outgoing.get()
+                await self._socket.send_text(text)
+                self._sent += 1
+                self._unsent -= len(text)
+                self._stored.release(len(text))
         except WebSocketDisconnect:
             return _End(None)
 
@@ -159,7 +220,10 @@ class RealtimeSocket:
             while True:
                 message = await self._socket.receive()
                 if message["type"] == "websocket.disconnect":
+                    if message.get("code") in CLOSE_LIMITS:
+                        self._host.services.metrics.error("caller", "limit")
                     return _End(None)
+                self._received += 1
                 text = message.get("text")
                 await self._take(session, text if text is not None else message.get("bytes") or b"")
                 self._shortcut.answered()
@@ -174,17 +238,18 @@ class RealtimeSocket:
         audio = client.plain_append(message)
         if audio is None:
             return False
+        self._received += 1
         session.append_audio(self._decode(audio))
         return True
 
     async def _take(self, session: Session, message: str | bytes) -> None:
         try:
-            event = client.parse(message)
+            event = client.parse(message, self._limits.message_bytes)
         except client.MalformedEvent as fault:
             session.reject(fault, fault.client_event_id)
             return
         if isinstance(event, client.AppendAudio):
-            session.append_audio(self._decode(event.audio))
+            await self._append(session, event.audio)
         elif isinstance(event, client.UpdateSession):
             await session.configure(event)
             if self._decode.format is not session.config.input_format:
@@ -193,6 +258,27 @@ class RealtimeSocket:
             if isinstance(event, client.CommitAudio | client.ClearAudio):
                 self._decode.end_stream()
             await session.submit(event)
+
+    async def _append(self, session: Session, audio: bytes) -> None:
+        """Append audio of any length in pieces of PIECE_BYTES, and let other calls run between two pieces."""
+        session.append_audio(self._decode(audio[:PIECE_BYTES]))
+        for at in range(PIECE_BYTES, len(audio), PIECE_BYTES):
+            await asyncio.sleep(0)
+            session.append_audio(self._decode(audio[at : at + PIECE_BYTES]))
+
+    async def _watch(self) -> _End:
+        """Return when the client has sent nothing or read nothing for too long."""
+        clock = asyncio.get_running_loop().time
+        activity = ConnectionActivity(self._limits, clock())
+        while True:
+            await asyncio.sleep(WATCH_S)
+            reason = activity.check(clock(), self._received, self._sent, waiting=self._unsent > 0)
+            if reason is None:
+                continue
+            self._host.services.metrics.error("caller", reason.value)
+            if reason is Inactivity.UNREAD:
+                return _End(CLOSE_TRY_LATER, "the client does not read its events")
+            return _End(CLOSE_GOING_AWAY, "the client sent no event and no audio")
 
     async def _disconnect_slow(self) -> _End:
         await self._overflow.wait()

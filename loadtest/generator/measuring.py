@@ -116,7 +116,9 @@ def measure(scenario: Scenario, watch: ProgressCallback = lambda _: None) -> tup
             time.
     """
     frozen = schedule.plan(scenario)
-    watcher = WindowWatcher(http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s)
+    watcher = WindowWatcher(
+        http_root(scenario.url), frozen.measure_from_s, frozen.measure_to_s, lambda url: read(url, scenario.api_key)
+    )
 
     def both(progress: RunProgress) -> None:
         watcher(progress)

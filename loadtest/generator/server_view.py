@@ -26,6 +26,7 @@ class ServerView:
 
     def __init__(self, scenario: Scenario) -> None:
         self._base = scenario.url.replace("ws", "http", 1)
+        self._api_key = scenario.api_key
         self._headers = {"Authorization": f"Bearer {scenario.api_key}"}
 
     def engines(self) -> dict[str, str]:
@@ -46,7 +47,7 @@ class ServerView:
     def memory_mb(self) -> float | None:
         """Return the resident memory of all replicas in MiB, or None if the server does not report it."""
         try:
-            replicas = stage_metrics.read(self._base.removesuffix("/v1")).values()
+            replicas = stage_metrics.read(self._base.removesuffix("/v1"), self._api_key).values()
         except (BackendError, ValueError, KeyError, IndexError, TypeError):
             return None
         bytes_held = sum(replica.memory_mb for replica in replicas) * stage_metrics.MEGABYTE

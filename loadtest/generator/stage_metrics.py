@@ -128,16 +128,17 @@ class StageCounts:
     drafts: Mapping[str, float]
 
 
-def read(url: str) -> Reading:
+def read(url: str, api_key: str = "") -> Reading:
     """Return the current counts of every replica that the server lists, by the name of the replica.
 
     Args:
         url: HTTP address of the server.
+        api_key: API key of the server, which needs the scope `metrics`; "" for none.
 
     Raises:
         BackendError: The server or a replica does not answer.
     """
-    targets = json.loads(_get(f"{url.rstrip('/')}/metrics/targets"))
+    targets = json.loads(_get(f"{url.rstrip('/')}/metrics/targets", api_key))
     return {
         target["labels"]["replica"]: parse(_get(f"http://{target['targets'][0]}/metrics"), target["labels"]["stage"])
         for target in targets
@@ -217,9 +218,10 @@ def _histogram(family: object) -> Histogram:
     return Histogram(tuple(bound for bound, _ in cumulative), tuple(counts), float(total))
 
 
-def _get(url: str) -> str:
+def _get(url: str, api_key: str = "") -> str:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {api_key}"} if api_key else {})
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             return str(answer.read().decode("utf-8"))
     except (OSError, ValueError) as error:
         raise BackendError(

@@ -59,6 +59,14 @@ def check_listening_host(host: str) -> str:
     return host
 
 
+def is_loopback(host: str) -> bool:
+    """Return True if only programs of the same machine reach a server that listens on this address or name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _is_ipv6(text: str) -> bool:
     try:
         return ipaddress.ip_address(text).version == 6

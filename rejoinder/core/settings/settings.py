@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.access.access import AccessSettings
+from rejoinder.core.settings.access.limits import LimitSettings
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
@@ -36,6 +38,7 @@ from rejoinder.core.settings.stages import (
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
 __all__ = [
+    "AccessSettings",
     "AdmissionSettings",
     "AnswerCacheSettings",
     "Autoscaling",
@@ -51,6 +54,7 @@ __all__ = [
     "HedgingSettings",
     "HostSettings",
     "InterimTranscriptSettings",
+    "LimitSettings",
     "LlmSettings",
     "ModelStoreSettings",
     "NoiseSettings",
@@ -316,7 +320,9 @@ class HostSettings(Section):
     metrics_port: int = Field(0, ge=0, le=65535)
     """Port of each host's Prometheus metrics. 0: a free port, listed by GET /metrics/targets."""
     api_keys_env: str = "REJOINDER_API_KEYS"
-    """Environment variable with the accepted API keys, separated by commas. An empty variable accepts everyone."""
+    """Environment variable with the accepted API keys, separated by commas. Without the variable, and without keys in
+    `access`, everyone is accepted. A variable without a key is refused.
+    """
 
     @model_validator(mode="after")
     def _cpu_only(self) -> HostSettings:
@@ -351,6 +357,10 @@ class Settings(Section):
     """Where the model files are stored."""
     host: HostSettings = HostSettings()
     """Session hosts: admission, health, autoscaling."""
+    access: AccessSettings = AccessSettings()
+    """Who may connect: keys, and origins of web pages."""
+    limits: LimitSettings = LimitSettings()
+    """What one client may send, store and occupy."""
     regions: RegionSettings = RegionSettings()
     """Regions: this system's name, and the addresses of all regions."""
     admission: AdmissionSettings = AdmissionSettings()

@@ -59,7 +59,7 @@ class Fields:
         if not isinstance(value, str):
             raise refuse(f"{self.at(name)} must be a string.", self.at(name), code="invalid_type")
         if len(value) > limit:
-            raise refuse(f"{self.at(name)} is longer than {limit} characters.", self.at(name))
+            raise refuse(f"{self.at(name)} is longer than {limit} characters.", self.at(name), remedy="Shorten it.")
         return value
 
     def optional_text(self, name: str) -> str | None:

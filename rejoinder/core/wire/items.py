@@ -21,6 +21,8 @@ Status = Literal["in_progress", "completed", "incomplete"]
 MAX_ITEMS = 2000
 MAX_CONTENT_PARTS = 64
 MAX_TEXT = 100_000
+ITEM_BYTES = 300
+"""Bytes that an item takes in memory besides its texts."""
 
 _CONTENT_TYPES = {
     "user": ("input_text", "input_audio", "input_image"),
@@ -49,6 +51,12 @@ class Item:
     audio_ms: int = 0
     call: Json = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """Upper bound of the bytes that the item takes in memory."""
+        texts = (self.id, self.text or "", *(value for value in self.call.values() if isinstance(value, str)))
+        return ITEM_BYTES + sum(len(text) if text.isascii() else 4 * len(text) for text in texts)
+
     def wire(self, *, reveal: bool = True) -> Json:
         """Return the item as JSON for an event.
 
@@ -70,10 +78,15 @@ class Item:
 
 
 class Conversation:
-    """Ordered list of the conversation items of one session. Not thread-safe."""
+    """Ordered list of the conversation items of one session. Not thread-safe.
+
+    Attributes:
+        size: Upper bound of the bytes that the items take in memory.
+    """
 
     def __init__(self) -> None:
         self._items: list[Item] = []
+        self.size = 0
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self._items)
@@ -105,6 +118,7 @@ class Conversation:
         else:
             at = self._index(previous_id, "previous_item_id") + 1
         self._items.insert(at, item)
+        self.size += item.size
         return self.predecessor(item.id)
 
     def append(self, item: Item) -> str | None:
@@ -113,6 +127,7 @@ class Conversation:
         MAX_ITEMS limits only a client's items. The maximum length of a session limits the items of its turns.
         """
         self._items.append(item)
+        self.size += item.size
         return self.predecessor(item.id)
 
     def predecessor(self, item_id: str) -> str | None:
@@ -129,10 +144,11 @@ class Conversation:
         for at, known in enumerate(self._items):
             if known.id == item.id:
                 self._items[at] = item
+                self.size += item.size - known.size
 
     def delete(self, item_id: str) -> None:
         """Remove an item; raise CallerError for an unknown id."""
-        del self._items[self._index(item_id, "item_id")]
+        self.size -= self._items.pop(self._index(item_id, "item_id")).size
 
     def truncate(self, item_id: str, played: str, audio_end_ms: int) -> None:
         """Reduce an assistant item to the part that was played. Raise CallerError for an unknown id.
@@ -205,5 +221,6 @@ def _parse_message(fields: Fields, item_id: str) -> Item:
             texts.append(part.text("text"))
     text = " ".join(t for t in texts if t)
     if len(text) > MAX_TEXT:
-        raise refuse(f"The item has more than {MAX_TEXT} characters.", fields.at("content"))
+        message = f"The item has more than {MAX_TEXT} characters."
+        raise refuse(message, fields.at("content"), remedy="Split it into several items.")
     return Item(item_id, role=role, text=text, spoken=spoken)  # type: ignore[arg-type]  # choice() narrowed it

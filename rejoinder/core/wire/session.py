@@ -18,6 +18,11 @@ from rejoinder.core.wire.formats import AudioFormat, parse_format
 MAX_TOOLS = 128
 MAX_OUTPUT_TOKENS = 4096
 MAX_KEYWORDS = 1000
+# Maximum sizes of settings that are only kept and sent back, in characters of their JSON text. Every session.updated
+# contains all of them, so a small update would otherwise cause an answer of any size.
+MAX_TOOLS_JSON = 131_072
+MAX_TRACING_JSON = 8192
+MAX_TRANSCRIPTION_JSON = 16_384
 
 _AUTOMATIC = (DetectionMode.SERVER_VAD, DetectionMode.SEMANTIC_VAD)
 
@@ -80,7 +85,9 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
     if "max_output_tokens" in patch:
         config = replace(config, max_output_tokens=max_tokens(patch))
     if "tools" in patch:
-        config = replace(config, tools=tuple(_tool(tool) for tool in patch.items("tools", MAX_TOOLS)))
+        tools = tuple(_tool(tool) for tool in patch.items("tools", MAX_TOOLS))
+        _check_size(tools, patch.at("tools"), MAX_TOOLS_JSON)
+        config = replace(config, tools=tools)
     if "tool_choice" in patch:
         config = replace(config, tool_choice=_tool_choice(patch))
     if "truncation" in patch:
@@ -172,7 +179,15 @@ def _transcription(current: Json | None, patch: Fields) -> Json | None:
     sent |= {name: fields.texts(name, MAX_KEYWORDS) for name in ("keywords", "languages") if fields.raw(name)}
     if fields.raw("delay") is not None:
         sent["delay"] = fields.choice("delay", ("minimal", "low", "medium", "high", "xhigh"))
-    return (current or {}) | sent
+    options = (current or {}) | sent
+    _check_size(options, fields.path, MAX_TRANSCRIPTION_JSON)
+    return options
+
+
+def _check_size(value: Any, path: str, limit: int) -> None:
+    """Raise CallerError if a value at `path` has more than `limit` characters as JSON."""
+    if (size := len(json.dumps(value))) > limit:
+        raise refuse(f"{path} has {size} characters as JSON.", path, remedy=f"Send at most {limit}.")
 
 
 def _noise_reduction(patch: Fields) -> Json | None:
@@ -285,6 +300,7 @@ def _tracing(patch: Fields) -> str | Json | None:
     tracing: Json = {name: fields.text(name) for name in ("workflow_name", "group_id") if fields.raw(name) is not None}
     if fields.raw("metadata") is not None:
         tracing["metadata"] = fields.child("metadata").as_dict()
+    _check_size(tracing, fields.path, MAX_TRACING_JSON)
     return tracing
 
 

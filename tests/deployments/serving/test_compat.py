@@ -13,6 +13,7 @@ import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import ray
@@ -283,12 +284,15 @@ def test_the_overridden_methods_of_uvicorn_exist() -> None:
 
     `tests/deployments/transports/test_call_protocol.py` tests their behaviour.
     """
-    for name in ("shutdown", "handle_connect", "handle_parser_exception", "send_receive_event_to_app"):
+    for name in (
+        *("shutdown", "handle_connect", "handle_parser_exception", "send_receive_event_to_app"),
+        *("keepalive_timeout", "send"),
+    ):
         assert callable(vars(WebSocketsSansIOProtocol)[name]), name
     config = uvicorn.Config(lambda *_: None)
     connection = compat.UvicornWebSocket(config, uvicorn.server.ServerState(), {}, asyncio.new_event_loop())
     for name in (
-        *("handshake_initiated", "handshake_complete", "close_sent", "read_paused", "close_timer"),
+        *("handshake_initiated", "handshake_complete", "close_sent", "read_paused", "close_timer", "disconnected"),
         *("queue", "transport", "conn", "loop"),
     ):
         assert hasattr(connection, name), name
@@ -304,7 +308,8 @@ def test_uvicorn_uses_the_installed_protocol(monkeypatch: pytest.MonkeyPatch) ->
     call_protocol.install()
     config = uvicorn.Config(lambda *_: None)
     config.load()
-    assert config.ws_protocol_class is call_protocol.CallProtocol
+    protocol: Any = config.ws_protocol_class
+    assert protocol.func is call_protocol.CallProtocol
 
 
 @pytest.mark.parametrize("size", [0, 1, 4, 1000])

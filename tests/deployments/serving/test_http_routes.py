@@ -18,6 +18,7 @@ import pytest
 import websockets
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
+from rejoinder.core.settings.access.limits import LimitSettings
 from tests.core.wire.hostile import corpus
 from tests.system.harness.served import Served, metric, serving
 from tests.system.harness.watching import wait_until
@@ -35,8 +36,8 @@ ARGS = {
 STAGES = {"host", "vad", "turn_detector", "stt", "llm", "tts"}
 HEARD_KIND = "conversation.item.input_audio_transcription.completed"
 SPOKEN_KIND = "response.output_audio_transcript.done"
-# Maximum bytes of a message, uvicorn's default. Serve has no option for this limit.
-LARGEST_MESSAGE = 16 * 1024 * 1024
+# Maximum bytes of a message without audio. Every message of the corpus but one is smaller.
+LARGEST_MESSAGE = LimitSettings().message_bytes
 # Each session gets 15 s of audio, which take 480 KB in its ring buffer: 200 leaked buffers would be 96 MB. A few tens
 # of ended sessions always wait for Python's cyclic garbage collector.
 HEARD = "A" * 960_000
@@ -46,14 +47,14 @@ GROWTH_BYTES = 48 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    environment = {**os.environ, "REJOINDER_API_KEYS": f"{KEY},beta"}
+    environment = {**os.environ, "REJOINDER_API_KEYS": f"{KEY}, beta,"}
     with serving(tmp_path_factory.mktemp("surface"), ARGS, environment=environment) as found:
         wait_until(lambda: {entry["labels"]["stage"] for entry in _targets(found)} == STAGES, 30, "all targets")
         yield found
 
 
 def _targets(served: Served) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx2.get(f"{served.url}/metrics/targets", timeout=10).json()
+    found: list[dict[str, Any]] = httpx2.get(f"{served.url}/metrics/targets", headers=HEADERS, timeout=10).json()
     return found
 
 
@@ -126,7 +127,7 @@ def test_health_and_models(served: Served) -> None:
     """The route `/healthz` reports the host's load. `/v1/models` lists one model with the engines of all stages."""
     health = httpx2.get(f"{served.url}/healthz", timeout=10).json()
     assert (health["status"], health["max_sessions"]) == ("ok", 1)
-    models = httpx2.get(f"{served.url}/v1/models", timeout=10).json()["data"]
+    models = httpx2.get(f"{served.url}/v1/models", headers=HEADERS, timeout=10).json()["data"]
     assert [model["id"] for model in models] == ["rejoinder"]
     assert set(models[0]["engines"]) == STAGES - {"host"}
 
@@ -211,7 +212,7 @@ async def test_broken_frames_end_only_their_own_call(served: Served, raw: bytes,
 
 
 async def test_a_message_too_large_ends_only_its_own_call(served: Served) -> None:
-    """A message above the 16 MiB limit closes its connection with close code 1009, and the host is free again."""
+    """A message above the limit closes its connection with close code 1009, and the host is free again."""
     await _free(served)
     async with websockets.connect(realtime_url(served.url), additional_headers=HEADERS) as socket:
         sending = asyncio.create_task(socket.send("x" * (LARGEST_MESSAGE + 1)))

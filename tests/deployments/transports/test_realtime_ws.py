@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.transports.realtime_ws import RealtimeSocket
+from deployments.transports.realtime_ws import CLOSE_S, RealtimeSocket
+from rejoinder.core.settings.access.limits import LimitSettings
+from rejoinder.core.settings.settings import Settings
 from rejoinder.core.wire.formats import AudioFormat, WireEncoder
+from rejoinder.core.wire.session import SessionConfig
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
 
@@ -65,7 +68,7 @@ async def test_audio_after_an_update_is_read_in_its_format(wire: AudioFormat) ->
     """Audio that follows a change of format at once, without waiting for session.updated, is read in the new format."""
     socket = ScriptedSocket([_format(wire), *_append(wire)], 30)
     async with Play().open() as host:
-        await RealtimeSocket(socket, host, "rejoinder").converse()
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert socket.of("session.updated")[0]["session"]["audio"]["input"]["format"] == wire.wire()
     started, stopped = socket.of("input_audio_buffer.speech_started"), socket.of("input_audio_buffer.speech_stopped")
     assert (len(started), len(stopped)) == (1, 1)
@@ -83,7 +86,7 @@ async def test_formats_may_change_between_messages() -> None:
     socket = ScriptedSocket([*messages, {"type": "input_audio_buffer.commit"}], 5)
     play = Play()
     async with play.open() as host:
-        await RealtimeSocket(socket, host, "rejoinder").converse()
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert not socket.of("error")
     assert [len(job.pcm) for job in play.stt.jobs] == [9 * 16_000 * 2]
 
@@ -99,7 +102,7 @@ async def test_messages_that_end_within_a_sample_are_heard(size: int) -> None:
     socket = ScriptedSocket([manual, *appends, {"type": "input_audio_buffer.commit"}], 5)
     play = Play()
     async with play.open() as host:
-        await RealtimeSocket(socket, host, "rejoinder").converse()
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert not socket.of("error")
     assert len(play.stt.jobs[0].pcm) == pytest.approx(len(b"".join(pieces)) * 2 / 3, abs=4)
 
@@ -123,6 +126,139 @@ async def test_half_a_sample_does_not_survive_a_clear_or_commit(kind: str) -> No
     )
     play = Play()
     async with play.open() as host:
-        await RealtimeSocket(socket, host, "rejoinder").converse()
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert not socket.of("error")
     assert np.abs(np.frombuffer(play.stt.jobs[-1].pcm, "<i2")).max() <= 5
+
+
+class ClosableSocket:
+    """Client that sends a message each `every_s` seconds, and reads events only if `reads` is True.
+
+    A client that does not read never lets the server send anything, not even a close frame.
+    """
+
+    def __init__(self, message: dict[str, Any] | None, every_s: float, *, reads: bool) -> None:
+        self._message = message
+        self._every_s = every_s
+        self._reads = reads
+        self.closed: tuple[int, str | None] | None = None
+        self.sent = 0
+        self.aborted_after: float | None = None
+
+    async def receive(self) -> Mapping[str, Any]:
+        if self._message is None:
+            await asyncio.Event().wait()
+        await asyncio.sleep(self._every_s)
+        return {"type": "websocket.receive", "text": json.dumps(self._message)}
+
+    async def send_text(self, data: str) -> None:
+        if not self._reads:
+            await asyncio.Event().wait()
+        self.sent += len(data)
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        if not self._reads:
+            await asyncio.Event().wait()
+        self.closed = (code, reason)
+
+    def attend(self, take: Any) -> None: ...
+    def answered(self) -> None: ...
+    def charge(self, size: int) -> None: ...
+
+    def abort_after(self, seconds: float) -> None:
+        self.aborted_after = seconds
+
+
+UPDATE = {"type": "session.update", "session": {"type": "realtime"}}
+
+
+async def _converse(socket: ClosableSocket, limits: LimitSettings) -> tuple[float, Play]:
+    """Run a conversation with a socket until the server ends it. Return its length in seconds, and the scenario."""
+    play, loop = Play(settings=Settings(limits=limits)), asyncio.get_running_loop()
+    async with play.open() as host:
+        began = loop.time()
+        await RealtimeSocket(socket, host, SessionConfig(), socket).converse()
+        assert host.services.stored.used == 0
+        return loop.time() - began, play
+
+
+@virtual
+async def test_a_client_that_reads_nothing_is_dropped() -> None:
+    """A client that sends and never reads is dropped after `unread_s`, though no close frame can reach it."""
+    socket = ClosableSocket(UPDATE, 1, reads=False)
+    took, play = await _converse(socket, LimitSettings(unread_s=10))
+    assert 10 <= took <= 12 + CLOSE_S
+    assert socket.aborted_after == 0
+    assert play.metrics.counts["caller unread"] == 1
+
+
+@virtual
+async def test_unread_events_have_a_maximum_size() -> None:
+    """A client that never reads is dropped when its events take `unsent_bytes`, though they are few."""
+    instructions = {"type": "session.update", "session": {"type": "realtime", "instructions": "x" * 90_000}}
+    socket = ClosableSocket(instructions, 0.01, reads=False)
+    took, play = await _converse(socket, LimitSettings(unsent_bytes=1_000_000))
+    assert took <= 0.2 + CLOSE_S
+    assert socket.aborted_after == 0
+    assert play.metrics.counts["caller slow_client"] == 1
+
+
+@virtual
+async def test_a_silent_client_gives_its_place_back() -> None:
+    """A connection without any message ends after `first_event_s` with code 1001 and a reason."""
+    socket = ClosableSocket(None, 0, reads=True)
+    took, _ = await _converse(socket, LimitSettings(first_event_s=30))
+    assert 30 <= took <= 32
+    assert socket.closed == (1001, "the client sent no event and no audio")
+
+
+@virtual
+async def test_an_idle_client_gives_its_place_back() -> None:
+    """A session ends when its client has sent nothing for `idle_s`, and not while it sends."""
+
+    class Quitting(ClosableSocket):
+        async def receive(self) -> Mapping[str, Any]:
+            if asyncio.get_running_loop().time() > began + 1000:
+                await asyncio.Event().wait()
+            return await super().receive()
+
+    began = asyncio.get_running_loop().time()
+    socket = Quitting(UPDATE, 20, reads=True)
+    took, _ = await _converse(socket, LimitSettings(idle_s=60))
+    assert 1060 <= took <= 1100
+    assert socket.closed == (1001, "the client sent no event and no audio")
+
+
+@virtual
+async def test_a_large_audio_message_lets_other_calls_run() -> None:
+    """While a message with five minutes of audio is decoded, other tasks of the event loop run many times."""
+    manual = {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": None}}}}
+    audio = {
+        "event_id": "e",
+        "type": "input_audio_buffer.append",
+        "audio": base64.b64encode(bytes(14_400_000)).decode(),
+    }
+    turns = 0
+    turns_at: list[int] = []
+
+    class Noting(ScriptedSocket):
+        async def receive(self) -> Mapping[str, Any]:
+            turns_at.append(turns)
+            return await super().receive()
+
+    async def other() -> None:
+        nonlocal turns
+        for _ in range(2000):
+            await asyncio.sleep(0)
+            turns += 1
+
+    socket = Noting([manual, audio, {"type": "input_audio_buffer.commit"}], 5)
+    play = Play()
+    async with play.open() as host:
+        running = asyncio.create_task(other())
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
+        await running
+    assert not socket.of("error")
+    # Long speech is transcribed in parts.
+    assert sum(len(job.pcm) for job in play.stt.jobs) >= 14_400_000 * 2 // 3
+    assert turns_at[2] - turns_at[1] > 200

@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
@@ -16,6 +16,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from actors.host import Host
 from deployments.serving.http_routes import http_app
 from deployments.serving.regions import places_of
+from rejoinder.core.access.access_control import AccessControl
+from rejoinder.core.access.api_keys import ApiKey, digest_of
 from tests.actors.stage_play import Play
 
 
@@ -24,7 +26,7 @@ class Served:
     """The part of a deployment that `http_app` uses: a host and its API keys."""
 
     host: Host
-    keys: frozenset[str] = frozenset()
+    access: AccessControl = field(default_factory=AccessControl)
 
     async def targets(self) -> list[dict[str, Any]]:
         return []
@@ -45,7 +47,7 @@ async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIter
     with free_socket() as listener:
         async with play.open() as host:
             config = uvicorn.Config(
-                http_app(Served(host, keys)), log_level="warning", lifespan="off", ws="websockets-sansio"
+                http_app(Served(host, access_of(keys))), log_level="warning", lifespan="off", ws="websockets-sansio"
             )
             server = uvicorn.Server(config)
             running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -54,6 +56,11 @@ async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIter
             finally:
                 server.should_exit = True
                 await running
+
+
+def access_of(keys: frozenset[str]) -> AccessControl:
+    """Return the access control of a host that accepts these keys, or everybody if there are none."""
+    return AccessControl(ApiKey(digest_of(key)) for key in keys)
 
 
 def free_socket() -> socket.socket:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,15 @@ SMALL_LLM = "smollm2-135m-instruct"
 
 @dataclass(frozen=True)
 class Served:
-    """A running `rejoinder serve`, with its process and the base URL of its HTTP routes."""
+    """A running `rejoinder serve`, with its process and the base URL of its HTTP routes.
+
+    Attributes:
+        headers: HTTP headers with an API key, if the server requires one.
+    """
 
     url: str
     process: subprocess.Popen[bytes]
+    headers: dict[str, str] = field(default_factory=dict)
 
     def replicas(self, stage: str) -> list[dict[str, str]]:
         """Return the labels of each live replica of a stage, for example `pid` and `node`.
@@ -47,7 +52,7 @@ class Served:
         """
         deadline = time.monotonic() + CENSUS_S
         while True:
-            response = httpx2.get(f"{self.url}/metrics/targets", timeout=10)
+            response = httpx2.get(f"{self.url}/metrics/targets", headers=self.headers, timeout=10)
             if response.status_code == 200 or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
@@ -151,7 +156,8 @@ def serving(
     try:
         url = f"http://127.0.0.1:{port}"
         await_health(process, url, log)
-        yield Served(url, process)
+        key = environment.get("REJOINDER_API_KEYS", "").split(",")[0].strip()
+        yield Served(url, process, {"Authorization": f"Bearer {key}"} if key else {})
     finally:
         stop_serving(process, orderly)
 

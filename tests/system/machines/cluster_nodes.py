@@ -158,7 +158,7 @@ def serving_on(cluster: NodeCluster, folder: Path, args: dict[str, Any]) -> Iter
     document = {"http_options": {"host": "0.0.0.0", "port": HTTP_PORT}, "applications": [application]}
     config, log = folder / "ray_config.yaml", folder / "serve.log"
     config.write_text(yaml.safe_dump(document), encoding="utf-8")
-    words = [sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", cluster.address]
+    words = [sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", cluster.address, "--insecure"]
     with log.open("wb") as output:
         command = cluster.head.command(*words, environment=cluster.environment)
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

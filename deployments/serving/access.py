@@ -1,0 +1,68 @@
+"""Reads the keys of a host or a launcher from the environment and from a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from rejoinder.core.access.access_control import AccessControl
+from rejoinder.core.access.api_keys import ApiKey, parse_keys
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.settings import Settings
+
+
+def keys_here(settings: Settings, environment: Mapping[str, str] = os.environ) -> tuple[ApiKey, ...]:
+    """Return the keys of the settings, of the variable and of the file, each key once.
+
+    Raises:
+        ConfigError: The variable or the file is there and has no key, or an entry is wrong.
+    """
+    access, variable = settings.access, settings.host.api_keys_env
+    keys = [key for entry in access.keys for key in parse_keys(entry, "args.access.keys")]
+    if variable in environment:
+        keys += parse_keys(environment[variable], variable)
+    path = Path(access.keys_file).expanduser()
+    if access.keys_file and (path.exists() or not access.keys):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read ({error.strerror}).", field="args.access.keys_file") from error
+        keys += parse_keys(text, str(path))
+    return tuple({key.digest: key for key in reversed(keys)}.values())[::-1]
+
+
+def open_access(settings: Settings, environment: Mapping[str, str] = os.environ) -> AccessControl:
+    """Return the access control of a host.
+
+    Raises:
+        ConfigError: The keys cannot be read, or the settings require keys and there are none.
+    """
+    keys = keys_here(settings, environment)
+    if settings.access.required and not keys:
+        raise ConfigError(
+            "it is true, and this host has no key.",
+            f"Set {settings.host.api_keys_env} on this node.",
+            field="args.access.required",
+        )
+    signing_key = environment.get(settings.access.signing_key_env, "") or settings.access.signing_key
+    return AccessControl(keys, settings.access.model_copy(update={"signing_key": signing_key}))
+
+
+def carrying_keys(settings: Settings, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings with the launcher's keys as digests, for hosts on nodes that do not have them.
+
+    The hosts then refuse to start without a key. They also get a signing key for client secrets.
+
+    Raises:
+        ConfigError: The keys cannot be read.
+    """
+    keys = keys_here(settings, environment)
+    signing_key = environment.get(settings.access.signing_key_env, "") or secrets.token_hex(32)
+    update = {
+        "keys": tuple(key.entry() for key in keys),
+        "required": settings.access.required or bool(keys),
+        "signing_key": signing_key,
+    }
+    return settings.model_copy(update={"access": settings.access.model_copy(update=update)})

@@ -1,0 +1,117 @@
+"""Access control of one host: who a client is, what it may do, and how many sessions it may have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rejoinder.core.access.api_keys import ApiKey, Scope, find_key
+from rejoinder.core.access.client_secrets import ClientSecret, requested, sign, verify
+from rejoinder.core.access.origins import is_allowed
+from rejoinder.core.access.token_bucket import TokenBucket
+from rejoinder.core.settings.access.access import AccessSettings
+from rejoinder.core.wire.fields import Fields, Json
+
+MINUTE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client that was admitted.
+
+    Attributes:
+        key: Its key, or the key with which its client secret was requested. None if the host has no keys.
+        session: Settings with which its session begins, from a client secret.
+    """
+
+    key: ApiKey | None
+    session: Json = field(default_factory=dict)
+
+    @property
+    def tenant(self) -> str:
+        """Name of the key's holder, "" if the host has no keys."""
+        return self.key.tenant if self.key else ""
+
+
+class AccessControl:
+    """Keys, client secrets, origins and limits of the keys on one host. Not thread-safe."""
+
+    def __init__(self, keys: Iterable[ApiKey] = (), settings: AccessSettings | None = None) -> None:
+        """Create the access control. Without keys every client is admitted.
+
+        Args:
+            keys: The accepted keys.
+            settings: The settings; None for the default ones.
+        """
+        self.settings = settings or AccessSettings()
+        self.keys = tuple(keys)
+        self._sessions: Counter[str] = Counter()
+        self._starts: dict[str, TokenBucket] = {}
+
+    def origin_allowed(self, origin: str | None, host: str | None) -> bool:
+        """Return True if a request with these headers Origin and Host may be served. None: the header is missing."""
+        return is_allowed(origin, host, self.settings.origins)
+
+    def client(self, candidates: Iterable[str], scope: Scope, now: float) -> Client | None:
+        """Return the client that sent one of these keys or client secrets, None if it may not use `scope`.
+
+        Args:
+            candidates: The texts that the client sent where a key may stand.
+            scope: What the client wants to do. A client secret is only good for TALK.
+            now: Unix time in seconds.
+        """
+        candidates = tuple(candidates)
+        key = find_key(self.keys, candidates)
+        if key is not None:
+            return Client(key) if key.allows(scope) else None
+        secrets = (verify(candidate, self.settings.signing_key, now) for candidate in candidates)
+        secret = next((secret for secret in secrets if secret), None)
+        if not self.keys:
+            return Client(None, secret.session if secret else {})
+        issuer = next((key for key in self.keys if secret and key.digest == secret.digest), None)
+        if secret is None or issuer is None or scope is not Scope.TALK or not issuer.allows(scope):
+            return None
+        return Client(issuer, secret.session)
+
+    def enter(self, client: Client, now: float) -> float:
+        """Count a new session of a client and return 0. If its key may have no more, return seconds to wait before.
+
+        Call `leave` when the session ends.
+
+        Args:
+            client: The client.
+            now: Monotonic time in seconds.
+        """
+        if client.key is None:
+            return 0.0
+        key = client.key
+        most = self.settings.sessions_per_key if key.sessions is None else key.sessions
+        if most and self._sessions[key.digest] >= most:
+            return MINUTE_S / 12
+        per_minute = self.settings.new_per_minute if key.per_minute is None else key.per_minute
+        if per_minute:
+            bucket = self._starts.setdefault(key.digest, TokenBucket(per_minute / MINUTE_S, per_minute))
+            if not bucket.take(now):
+                return bucket.wait_s(now, 1.0)
+        self._sessions[key.digest] += 1
+        return 0.0
+
+    def leave(self, client: Client) -> None:
+        """Count the end of a session that `enter` has counted."""
+        if client.key:
+            self._sessions[client.key.digest] -= 1
+
+    def issue(self, client: Client, body: Fields, now: float) -> tuple[str, ClientSecret]:
+        """Return a new client secret as text, and what it contains.
+
+        Args:
+            client: The client that requests it.
+            body: The body of its request.
+            now: Unix time in seconds.
+
+        Raises:
+            CallerError: A field of the body is invalid.
+        """
+        secret = requested(body, client.key.digest if client.key else "", now)
+        return sign(secret, self.settings.signing_key), secret

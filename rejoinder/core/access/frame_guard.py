@@ -1,0 +1,85 @@
+"""Limits of one WebSocket connection on what it sends: size of a message, messages, bytes and control frames a second.
+
+A client that sends too fast is slowed down: its connection is not read until it may send again. So a client that sends
+a recording faster than real time, or a long history, needs no code of its own. Only what no real client sends ends the
+connection: messages that are too large, and floods of control frames.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rejoinder.core.access.token_bucket import TokenBucket
+from rejoinder.core.settings.access.limits import LimitSettings
+
+PEEK_BYTES = 1024
+"""Bytes at the beginning of a large message that tell whether it is audio. The client's `event_id` may be among them.
+"""
+_AUDIO_MARK = re.compile(rb'"input_audio_buffer\.append"|"audio"\s*:\s*"')
+
+
+class FrameGuard:
+    """Limits of one connection. Not thread-safe.
+
+    Call `control` for each control frame (ping, pong, close), and `wait_s` before and `admit` after each data frame.
+    """
+
+    __slots__ = ("_audio", "_controls", "_frames", "_message_bytes", "_other", "_size", "audio", "limits")
+
+    def __init__(self, limits: LimitSettings) -> None:
+        """Create the limits of a new connection."""
+        self.limits = limits
+        self.audio = False
+        self._size = 0
+        self._frames = TokenBucket(limits.messages_per_s, limits.message_burst)
+        self._controls = TokenBucket(limits.control_frames_per_s, limits.control_frame_burst)
+        self._other = TokenBucket(limits.message_bytes_per_s, limits.message_bytes_burst)
+        self._audio = TokenBucket(limits.audio_bytes_per_s, limits.audio_bytes_burst)
+        self._message_bytes = limits.message_bytes
+
+    def control(self, now: float) -> bool:
+        """Count a control frame at time `now`. Return False if the client sends more of them than it may."""
+        return self._controls.take(now)
+
+    def wait_s(self, now: float) -> float:
+        """Return the seconds after `now` for which no data frame may be read; 0 if one may be read now."""
+        return max(self._frames.wait_s(now, 1.0), self._other.wait_s(now), self._audio.wait_s(now))
+
+    def needs_peek(self, payload: int, *, first: bool) -> bool:
+        """Return True if the size of a frame is only permitted for audio, so that its beginning must be read.
+
+        Args:
+            payload: Size of the frame's payload in bytes.
+            first: True if the frame begins a message.
+        """
+        return first and payload > self._message_bytes
+
+    def admit(self, now: float, payload: int, *, first: bool, beginning: bytes = b"") -> str:
+        """Count a data frame. Return "" if its message has a permitted size, otherwise the reason for the close frame.
+
+        Args:
+            now: Time in seconds.
+            payload: Size of the frame's payload in bytes.
+            first: True if the frame begins a message, False if it continues one.
+            beginning: The first PEEK_BYTES of the payload, needed only if `needs_peek` is True.
+        """
+        if first:
+            self._size = 0
+            self.audio = payload > self._message_bytes and _AUDIO_MARK.search(beginning) is not None
+        self._size += payload
+        limit = self.limits.audio_message_bytes if self.audio else self._message_bytes
+        if self._size > limit:
+            kind = "an audio message" if self.audio else "a message without audio"
+            return f"{kind} may have {limit} bytes"
+        self._frames.spend(now, 1.0)
+        (self._audio if self.audio else self._other).spend(now, payload)
+        return ""
+
+    def admit_audio(self, now: float, payload: int) -> None:
+        """Count a short audio message, whose size needs no check."""
+        self._frames.spend(now, 1.0)
+        self._audio.spend(now, payload)
+
+    def answered(self, now: float, size: int) -> None:
+        """Count `size` bytes of an event that answers the client: a small message may cause a large answer."""
+        self._other.spend(now, size)

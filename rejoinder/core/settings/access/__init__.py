@@ -1,0 +1,1 @@
+"""Settings of what strangers may do: limits of a connection, keys, and origins of web pages."""
