@@ -74,7 +74,7 @@ def settings(sessions: int) -> dict[str, Any]:
     }
 
 
-def hold(folder: Path, sessions: int, for_s: float, think_s: float, ramp_s: float = RAMP_S) -> Held:
+def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: float = RAMP_S) -> Held:
     """Hold the calls, add a machine after a third of the time, and drain another one after half of it.
 
     Args:
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--think", type=float, default=150.0, help="median pause between two turns, in seconds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        held = hold(Path(folder), options.sessions, options.time, options.think)
+        held = hold(Path(folder), options.sessions, for_s=options.time, think_s=options.think)
     counts, latency = held.result.counts, held.result.latencies.get("voice_to_voice")
     print(f"calls on each host, connected: {sorted(held.spread.values())}; later: {sorted(held.later.values())}")
     print(
