@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster.doctor.examine import examine
 from cluster.doctor.finding import Finding, Grade
@@ -71,6 +72,19 @@ def test_refused_handshakes_go_to_another_host_if_there_is_one(tmp_path: Path) -
     assert not REDISPATCH.keys() & alone.keys()
     assert handshake_retries(own_head_environment(tmp_path, 2)) == int(REDISPATCH[RETRIES])
     assert handshake_retries(alone) == 0
+
+
+def test_ray_configures_haproxy_by_the_variables() -> None:
+    """Ray Serve reads each variable of REDISPATCH, and its HAProxy sends a retried request to another host.
+
+    Both are internals of Ray: the test shows whether another version still has them.
+    """
+    serve = Path(ray.__file__).parent / "serve" / "_private"
+    constants = (serve / "constants.py").read_text(encoding="utf-8")
+    template = (serve / "haproxy_templates.py").read_text(encoding="utf-8")
+    assert [name for name in REDISPATCH if f'("{name}"' not in constants.replace("(\n    ", "(")] == []
+    lines = {line.strip() for line in template.splitlines()}
+    assert {"option redispatch 1", "retry-on {{ config.retry_on }}", "retries {{ config.retries }}"} <= lines
 
 
 def test_socket_paths_fit(tmp_path: Path) -> None:
