@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -147,7 +148,7 @@ class Host:
         if reason is None:
             return None
         self.services.metrics.refused(reason.value)
-        remedy = f"Try again in {retry_after_s:.0f} s."
+        remedy = f"Try again in {math.ceil(retry_after_s)} s."
         return Overloaded(message, remedy, retry_after_s=retry_after_s, resource=resource)
 
     def _wait_s(self) -> float:
