@@ -131,6 +131,8 @@ class PoolComparison:
         refused: Callers that were refused.
         pool_refused: Callers that the pool would have refused.
         failed: Callers that got neither a place nor status 503.
+        late_s: Largest delay in seconds of a caller against the schedule. After a delay of more than a tenth of a
+            second the run does not count, because this process or the machine was too slow.
         live: Calls now.
         pooled: Calls in the pool now.
     """
@@ -140,6 +142,7 @@ class PoolComparison:
     refused: int = 0
     pool_refused: int = 0
     failed: int = 0
+    late_s: float = 0.0
     live: int = 0
     pooled: int = 0
     measuring: bool = False
@@ -202,6 +205,7 @@ async def measure_refusals(
     while due < begin + measured_s:
         due += rng.expovariate(rate)
         await asyncio.sleep(max(0.0, due - time.monotonic()))
+        found.late_s = max(found.late_s, time.monotonic() - due)
         found.measuring = due >= begin
         found.call(rng.choice(urls), rng.expovariate(1 / call_s))
     await found.end()
@@ -213,7 +217,8 @@ def refusals_line(found: PoolComparison) -> str:
     shares = [100 * count / found.callers for count in (found.refused, found.pool_refused)]
     return (
         f"{found.callers} callers, {found.refused} refused ({shares[0]:.2f}%), {found.pool_refused} by one pool "
-        f"({shares[1]:.2f}%), difference {shares[0] - shares[1]:+.2f} points, {found.failed} failed"
+        f"({shares[1]:.2f}%), difference {shares[0] - shares[1]:+.2f} points, {found.failed} failed, "
+        f"at most {1000 * found.late_s:.0f} ms late"
     )
 
 
