@@ -4,7 +4,7 @@
     python -m benchmarks.handshakes refusals http://HOST:8000 http://HOST2:8000 --places 60
 
 Both need a system without other callers and with `admission.enabled: false`, so that only `host.max_sessions` limits
-the calls. `cost` fills all places, so `max_sessions` should be small. REJOINDER_API_KEY has the key, if one is needed.
+the calls. `cost` takes all places. REJOINDER_API_KEY has the key, if one is needed.
 """
 
 from __future__ import annotations
@@ -79,15 +79,23 @@ async def refusals(client: httpx2.AsyncClient, targets: Sequence[str]) -> int:
     )
 
 
-async def measure_cost(url: str, repeats: int) -> list[Handshake]:
+async def measure_cost(url: str, repeats: int, free: int) -> list[Handshake]:
     """Measure handshakes with fewer and fewer free places, down to none, and return all of them.
 
-    Every place is taken in turn. In each state, `repeats` handshakes are made one after another; admitted calls end at
-    once, so that the state stays the same.
+    Args:
+        url: Base URL of an entry.
+        repeats: Number of handshakes for each number of free places. They are made one after another. Admitted calls
+            end at once, so that the number of free places stays the same.
+        free: Number of free places at the beginning. Calls that stay take all others.
     """
     found: list[Handshake] = []
     async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client, AsyncExitStack() as held:
         targets = await host_targets(client, url)
+        places = (await client.get(f"{url}/v1/places")).raise_for_status().json()
+        for _ in range(places["free"] - free):
+            socket, _ = await connect(url)
+            if socket:
+                held.push_async_callback(socket.close)
         while True:
             for _ in range(repeats):
                 before = await refusals(client, targets)
@@ -229,6 +237,7 @@ def main() -> None:
     cost = studies.add_parser("cost", help="time of a handshake by the number of hosts that were asked")
     cost.add_argument("urls", metavar="URL", nargs=1, help="base URL of an entry")
     cost.add_argument("--repeats", type=int, default=20, help="handshakes for each number of free places")
+    cost.add_argument("--free", type=int, default=4, help="free places at the beginning")
     compare = studies.add_parser("refusals", help="refused callers, compared with one pool")
     compare.add_argument("urls", metavar="URL", nargs="+", help="base URLs of the entries")
     compare.add_argument("--places", type=int, required=True, help="places of all hosts together")
@@ -240,7 +249,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     study, urls = options.pop("study"), options.pop("urls")
     if study == "cost":
-        for line in cost_table(asyncio.run(measure_cost(urls[0], options["repeats"]))):
+        for line in cost_table(asyncio.run(measure_cost(urls[0], **options))):
             print(line)
     else:
         print(refusals_line(asyncio.run(measure_refusals(urls, **options))))

@@ -41,6 +41,8 @@ class FixedPlaces:
         if request.path == "/metrics/targets":
             target = [{"targets": [self.url.removeprefix("http://")], "labels": {"stage": "host"}}]
             return socket.respond(HTTPStatus.OK, json.dumps(target))
+        if request.path == "/v1/places":
+            return socket.respond(HTTPStatus.OK, json.dumps({"free": self._places - self._taken}))
         if request.path == "/metrics":
             return socket.respond(HTTPStatus.OK, f'rejoinder_sessions_refused_total{{reason="full"}} {self._refused}\n')
         if self._taken == self._places:
@@ -51,9 +53,9 @@ class FixedPlaces:
 
 
 async def test_the_cost_is_measured_from_free_places_to_none() -> None:
-    """With two places, two handshakes are measured with 2, 1 and 0 free places. Attempts come from the counters."""
-    async with FixedPlaces(2).running() as server:
-        found = await measure_cost(server.url, repeats=2)
+    """Two handshakes are measured with 2, 1 and 0 of five places free. The counters give the number of attempts."""
+    async with FixedPlaces(5).running() as server:
+        found = await measure_cost(server.url, repeats=2, free=2)
     assert [(handshake.admitted, handshake.attempts) for handshake in found] == [(True, 1)] * 4 + [
         (False, REFUSALS_EACH)
     ] * 2
