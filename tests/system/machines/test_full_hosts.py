@@ -7,6 +7,7 @@ language model and text to speech are emulated. An API key is required.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pytest
 import websockets
 from websockets.exceptions import InvalidStatus
 
+from actors.host import CALLS_S
 from cluster.environment import REDISPATCH
 from rejoinder.core.resilience.redispatch import RETRIES
 from tests.system.harness.growing import emulated
@@ -35,6 +37,17 @@ HINT_S = 3
 REFUSED = "rejoinder_sessions_refused_total"
 HAPROXY = 9101
 ENVIRONMENT = {"REJOINDER_API_KEYS": KEY, "RAY_SERVE_HAPROXY_METRICS_PORT": str(HAPROXY)}
+# Prints the new calls per second that the hosts report to the autoscaling, summed over the hosts.
+ARRIVALS = """
+import asyncio, sys, ray
+from ray import serve
+from deployments.serving.compat import broadcast
+async def main():
+    hosts = serve.get_deployment_handle("SessionHost", "rejoinder")
+    print(sum(host["arrivals_per_s"] for host in await broadcast(hosts, "record_autoscaling_stats", 10)))
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+asyncio.run(main())
+"""
 ONE_PER_NODE: dict[str, Any] = {"min_replicas": 3, "max_replicas": 3}
 ARGS: dict[str, Any] = {
     "host": {
@@ -78,6 +91,12 @@ class Hosts:
     def retried(self) -> int:
         """Return the number of requests that HAProxy has sent again."""
         return self.counted("haproxy_backend_retry_warnings_total")
+
+    def arrivals(self) -> float:
+        """Return the number of new calls that the hosts have reported to the autoscaling for the last CALLS_S."""
+        done = self.cluster.run("alpha", sys.executable, "-c", ARRIVALS, self.cluster.address)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout.split()[-1]) * CALLS_S
 
     async def connect(self, entry: str, key: str = KEY) -> websockets.ClientConnection:
         """Call through the HAProxy of a node. Raise InvalidStatus if the call is refused."""
@@ -161,6 +180,18 @@ async def test_callers_are_refused_if_every_host_is_full(hosts: Hosts) -> None:
         assert hosts.refused() - refused == ATTEMPTS * len(NAMES)
         assert hosts.failed() - failed == len(NAMES)
         assert hosts.retried() - retried == (ATTEMPTS - 1) * len(NAMES)
+
+
+async def test_the_autoscaling_gets_the_number_of_callers(hosts: Hosts) -> None:
+    """While all hosts are full, 12 refused callers are reported as 12 new calls, not as one call for each attempt.
+
+    Otherwise hosts would be started for callers who do not exist.
+    """
+    async with hosts.filled():
+        await asyncio.sleep(CALLS_S + 1)
+        for entry in NAMES * 4:
+            await hosts.refusal(entry)
+        assert await asyncio.to_thread(hosts.arrivals) == pytest.approx(12, abs=0.1)
 
 
 async def test_other_refusals_are_final(hosts: Hosts) -> None:
