@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -21,7 +22,8 @@ from rejoinder.core.measuring.recent_load import RecentLoad
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.reply.segmenter import segment_of
 from rejoinder.core.reply.spoken.units import SpeechSegment
-from rejoinder.core.resilience.admission import Admission, AdmissionRefusal
+from rejoinder.core.resilience.admission import Admission, AdmissionRefusal, FreePlaces
+from rejoinder.core.resilience.redispatch import refused_part
 from rejoinder.core.resilience.stage_admission import describe
 from rejoinder.core.settings.settings import ConversationSettings
 from rejoinder.core.wire.fields import Json
@@ -44,14 +46,22 @@ class Host:
     host cannot accept a call. After the upgrade, call `converse`.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, retries: int = 0) -> None:
+        """Create the host.
+
+        Args:
+            services: What the sessions of this process share.
+            retries: How many more times the proxy in front sends a refused handshake, to this host or to others.
+        """
         self.services = services
+        self._retries = retries
         self._settings = services.settings.host
         self._admission = Admission(self._settings.max_sessions, self._settings.refuse_at_loop_lag_ms / 1000)
         self._stage_admission = services.stage_admission
         self._refusing: AdmissionRefusal | None = None
         self._seats = 0
         self._calls = RecentLoad(CALLS_S, wait_limit_s=0.0)
+        self._free_places = FreePlaces()
         self._ticker = VadTicker(
             services.stages.vad, self._settings, services.settings.vad.call_timeout_s, services.metrics
         )
@@ -63,7 +73,10 @@ class Host:
 
     @property
     def arrivals_per_s(self) -> float:
-        """New calls per second over the last CALLS_S, refused ones included."""
+        """New calls per second over the last CALLS_S, refused ones included.
+
+        A refused handshake that the proxy may send again counts in part (`redispatch.refused_part`).
+        """
         return self._calls.arrivals_per_s(self.services.clock())
 
     @property
@@ -93,10 +106,13 @@ class Host:
             Overloaded: All places are taken, the event loop is late by more than `refuse_at_loop_lag_ms`, or the stages
                 have no capacity for a further call. The exception has a retry hint (`retry_after_s`).
         """
-        self._calls.arrived(self.services.clock())
-        if refused := self._refused():
-            raise refused
         began = self.services.clock()
+        if refused := self._refused():
+            self._calls.arrived(began, refused_part(self._retries))
+            raise refused
+        self._calls.arrived(began)
+        if not self._seats:
+            self._free_places.occupied(began)
         self._seats += 1
         if self._stage_admission:
             self._stage_admission.entered(began)
@@ -107,6 +123,7 @@ class Host:
             now = self.services.clock()
             self._seats -= 1
             self._calls.ended(now - began, now)
+            self._free_places.ended(now)
             if self._stage_admission:
                 self._stage_admission.left(now)
             self.services.metrics.session_closed(now - began)
@@ -118,6 +135,7 @@ class Host:
         message, resource = "", "loop"
         if reason is AdmissionRefusal.FULL:
             message, resource = f"All {self._settings.max_sessions} sessions of this host are taken.", "sessions"
+            retry_after_s = max(retry_after_s, self._wait_s())
         elif reason is AdmissionRefusal.LATE:
             message = f"This host is {self.loop_lag_s * 1000:.0f} ms late."
         elif self._stage_admission and (refusal := self._stage_admission.refusal(self.services.clock())):
@@ -130,8 +148,13 @@ class Host:
         if reason is None:
             return None
         self.services.metrics.refused(reason.value)
-        remedy = f"Try again in {retry_after_s:.0f} s."
+        remedy = f"Try again in {math.ceil(retry_after_s)} s."
         return Overloaded(message, remedy, retry_after_s=retry_after_s, resource=resource)
+
+    def _wait_s(self) -> float:
+        """Return the expected seconds until this host or another one that a handshake is sent to has a free place."""
+        hosts = self._stage_admission.hosts if self._stage_admission else 1
+        return self._free_places.wait_s(self.services.clock()) / min(hosts, 1 + self._retries)
 
     @asynccontextmanager
     async def converse(

@@ -23,7 +23,19 @@ REQUIRED = {
 }
 """Variables that conversations at the documented latency require. A cluster without them is refused."""
 
+REDISPATCH = {
+    # A host that is full answers a handshake with 503. HAProxy then sends the handshake to another host.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure 503",
+    # Hosts that are tried after the first one. With up to eight hosts, a caller is refused only if all hosts are full.
+    "RAY_SERVE_HAPROXY_RETRIES": "7",
+    # A retry of Ray's default, "leastconn", avoids only the host that has just refused. So it alternates between the
+    # two hosts with the fewest connections of this HAProxy and never reaches the others. "roundrobin" reaches all.
+    "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "roundrobin",
+}
+"""Variables with which HAProxy sends a handshake that a full host refuses to another host."""
+
 ADVISED = {
+    **REDISPATCH,
     # Each added or removed replica reloads HAProxy. The old worker closes its sockets after this time.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "7200",
     # If a node vanishes without closing its connections, HAProxy gives a new call to another host after this time. The
@@ -136,3 +148,16 @@ def node_environment(directory: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
     }
+
+
+def own_head_environment(directory: Path, hosts: int) -> dict[str, str]:
+    """Return the environment variables of a cluster of this machine alone, by name.
+
+    Args:
+        directory: Folder for the files of HAProxy.
+        hosts: Maximum number of session hosts. A single one would get every handshake that it refuses again, so
+            REDISPATCH is left out.
+    """
+    unused = REDISPATCH.keys() if hosts == 1 else ()
+    environment = node_environment(directory) | SINGLE_MACHINE
+    return {name: value for name, value in environment.items() if name not in unused}

@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 
 import grpc
 
-from cluster.environment import REQUIRED, SINGLE_MACHINE, free_port, node_environment
+from cluster.environment import REQUIRED, free_port, own_head_environment
 from cluster.fitting import demands, misfits, offers
 from cluster.listeners import NODE_FOLDER, check_port, write_owner
 from rejoinder.core.errors import BackendError, ConfigError
@@ -55,13 +55,14 @@ class LaunchProgress:
 
 
 @contextlib.contextmanager
-def cluster(address: str, runtime_env: Mapping[str, Any] | None = None) -> Iterator[bool]:
+def cluster(address: str, runtime_env: Mapping[str, Any] | None = None, *, hosts: int = 1) -> Iterator[bool]:
     """Connect to a Ray cluster while the context is open; yield True if it was started here.
 
     Args:
         address: "local" starts a head. "auto" joins RAY_ADDRESS or the cluster on this machine, or starts a head if
             there is none. HOST:PORT joins that cluster.
         runtime_env: Ray's `runtime_env` of the workers, such as environment variables.
+        hosts: Maximum number of session hosts. HAProxy of a head that is started tries several of them for a handshake.
 
     Raises:
         ConfigError: No cluster answers at the address, or one of its nodes cannot run Rejoinder.
@@ -74,7 +75,7 @@ def cluster(address: str, runtime_env: Mapping[str, Any] | None = None) -> Itera
         finally:
             _leave()
     elif target in ("auto", "local"):
-        with _own_head(runtime_env):
+        with _own_head(runtime_env, hosts):
             yield True
     else:
         remedy = "Start one with `ray start --head`, or use `--address local` to start one here."
@@ -191,13 +192,13 @@ def _leave() -> None:
 
 
 @contextlib.contextmanager
-def _own_head(runtime_env: Mapping[str, Any] | None) -> Iterator[None]:
+def _own_head(runtime_env: Mapping[str, Any] | None, hosts: int) -> Iterator[None]:
     # Ray creates sockets below this folder, whose paths are limited to 107 bytes. Only this user may enter it: HAProxy
     # lets everyone who reaches its admin socket stop the servers, and Ray lets everyone read its logs. Ray opens the
     # folder that it gets to all users, so it gets one inside.
     directory = Path(tempfile.mkdtemp(prefix=NODE_FOLDER, dir="/tmp"))
     write_owner(directory)
-    os.environ.update(node_environment(directory) | SINGLE_MACHINE)
+    os.environ.update(own_head_environment(directory, hosts))
     import ray
 
     from deployments.serving.compat import start_local_ray

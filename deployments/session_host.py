@@ -42,6 +42,7 @@ from deployments.serving.ttl_cache import TtlCache
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
+from rejoinder.core.resilience.redispatch import handshake_retries
 from rejoinder.core.settings.settings import Settings
 
 # Timeout in seconds for a replica to describe itself. A slower replica is left out of the Prometheus targets, because
@@ -98,7 +99,8 @@ class SessionHost:
                 journal=LogJournal(),
                 clock=clock,
                 stage_admission=admission,
-            )
+            ),
+            retries=handshake_retries(os.environ),
         )
         self._running = asyncio.create_task(self.host.run())
         # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from benchmarks.scaling import autoscaling_study, controller_cpu, hedging_study, sessions_study
+from benchmarks.scaling import autoscaling_study, controller_cpu, entry_study, hedging_study, sessions_study
 
 
 def main() -> None:
@@ -20,6 +20,9 @@ def main() -> None:
     sessions.add_argument("callers", type=int, nargs="*", default=[1000, 5000, 10_000], help="numbers of callers")
     controller = studies.add_parser("controller", help="CPU of Serve's controller, measured with stub replicas")
     controller.add_argument("--replicas", type=int, default=40, help="number of stub replicas")
+    entries = studies.add_parser("entries", help="callers that three HAProxies refuse, compared with one pool")
+    entries.add_argument("--callers", type=int, default=200_000, help="callers of each row")
+    entries.add_argument("--seed", type=int, default=1, help="seed of the random numbers")
     for line in lines(parser.parse_args()):
         print(line, flush=True)
 
@@ -32,6 +35,8 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
         return hedging_study.report(options.requests, options.seed)
     if options.study == "sessions":
         return sessions_study.report(tuple(options.callers))
+    if options.study == "entries":
+        return entry_study.report(options.callers, options.seed)
     return controller_cpu.report(options.replicas)
 
 

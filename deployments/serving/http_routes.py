@@ -1,7 +1,8 @@
 """HTTP routes of a session host: conversations over WebSocket, health, models and Prometheus targets.
 
 Authentication and admission happen before the WebSocket upgrade. So a refused client gets an HTTP status and a retry
-hint, not a connection that opens and closes.
+hint, not a connection that opens and closes. HAProxy sends a handshake that is refused with 503 to another host, so
+status 503 is only for refusals that another host may decide otherwise.
 
 Connections through Serve's Python proxy are refused in the same way. HAProxy falls back to that proxy while it has no
 host. The proxy saturates at a few dozen conversations, and a WebSocket that came through it would stay there.
@@ -9,6 +10,7 @@ host. The proxy saturates at a few dozen conversations, and a WebSocket that cam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -192,5 +194,5 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
         await socket.send_denial_response(limit.refusal)
     except Overloaded as full:
         refusal = refusal_of(503, "overloaded", str(full))
-        refusal.headers["Retry-After"] = f"{full.retry_after_s:.0f}"
+        refusal.headers["Retry-After"] = str(math.ceil(full.retry_after_s))
         await socket.send_denial_response(refusal)

@@ -47,7 +47,8 @@ HOST_HELP = {
     "rejoinder_sessions_live": "Conversations of this host now.",
     "rejoinder_session_seconds": "Length in seconds of the conversations that ended.",
     "rejoinder_sessions_refused_total": (
-        "Calls refused before the upgrade, by reason: full (no place left on the host), late (the event loop is late), "
+        "Handshakes that were refused for lack of capacity. HAProxy sends a refused one to another host, so a caller "
+        "may count several times. By reason: full (no place left on the host), late (the event loop is late), "
         "utilisation, latency, queue or speed (a stage has no capacity), growth or cold_start (not measured yet), or "
         "share (other hosts may have taken the free places)."
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def doctor(
     """
     if environment:
         for name, value in (REQUIRED | advised()).items():
-            typer.echo(f"export {name}={value}")
+            typer.echo(f"export {name}={shlex.quote(value)}")
         return
     findings = examine(read_config(config), address)
     Console().print(table(findings))

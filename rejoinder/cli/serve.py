@@ -68,7 +68,8 @@ def serve(
     console = Console()
     stop = threading.Event()
     _stop_on_signals(stop)
-    with cluster(address, document.application.runtime_env) as own:
+    hosts = document.application.args.host.autoscaling.max_replicas
+    with cluster(address, document.application.runtime_env, hosts=hosts) as own:
         _stop_on_signals(stop)  # again, because Ray replaced the handler of SIGTERM by one that aborts this process
         console.print("Started a local Ray cluster." if own else "Joined the running Ray cluster.")
         live = Live(console=console, refresh_per_second=4, transient=True)

@@ -70,6 +70,7 @@ class Play:
     fillers: tuple[HeldClip, ...] = ()
     phrases: tuple[HeldClip, ...] = ()
     stage_admission: StageAdmission | None = None
+    retries: int = 0
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
@@ -90,7 +91,7 @@ class Play:
             clock=clock,
             stage_admission=self.stage_admission,
         )
-        host = Host(services)
+        host = Host(services, retries=self.retries)
         running = asyncio.create_task(host.run())
         try:
             yield host

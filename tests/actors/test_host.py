@@ -58,6 +58,38 @@ async def test_a_full_host_refuses_with_a_hint_and_takes_the_next_when_a_seat_is
 
 
 @virtual
+async def test_the_hint_of_a_full_host_is_the_time_until_a_call_ends() -> None:
+    """If calls end every 20 s, a full host asks a refused caller to wait for 20 s, which is above `retry_after_s`."""
+    play = Play(Settings(host=HostSettings(max_sessions=2, retry_after_s=7)))
+    async with play.open() as host:
+        with host.seat():
+            for _ in range(3):
+                with host.seat():
+                    await asyncio.sleep(20)
+            with host.seat(), pytest.raises(Overloaded) as refused, host.seat():
+                raise AssertionError("there was no third seat")
+    assert refused.value.retry_after_s == pytest.approx(20)
+
+
+@virtual
+async def test_a_refused_handshake_that_is_sent_again_counts_in_part() -> None:
+    """With one retry by the proxy, two refused handshakes of a caller count as one new call, as without a proxy one.
+
+    The autoscaling would otherwise start hosts for callers who do not exist.
+    """
+    for retries in (0, 1):
+        play = Play(Settings(host=HostSettings(max_sessions=1)), retries=retries)
+        async with play.open() as host:
+            with host.seat():
+                for _ in range(10 * (1 + retries)):
+                    with pytest.raises(Overloaded), host.seat():
+                        raise AssertionError("there was no second seat")
+                await asyncio.sleep(10)
+                assert host.arrivals_per_s == pytest.approx((1 + 10) / 10)
+        assert play.metrics.counts["refused full"] == 10 * (1 + retries)
+
+
+@virtual
 async def test_a_late_host_refuses_until_it_is_in_time_again() -> None:
     """While its event loop is late, a host refuses new calls with a retry hint and counts the refusals. Running calls
     continue. Once the loop is in time, calls are admitted again.

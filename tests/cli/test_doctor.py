@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import typer
 
 from cluster.doctor.finding import Finding, Grade
-from cluster.environment import REQUIRED
+from cluster.environment import REQUIRED, advised
 from rejoinder.cli.doctor import doctor, table
 from tests.cli.printing import printed_rows
 
@@ -38,8 +39,11 @@ def test_a_failed_check_is_exit_status_one(
 
 
 def test_the_environment_can_be_sourced(capsys: pytest.CaptureFixture[str]) -> None:
-    """`doctor --environment` prints lines `export NAME=value` for a shell, with every required variable."""
+    """`doctor --environment` prints a command `export NAME=value` for each required and advised variable.
+
+    A shell reads each line as two words, also if the value contains a space.
+    """
     doctor(environment=True)
-    lines = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("export ") and "=" in line for line in lines)
-    assert {f"export {name}={value}" for name, value in REQUIRED.items()} <= set(lines)
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert commands == [["export", f"{name}={value}"] for name, value in (REQUIRED | advised()).items()]
+    assert any(" " in value for value in advised().values())

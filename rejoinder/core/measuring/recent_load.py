@@ -19,14 +19,14 @@ class LoadCounts:
     """Counts of a number of seconds.
 
     Attributes:
-        arrived: Requests that arrived.
+        arrived: Requests that arrived. A fraction counts a part of a request, see `RecentLoad.arrived`.
         began: Requests whose service began.
         late: Requests among `began` that had waited longer than the limit.
         ended: Requests whose service ended.
         service_s: Sum of the service times of the requests in `ended`, in seconds.
     """
 
-    arrived: int = 0
+    arrived: float = 0
     began: int = 0
     late: int = 0
     ended: int = 0
@@ -48,9 +48,9 @@ class RecentLoad:
         self._bins: deque[tuple[int, LoadCounts]] = deque()
         self._since: float | None = None
 
-    def arrived(self, now: float) -> None:
-        """Count a request that arrived."""
-        self._bin(now).arrived += 1
+    def arrived(self, now: float, part: float = 1.0) -> None:
+        """Count a request that arrived, or a part of it (0 to 1) if several replicas count the same request."""
+        self._bin(now).arrived += part
 
     def began(self, wait_s: float, now: float) -> None:
         """Count a request whose service began after it had waited for `wait_s` seconds."""

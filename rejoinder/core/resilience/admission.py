@@ -16,6 +16,12 @@ LOOKS = 4
 """
 
 
+MAX_RETRY_AFTER_S = 60.0
+"""Longest time in seconds after which a refused caller is asked to try again."""
+ENDS_S = 60.0
+"""Seconds of ended calls from which the rate at which places become free is taken."""
+
+
 class AdmissionRefusal(Enum):
     """Reason why a call is refused. Values are metric labels.
 
@@ -69,3 +75,31 @@ class Admission:
             return AdmissionRefusal.FULL
         late = len(self._lags) == LOOKS and min(self._lags) > self._lag_limit_s
         return AdmissionRefusal.LATE if late else None
+
+
+class FreePlaces:
+    """Prediction of when a place of a full host becomes free. Not thread-safe. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._ends: deque[float] = deque(maxlen=1000)
+        self._occupied_since = 0.0
+
+    def occupied(self, now: float) -> None:
+        """Record that the first call of an empty host began."""
+        self._occupied_since = now
+        self._ends.clear()
+
+    def ended(self, now: float) -> None:
+        """Record that a call ended, which frees its place."""
+        self._ends.append(now)
+
+    def wait_s(self, now: float) -> float:
+        """Return the expected time in seconds until a call ends, at most MAX_RETRY_AFTER_S.
+
+        It follows from the calls that ended in the last ENDS_S. If none has ended, it is the time for which this has
+        been so, because a wait whose length is unknown lasts about as long again.
+        """
+        while self._ends and self._ends[0] < now - ENDS_S:
+            self._ends.popleft()
+        watched_s = min(ENDS_S, now - self._occupied_since)
+        return min(MAX_RETRY_AFTER_S, watched_s / max(1, len(self._ends)))

@@ -30,7 +30,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from rejoinder.core.resilience.admission import AdmissionRefusal
+from rejoinder.core.resilience.admission import MAX_RETRY_AFTER_S, AdmissionRefusal
 from rejoinder.core.resilience.call_ceiling import CallCeiling, MeasuredTurn
 from rejoinder.core.resilience.stage_load import WINDOW_S, StageReport
 from rejoinder.core.settings.overload import AdmissionSettings
@@ -71,8 +71,6 @@ which the replicas learn the numbers of calls that the reports contain.
 """
 DEPARTURES_S = 60.0
 """Seconds of ended calls from which the rate at which places become free is taken."""
-MAX_RETRY_AFTER_S = 60.0
-"""Longest time in seconds after which a refused caller is asked to try again."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Golden ratio: multiples of it, modulo 1, are spread evenly, so every host rounds its share up equally often."""
 

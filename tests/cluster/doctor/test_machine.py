@@ -9,19 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster.doctor.examine import examine
 from cluster.doctor.finding import Finding, Grade
 from cluster.doctor.machine import needed_models
 from cluster.environment import (
     FILES_PER_CONNECTION,
+    REDISPATCH,
     REQUIRED,
     SINGLE_MACHINE,
     advised,
     first_ephemeral_port,
     free_port,
     node_environment,
+    own_head_environment,
 )
+from rejoinder.core.resilience.redispatch import RETRIES, handshake_retries
 from rejoinder.core.settings.serve_file import HttpOptions, ServeFile, parse_serve_file
 
 
@@ -55,6 +59,32 @@ def test_a_node_has_the_required_environment(tmp_path: Path) -> None:
     assert environment.items() >= REQUIRED.items()
     assert environment.items() >= advised().items()
     assert not SINGLE_MACHINE.keys() & environment.keys()
+
+
+def test_refused_handshakes_go_to_another_host_if_there_is_one(tmp_path: Path) -> None:
+    """A node of a cluster lets HAProxy retry refused handshakes; a machine with a single host does not.
+
+    The single host would get each refused handshake again.
+    """
+    assert advised().items() >= REDISPATCH.items()
+    assert own_head_environment(tmp_path, 2).items() >= (REDISPATCH | SINGLE_MACHINE).items()
+    alone = own_head_environment(tmp_path, 1)
+    assert not REDISPATCH.keys() & alone.keys()
+    assert handshake_retries(own_head_environment(tmp_path, 2)) == int(REDISPATCH[RETRIES])
+    assert handshake_retries(alone) == 0
+
+
+def test_ray_configures_haproxy_by_the_variables() -> None:
+    """Ray Serve reads each variable of REDISPATCH, and its HAProxy sends a retried request to another host.
+
+    Both are internals of Ray: the test shows whether another version still has them.
+    """
+    serve = Path(ray.__file__).parent / "serve" / "_private"
+    constants = (serve / "constants.py").read_text(encoding="utf-8")
+    template = (serve / "haproxy_templates.py").read_text(encoding="utf-8")
+    assert [name for name in REDISPATCH if f'("{name}"' not in constants.replace("(\n    ", "(")] == []
+    lines = {line.strip() for line in template.splitlines()}
+    assert {"option redispatch 1", "retry-on {{ config.retry_on }}", "retries {{ config.retries }}"} <= lines
 
 
 def test_socket_paths_fit(tmp_path: Path) -> None:

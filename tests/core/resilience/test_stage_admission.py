@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rejoinder.core.resilience.admission import AdmissionRefusal
+from rejoinder.core.resilience.admission import MAX_RETRY_AFTER_S, AdmissionRefusal
 from rejoinder.core.resilience.call_ceiling import ENOUGH_TURNS
 from rejoinder.core.resilience.stage_admission import (
-    MAX_RETRY_AFTER_S,
     RAISE_AFTER_S,
     REPORT_TTL_S,
     SPOKEN_TOKENS_PER_S,
