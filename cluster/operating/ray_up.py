@@ -73,6 +73,9 @@ class RayUpStarter:
         remedy = f"set it here, or write it to {machines.secrets_file}."
         lines = [
             f'[ -x "{machines.virtualenv}/bin/ray" ] || fail "{machines.virtualenv} has no Ray: install it there."',
+            f'if [ -d "{machines.state}" ]; then [ -w "{machines.state}" ]; '
+            f'else mkdir -p "{machines.state}" 2>/dev/null && rmdir "{machines.state}"; fi || '
+            f'fail "{machines.state} cannot be written: create it for the user {machines.ssh_user}."',
             'command -v rsync >/dev/null || fail "rsync is missing: install the package rsync."',
             f'if [ -r "{machines.secrets_file}" ]; then . "{machines.secrets_file}"; fi',
             *[f'[ -n "${{{name}:-}}" ] || fail "{name} is missing: {remedy}"' for name in description.secret_variables],

@@ -166,6 +166,7 @@ def test_a_machine_that_cannot_be_prepared_is_named_before_ray_up(
     [
         ("ray", "has no Ray: install it there."),
         ("rsync", "rsync is missing: install the package rsync."),
+        ("state", "/s cannot be written: create it for the user ray."),
         ("token", "RAY_AUTH_TOKEN is missing: set it here, or write it to "),
         ("", ""),
     ],
@@ -178,9 +179,14 @@ def test_the_check_of_a_machine_names_what_is_missing(tmp_path: Path, lacking: s
         if name != lacking:
             (programs / name).write_text("#!/bin/sh\n", encoding="utf-8")
             (programs / name).chmod(0o755)
+    for name in ("mkdir", "rmdir"):
+        (programs / name).symlink_to(f"/bin/{name}")
     secrets = tmp_path / "secrets.env"
     secrets.write_text("" if lacking == "token" else "RAY_AUTH_TOKEN=a\n", encoding="utf-8")
-    launch = described(tmp_path, machines={"virtualenv": f"{tmp_path}/venv", "secrets_file": str(secrets)})
+    # A folder in a file cannot be made, even by root.
+    state = "/etc/hostname/s" if lacking == "state" else "/tmp/rejoinder/s"
+    own = {"virtualenv": f"{tmp_path}/venv", "secrets_file": str(secrets), "state": state}
+    launch = described(tmp_path, machines=own)
     machines = FakeMachines(nodes=[node(1, HEAD), node(2, ONE), node(3, TWO)])
     RayUpStarter(LaunchedMachines(launch, machines)).start({HEAD})
     script = next(script for address, script in machines.scripts if address == ONE and "rsync" in script)
