@@ -317,8 +317,8 @@ def test_a_command_that_never_ends_is_killed_with_its_children(tmp_path: Path) -
     words = ["sh", "-c", f"sleep 60 & echo $! > {child}; echo begun; wait"]
     begun = time.monotonic()
     lines: list[str] = []
-    with pytest.raises(BackendError, match=r"`sh` did not end within 0\.5 s: begun"):
-        run_shown(words, dict(os.environ), lines.append, timeout_s=0.5)
+    with pytest.raises(BackendError, match=r"`sh` did not end within 3 s: begun"):
+        run_shown(words, dict(os.environ), lines.append, timeout_s=3)
     assert time.monotonic() - begun < 30
     assert lines == ["begun"]
     process = Path("/proc", child.read_text(encoding="utf-8").strip(), "stat")
