@@ -94,9 +94,8 @@ class MachineCluster:
     def _target(self) -> MachineTarget:
         """Return what has started Ray on the head's machine. Only `ray up` copies a certain file there."""
         script = f'if [ -e "{FOLDER}/{FIND_NODE}" ]; then echo ray-up; fi\n'
-        return (
-            "ray-up" if self._machines.remote.run(self._machines.head.address, script).strip() == "ray-up" else "bare"
-        )
+        found = self._machines.remote.run(self._machines.head.address, script).strip()
+        return "ray-up" if found == "ray-up" else "bare"
 
     def _starter(self, target: MachineTarget) -> Starter:
         return SshStarter(self._machines) if target == "bare" else RayUpStarter(self._machines)

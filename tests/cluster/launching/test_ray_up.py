@@ -7,7 +7,6 @@ import json
 import os
 import stat
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -314,12 +313,10 @@ def test_the_folder_of_connections_is_that_of_ray(prepared: Path) -> None:
 def test_a_command_that_never_ends_is_killed_with_its_children(tmp_path: Path) -> None:
     """After the time limit, the error says so, and the command's children have ended."""
     child = tmp_path / "child"
-    words = ["sh", "-c", f"sleep 60 & echo $! > {child}; echo begun; wait"]
-    begun = time.monotonic()
+    words = ["sh", "-c", f"sleep 3600 & echo $! > {child}; echo begun; wait"]
     lines: list[str] = []
     with pytest.raises(BackendError, match=r"`sh` did not end within 3 s: begun"):
         run_shown(words, dict(os.environ), lines.append, timeout_s=3)
-    assert time.monotonic() - begun < 30
     assert lines == ["begun"]
     process = Path("/proc", child.read_text(encoding="utf-8").strip(), "stat")
     assert not process.exists() or process.read_text(encoding="utf-8").split()[2] == "Z"
