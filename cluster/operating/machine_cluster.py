@@ -70,9 +70,11 @@ class MachineCluster:
     # -- start ---------------------------------------------------------------------------------------------------------
 
     def up(self, target: MachineTarget = "bare") -> None:
-        """Start Ray on every machine on which it does not run, deploy the application, and wait for every entry.
+        """Start Ray on every machine on which it does not run, deploy the application, and wait for the entries.
 
-        A cluster that runs already keeps its nodes, and gets the serve profile of the description.
+        A cluster that runs already keeps its nodes, and gets the serve profile of the description. If it serves, `up`
+        waits only for the entries that accepted calls before: Serve opens an entry on an added node together with the
+        first replica there, and may never need one.
 
         Args:
             target: What starts Ray.
@@ -88,8 +90,9 @@ class MachineCluster:
                 f"Use --target {found}, or stop it first: `rejoinder launch down`.",
                 field="--target",
             )
+        serving = [node for node in self._machines.nodes if running and self._entry(node) == "accepts calls"]
         self._starter(target).start(running)
-        self.deploy()
+        self._deploy(serving or self._machines.nodes)
 
     def _target(self) -> MachineTarget:
         """Return what has started Ray on the head's machine. Only `ray up` copies a certain file there."""
@@ -100,8 +103,8 @@ class MachineCluster:
     def _starter(self, target: MachineTarget) -> Starter:
         return SshStarter(self._machines) if target == "bare" else RayUpStarter(self._machines)
 
-    def deploy(self) -> None:
-        """Deploy the application on the running cluster, and wait until every entry accepts calls.
+    def _deploy(self, awaited: Sequence[NodePlan]) -> None:
+        """Deploy the application on the running cluster, and wait until the entries of some nodes accept calls.
 
         Raises:
             BackendError: An entry does not accept calls in time.
@@ -110,7 +113,7 @@ class MachineCluster:
         machines.report(f"{machines.head.name}: deploying the application")
         machines.run(machines.head, f'serve deploy "{FOLDER}/ray_config.yaml" --address {machines.dashboard}')
         deadline = time.monotonic() + READY_S
-        waiting = list(machines.nodes)
+        waiting = list(awaited)
         while waiting:
             for node in list(waiting):
                 if self._entry(node) == "accepts calls":
@@ -122,6 +125,9 @@ class MachineCluster:
                     f"{names}: no calls are accepted after {READY_S:g} s.", "Run `serve status` on the head."
                 )
             time.sleep(POLL_S if waiting else 0)
+        for node in machines.nodes:
+            if node not in awaited:
+                machines.report(f"{node.name}: accepts calls once a replica has started there")
 
     # -- status --------------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,17 @@ def test_entries_that_never_answer_end_the_wait(launch: Launch, monkeypatch: pyt
         MachineCluster(launch, FakeMachines()).up()
 
 
+def test_the_entry_of_an_added_node_is_not_awaited(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`up` on a cluster that serves ends although the entry of a node that it has added does not accept calls."""
+    monkeypatch.setattr(machine_cluster, "READY_S", -1.0)
+    monkeypatch.setattr(
+        MachineCluster, "_entry", lambda self, plan: "no answer" if plan.address == TWO else "accepts calls"
+    )
+    said: list[str] = []
+    MachineCluster(launch, FakeMachines([node(1, HEAD), node(2, ONE)]), said.append).up()
+    assert said[-1] == "cpu-2: accepts calls once a replica has started there"
+
+
 @pytest.mark.parametrize("name", ["cpu-2", TWO])
 def test_a_drained_node_is_stopped_when_it_has_left(launch: Launch, name: str) -> None:
     """`drain` asks the head to drain the node, by its name or address, and then stops Ray on its machine only."""

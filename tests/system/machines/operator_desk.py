@@ -64,7 +64,7 @@ class Desk:
     def launch(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run `rejoinder launch COMMAND DESCRIPTION`, and return the ended process with its output."""
         words = [sys.executable, "-m", "rejoinder.cli", "launch", command, str(self.description), *options]
-        return self.machine.run(*words, environment={"RAY_AUTH_TOKEN": TOKEN}, timeout_s=200)
+        return self.machine.run(*words, environment={"RAY_AUTH_TOKEN": TOKEN}, timeout_s=240)
 
     def states(self) -> dict[str, tuple[str, str]]:
         """Return what `launch status` says of each node: its state, and whether its entry accepts calls."""
