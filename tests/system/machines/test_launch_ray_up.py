@@ -69,5 +69,6 @@ def test_ray_up_launches_three_machines_that_are_drained_and_stopped(desk: Desk)
         assert desk.processes(node) == []
     for node in NODES:
         assert desk.files(node) == []
-    assert desk.files("desk") == [".ssh"]  # the keys of the machines
+    # The keys of the machines, and a file that onnxruntime writes when any command imports it.
+    assert set(desk.files("desk")) <= {".ssh", ".ses"}
     assert desk.states() == dict.fromkeys(NODES, ("down", "no answer"))
