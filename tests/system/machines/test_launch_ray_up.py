@@ -53,6 +53,8 @@ def test_ray_up_launches_three_machines_that_are_drained_and_stopped(desk: Desk)
     drained = desk.launch("drain", "cpu-2", "--within", "60")
     assert drained.returncode == 0, drained.stdout + drained.stderr
     since = time.monotonic()
+    # The keys of the machines, and a file that onnxruntime writes when any command imports it.
+    assert set(desk.files("desk")) <= {".ssh", ".ses"}
     held = desk.load("cpu-1")
     assert "0 unanswered" in held
     assert "\n3 of 3 calls held, 0 refused, 0 failed, 0 dropped" in held
@@ -63,12 +65,12 @@ def test_ray_up_launches_three_machines_that_are_drained_and_stopped(desk: Desk)
     assert states["cpu-2"] == ("dead", "no answer")
     assert states["head-1"] == states["cpu-1"] == ("alive", "accepts calls")
 
+    before = desk.files("desk")
     down = desk.launch("down", "--yes")
     assert down.returncode == 0, down.stdout + down.stderr
     for node in [*NODES, "desk"]:
         assert desk.processes(node) == []
     for node in NODES:
         assert desk.files(node) == []
-    # The keys of the machines, and a file that onnxruntime writes when any command imports it.
-    assert set(desk.files("desk")) <= {".ssh", ".ses"}
+    assert desk.files("desk") == before
     assert desk.states() == dict.fromkeys(NODES, ("down", "no answer"))
