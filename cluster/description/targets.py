@@ -31,7 +31,7 @@ class SecretVariable(Section):
 
     variable: VariableName
     """Name of the environment variable, such as REJOINDER_API_KEYS. `launch up` passes on the value that it has in its
-    own environment. On `bare`, you write it to `machines.secrets_file` of each node.
+    own environment; otherwise you write it to `machines.secrets_file` of each machine.
     """
     kubernetes: SecretKey | None = None
     """Secret with the value. Kubernetes only, where it is required."""
@@ -43,7 +43,9 @@ class MachineSettings(Section):
     ssh_user: str = Field("ray", pattern=r"^[a-z_][a-z0-9_-]*$")
     """User on every machine. Ray's processes run as this user."""
     ssh_private_key: str = "~/.ssh/id_ed25519"
-    """Private key file on the machine that runs `rejoinder launch`."""
+    """Private key file on the machine that runs `rejoinder launch`. With `ray-up` it is copied to the head, which uses
+    it to start the other machines, so take a key that opens these machines only.
+    """
     ssh_port: Port = 22
     """Port of every machine's SSH server."""
     checkout: AbsolutePath = "/opt/rejoinder"

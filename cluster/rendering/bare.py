@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from cluster.description.launch_description import Launch, LaunchDescription
 from cluster.environment import SPARE_FILES
@@ -13,7 +13,7 @@ from cluster.rendering.rendered_file import MARK, RenderedFile, yaml_file
 from cluster.rendering.serve_config import serve_document
 
 CONFIGURATION = "/etc/rejoinder"
-"""Folder of a node's environment and serve profile."""
+"""Folder of a node's environment, start script and serve profile."""
 STOP_S = 90
 """Seconds that Ray has to end its processes. Calls end before, by `rejoinder launch drain`."""
 
@@ -60,8 +60,15 @@ _FEWER_CONNECTIONS = (
 )
 
 
-def start_script(node: NodePlan, description: LaunchDescription) -> str:
-    """Return a shell script that starts Ray on a node with its environment. Further options are passed on to Ray."""
+def start_script(node: NodePlan, description: LaunchDescription, secrets: Sequence[str] = ()) -> str:
+    """Return a shell script that starts Ray on a node with its environment. Further options are passed on to Ray.
+
+    Args:
+        node: The node.
+        description: The launch description.
+        secrets: Further files with secret variables, besides `machines.secrets_file`. They may be missing, and their
+            paths may use the variable `$folder`, the folder of the script.
+    """
     lines = [
         "#!/bin/sh",
         f"# {MARK}: Ray on {node.name} ({node.address}).",
@@ -70,7 +77,7 @@ def start_script(node: NodePlan, description: LaunchDescription) -> str:
         f'ulimit -n {OPEN_FILES} 2>/dev/null || ulimit -n "$(ulimit -Hn)"',
         "set -a",
         '. "$folder/ray.env"',
-        *_read_secrets(description),
+        *_read_secrets(description, secrets),
         *_FEWER_CONNECTIONS,
         # Ray's processes leave files here when they are stopped. In this folder they are removed with the cluster.
         f"TMPDIR={node.state}/tmp",
@@ -83,8 +90,8 @@ def start_script(node: NodePlan, description: LaunchDescription) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read_secrets(description: LaunchDescription) -> list[str]:
-    """Return shell lines that read the secret variables which are not yet set, and name the first that is missing."""
+def _read_secrets(description: LaunchDescription, further: Sequence[str]) -> list[str]:
+    """Return shell lines that read files with secret variables, and name the first variable that no file has set."""
     path = description.machines.secrets_file
     if not description.secret_variables:
         return []
@@ -92,14 +99,13 @@ def _read_secrets(description: LaunchDescription) -> list[str]:
         f': "${{{name}:?write {name}=... to {path} on this node, readable for its owner only}}"'
         for name in description.secret_variables
     ]
-    return [f"if [ -r {path} ]; then . {path}; fi", *checks]
+    return [*[f'if [ -r "{file}" ]; then . "{file}"; fi' for file in (path, *further)], *checks]
 
 
 def ray_unit(node: NodePlan, description: LaunchDescription) -> str:
-    """Return the systemd unit that keeps Ray running on a node."""
+    """Return the systemd unit that keeps Ray running on a node, with the node's start script."""
     machines = description.machines
-    secrets = [f"EnvironmentFile={machines.secrets_file}"] if description.secret_variables else []
-    folders = f"{node.state} {node.state}/ray {node.haproxy}"
+    folders = f"{node.state} {node.state}/ray {node.state}/tmp {node.haproxy}"
     lines = [
         f"# {MARK}.",
         "[Unit]",
@@ -110,13 +116,9 @@ def ray_unit(node: NodePlan, description: LaunchDescription) -> str:
         "[Service]",
         "Type=exec",
         f"User={machines.ssh_user}",
-        f"WorkingDirectory={machines.checkout}",
-        f"EnvironmentFile={CONFIGURATION}/ray.env",
-        *secrets,
-        f"Environment=PATH={machines.virtualenv}/bin:/usr/local/bin:/usr/bin:/bin",
         # The sign + runs this one command as root.
         f"ExecStartPre=+/usr/bin/install -d -o {machines.ssh_user} {folders}",
-        f"ExecStart={' '.join(node.start)} --block",
+        f"ExecStart=/bin/sh {CONFIGURATION}/start-ray.sh --block",
         f"TimeoutStopSec={STOP_S}",
         "Restart=always",
         "RestartSec=5",
@@ -172,6 +174,7 @@ def install_script(node: NodePlan, units: list[str]) -> str:
         "set -eu",
         'cd -- "$(dirname -- "$0")"',
         f"install -D -m 644 ray.env {CONFIGURATION}/ray.env",
+        f"install -m 755 start-ray.sh {CONFIGURATION}/start-ray.sh",
         *([f"install -D -m 644 ../../ray_config.yaml {CONFIGURATION}/ray_config.yaml"] if node.is_head else []),
         "install -D -m 644 90-rejoinder.conf /etc/sysctl.d/90-rejoinder.conf",
         "sysctl -q -p /etc/sysctl.d/90-rejoinder.conf",

@@ -6,7 +6,8 @@ Ray copies to every node, and a script there finds the node's own files by the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ from cluster.rendering.serve_config import serve_document
 
 REMOTE = "~/rejoinder-launch"
 """Folder on every node to which `ray up` copies the rendered folder `launch`."""
+COPIED = "launch"
+"""Rendered folder that `ray up` copies to every node."""
+FIND_NODE = "start-node.sh"
+"""Script in that folder that starts Ray on any of the nodes."""
+SECRETS = "secrets.env"
+"""File in that folder with secret variables. `rejoinder launch up` writes it; `render` does not."""
+# The second version of Ray's autoscaler forgets a head of the provider `local` after some seconds, and starts no worker
+# from then on; it also counts the head as one of the workers to start. Ray 2.60 uses it unless this variable is 0.
+_AUTOSCALER: Mapping[str, str] = {"RAY_enable_autoscaler_v2": "0"}
 
 
 def render_ray_up(launch: Launch, folder: Path) -> Iterator[RenderedFile]:
@@ -32,13 +42,25 @@ def render_ray_up(launch: Launch, folder: Path) -> Iterator[RenderedFile]:
         ConfigError: A group has no addresses, or a stage cannot be placed.
     """
     nodes = plan_nodes(launch.description)
-    document = cluster_document(launch.description, nodes, folder.expanduser().resolve() / "launch")
+    document = cluster_document(launch.description, nodes, folder.expanduser().resolve() / COPIED)
     yield yaml_file("cluster.yaml", [document], f"{MARK}. Start the cluster: ray up cluster.yaml")
-    yield yaml_file("launch/ray_config.yaml", [serve_document(launch)], f"{MARK}. The application to deploy.")
-    yield RenderedFile("launch/start-node.sh", find_node_script(nodes), executable=True)
+    for file in node_files(launch):
+        yield dataclasses.replace(file, path=f"{COPIED}/{file.path}")
+
+
+def node_files(launch: Launch) -> Iterator[RenderedFile]:
+    """Yield the files that every node gets in the folder REMOTE.
+
+    Raises:
+        ConfigError: A group has no addresses, or a stage cannot be placed.
+    """
+    nodes = plan_nodes(launch.description)
+    yield yaml_file("ray_config.yaml", [serve_document(launch)], f"{MARK}. The application to deploy.")
+    yield RenderedFile(FIND_NODE, find_node_script(nodes), executable=True)
     for node in nodes:
-        yield RenderedFile(f"launch/{node.name}/ray.env", environment_file(node.environment))
-        yield RenderedFile(f"launch/{node.name}/start-ray.sh", start_script(node, launch.description), executable=True)
+        yield RenderedFile(f"{node.name}/ray.env", environment_file({**node.environment, **_AUTOSCALER}))
+        script = start_script(node, launch.description, [f"$folder/../{SECRETS}"])
+        yield RenderedFile(f"{node.name}/start-ray.sh", script, executable=True)
 
 
 def cluster_document(description: LaunchDescription, nodes: Sequence[NodePlan], folder: Path) -> dict[str, Any]:
@@ -56,7 +78,7 @@ def cluster_document(description: LaunchDescription, nodes: Sequence[NodePlan], 
         provider["external_head_ip"] = machines.external_head
     sysctl = f"net.ipv4.ip_local_port_range='{ports.first} {ports.last}'"
     stop = f"{machines.virtualenv}/bin/ray stop"
-    start = f"{REMOTE}/start-node.sh"
+    start = f"{REMOTE}/{FIND_NODE}"
     return {
         "cluster_name": description.name,
         "provider": provider,
@@ -68,7 +90,8 @@ def cluster_document(description: LaunchDescription, nodes: Sequence[NodePlan], 
         "setup_commands": [
             f"sudo -n sysctl -q -w {sysctl} || echo 'Set {sysctl} as root: the firewall expects these ports.' >&2"
         ],
-        "head_start_ray_commands": [stop, f"{start} --autoscaling-config=~/ray_bootstrap_config.yaml"],
+        # Without the words "ray start" in the command, `ray up` warns that nothing starts Ray.
+        "head_start_ray_commands": [stop, f": ray start; {start} --autoscaling-config=~/ray_bootstrap_config.yaml"],
         "worker_start_ray_commands": [stop, start],
     }
 

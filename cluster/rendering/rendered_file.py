@@ -22,11 +22,13 @@ class RenderedFile:
         path: Path in the output folder, with slashes.
         text: Content.
         executable: Whether the file is a program.
+        private: Whether only its owner may read the file.
     """
 
     path: str
     text: str
     executable: bool = False
+    private: bool = False
 
 
 def yaml_file(path: str, documents: Iterable[Mapping[str, Any]], note: str) -> RenderedFile:
@@ -51,8 +53,11 @@ def write_files(files: Iterable[RenderedFile], folder: Path) -> None:
         path = folder / file.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # so that nobody else reads a private file before its mode is set
             path.write_text(file.text, encoding="utf-8")
-            path.chmod(0o755 if file.executable else 0o644)
+            path.chmod(
+                (0o700 if file.executable else 0o600) | (0 if file.private else 0o055 if file.executable else 0o044)
+            )
         except OSError as error:
             raise ConfigError(
                 f"cannot be written ({error.strerror}).", "Name another folder.", field=str(path)

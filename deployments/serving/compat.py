@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # a compiled module
+from ray.autoscaler._private.local.config import get_lock_path, get_state_path
+from ray.autoscaler._private.local.node_provider import ClusterState
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
@@ -47,6 +49,7 @@ __all__ = [
     "local_cluster_address",
     "ray_nodes",
     "serve_http_port",
+    "set_launcher_machines",
     "start_local_ray",
     "use_websocket_protocol",
 ]
@@ -248,6 +251,23 @@ def drain_ray_node(gcs_address: str, node_id: str, within_s: float) -> str:
     client = GcsClient(address=gcs_address)
     accepted, why = client.drain_node(node_id, reason, "the node is drained", deadline_ms)
     return "" if accepted else str(why)
+
+
+def set_launcher_machines(cluster: str, provider: Mapping[str, Any]) -> None:
+    """Set the machines of a cluster that Ray's autoscaler may start Ray on, in the state file of its provider `local`.
+
+    The autoscaler reads its configuration again all the time, but takes the machines from the file, which it writes
+    when it starts. Ray offers no other way to take a machine out of a running cluster: `ray up --no-restart` changes
+    the configuration only. The class that writes the file is `ClusterState`; when it is made it deletes machines that
+    are not listed and adds the others as stopped. The file is below the process's temporary directory (TMPDIR).
+
+    Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/autoscaler/_private/local/node_provider.py
+
+    Args:
+        cluster: The name of the cluster.
+        provider: The section `provider` of the autoscaler's configuration, with `head_ip` and `worker_ips`.
+    """
+    ClusterState(get_lock_path(cluster), get_state_path(cluster), provider)
 
 
 class UvicornWebSocket(WebSocketsSansIOProtocol):

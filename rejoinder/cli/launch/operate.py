@@ -22,16 +22,23 @@ Description = Annotated[
 COLOURS = {"alive": "green", "draining": "yellow", "dead": "red", "down": "dim"}
 
 
-class MachineTarget(Enum):
+class UpTarget(Enum):
     """What starts Ray on the machines."""
 
     BARE = "bare"
+    RAY_UP = "ray-up"
 
 
-Target = Annotated[MachineTarget, typer.Option(help="bare: `ray start` on each machine over SSH.")]
+Target = Annotated[
+    UpTarget,
+    typer.Option(
+        help="bare: `ray start` on each machine over SSH. ray-up: Ray's cluster launcher, which starts the head; the "
+        "head starts the other machines, and starts them again when they have died."
+    ),
+]
 
 
-def up(description: Description, target: Target = MachineTarget.BARE) -> None:
+def up(description: Description, target: Target = UpTarget.BARE) -> None:
     """Start Ray on every machine of a description, deploy the application, and wait until each entry accepts calls.
 
     Machines on which Ray runs already are kept. Secret variables of the description that are set here are passed on;
@@ -42,7 +49,7 @@ def up(description: Description, target: Target = MachineTarget.BARE) -> None:
     launch = read_launch(description)
     for note in check_launch(launch, target.value):
         typer.echo(f"Note: {note}", err=True)
-    _cluster(launch).up()
+    _cluster(launch).up(target.value)
 
 
 def status(
@@ -71,7 +78,7 @@ def drain(
 ) -> None:
     """Move the work of a node to the others, wait until its calls have ended, and stop Ray on it.
 
-    `rejoinder launch up` starts it again.
+    `rejoinder launch up` starts it again; nothing else does.
 
     Exit status: 0, or 2 after an error.
     """
@@ -96,7 +103,7 @@ def down(
 
 def _cluster(launch: Launch) -> MachineCluster:
     given = {name: os.environ[name] for name in launch.description.secret_variables if os.environ.get(name)}
-    return MachineCluster(launch, SshRemote(launch.description, given), typer.echo)
+    return MachineCluster(launch, SshRemote(launch.description, given), typer.echo, secrets=given)
 
 
 def _state(status: NodeStatus) -> str:

@@ -182,9 +182,10 @@ def _run(script: Path, *arguments: str, check: bool = True) -> subprocess.Comple
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_units_are_complete(folder: Path, name: str) -> None:
-    """Each node has a unit for Ray, and the head one for the application, with limits, user and environment.
+    """Each node has a unit for Ray, and the head one for the application, with limits and user.
 
-    The command of the unit is the one of the node's plan.
+    The unit runs the node's start script where `install.sh` puts it, so it has the script's environment, temporary
+    folder and number of connections. It makes the script's folders as root, because the script may not.
     """
     out = written(folder, machines(name), "bare")
     description = launch({**machines(name), "machines": {"state": f"{folder}/state"}}).description
@@ -194,8 +195,14 @@ def test_the_units_are_complete(folder: Path, name: str) -> None:
         unit = _unit(out / "nodes" / node.name / "rejoinder-ray.service")
         assert unit["Service"]["User"] == "voice"
         assert int(unit["Service"]["LimitNOFILE"]) >= 51_000  # HAProxy's 20,000 connections
-        assert unit["Service"]["ExecStart"].split()[1:-1] == list(node.start[1:])
-        assert unit["Service"]["ExecStart"].endswith(" --block")
+        shell, program, *options = unit["Service"]["ExecStart"].split()
+        install = (out / "nodes" / node.name / "install.sh").read_text(encoding="utf-8").splitlines()
+        assert f"install -m 755 start-ray.sh {program}" in install
+        assert f"install -D -m 644 ray.env {Path(program).parent}/ray.env" in install
+        assert (shell, options) == ("/bin/sh", ["--block"])
+        script = (out / "nodes" / node.name / "start-ray.sh").read_text(encoding="utf-8")
+        (made,) = re.findall(r"^mkdir -p (.*)$", script, re.MULTILINE)
+        assert set(made.split()) <= set(unit["Service"]["ExecStartPre"].split())
 
 
 def _unit(path: Path) -> configparser.RawConfigParser:

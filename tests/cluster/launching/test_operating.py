@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import yaml
 
-from cluster.description.launch_description import Launch, read_launch
-from cluster.nodes import ClusterNode, NodeState, to_json
+from cluster.description.launch_description import Launch
+from cluster.nodes import NodeState
 from cluster.operating import machine_cluster
 from cluster.operating.machine_cluster import MachineCluster
 from cluster.operating.remote import SshRemote
-from cluster.rendering.rendered_file import RenderedFile
 from rejoinder.core.errors import BackendError, ConfigError
-
-HEAD, ONE, TWO = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+from tests.cluster.launching.fake_machines import HEAD, ONE, TWO, FakeMachines, described, node
 
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Launch:
-    size = {"cpus": 16, "memory_gb": 32}
-    groups = [
-        {"name": "head", "role": "head", "addresses": [HEAD], "labels": {"group": "cpu"}, **size},
-        {"name": "cpu", "addresses": [ONE, TWO], **size},
-    ]
-    path = tmp_path / "voice.yaml"
-    path.write_text(yaml.safe_dump({"name": "voice", "profile": "cpu-cluster", "groups": groups}), encoding="utf-8")
-    return read_launch(path)
-
-
-def _node(number: int, address: str, state: NodeState = NodeState.ALIVE) -> ClusterNode:
-    return ClusterNode(
-        node_id=f"id-{number}",
-        name=f"host-{number}",
-        address=address,
-        state=state,
-        labels={},
-        resources={"CPU": 16},
-        head=address == HEAD,
-    )
-
-
-@dataclass
-class FakeMachines:
-    """A stand-in for SSH to machines, whose cluster is `nodes`.
-
-    Attributes:
-        nodes: The nodes that the head reports.
-        did: Steps in the order in which they happened, such as "start 10.0.0.1".
-        fails: Address of a machine on which every script fails.
-    """
-
-    nodes: list[ClusterNode] = field(default_factory=list)
-    did: list[str] = field(default_factory=list)
-    fails: str = ""
-
-    def run(self, address: str, script: str, timeout_s: float = 0) -> str:
-        if address == self.fails:
-            raise BackendError(f"{address} fails.")
-        kinds = ("start-ray.sh", "serve deploy", " drain ", "serve shutdown", "ray stop")
-        self.did += [f"{kind.strip()} {address}" for kind in kinds if kind in script]
-        if " drain " in script:
-            node_id = script.split(" drain ")[1].split()[0]
-            self.nodes = [
-                dataclasses.replace(node, state=NodeState.DEAD) if node.node_id == node_id else node
-                for node in self.nodes
-            ]
-        return to_json(self.nodes)
-
-    def write(self, address: str, folder: str, files: Iterable[RenderedFile]) -> None:
-        self.did.append(f"write {address} {' '.join(sorted(file.path for file in files))}")
+    return described(tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def _every_entry_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MachineCluster, "_entry", lambda self, node: "accepts calls")
+    monkeypatch.setattr(MachineCluster, "_entry", lambda self, plan: "accepts calls")
     monkeypatch.setattr(machine_cluster, "POLL_S", 0.0)
 
 
@@ -99,7 +43,7 @@ def test_the_head_starts_first_and_the_application_last(launch: Launch) -> None:
 
 def test_running_nodes_are_not_started_again(launch: Launch) -> None:
     """`up` on a cluster of which one node has died starts only that node."""
-    machines = FakeMachines([_node(1, HEAD), _node(2, ONE), _node(3, TWO, NodeState.DEAD)])
+    machines = FakeMachines([node(1, HEAD), node(2, ONE), node(3, TWO, NodeState.DEAD)])
     MachineCluster(launch, machines).up()
     assert [step for step in machines.did if step.startswith("start")] == [f"start-ray.sh {TWO}"]
 
@@ -116,16 +60,27 @@ def test_entries_that_never_answer_end_the_wait(launch: Launch, monkeypatch: pyt
     """If an entry accepts no calls in time, `up` raises BackendError with the names of the nodes."""
     monkeypatch.setattr(machine_cluster, "READY_S", -1.0)
     monkeypatch.setattr(
-        MachineCluster, "_entry", lambda self, node: "no host yet" if node.address == ONE else "accepts calls"
+        MachineCluster, "_entry", lambda self, plan: "no host yet" if plan.address == ONE else "accepts calls"
     )
     with pytest.raises(BackendError, match="cpu-1: no calls are accepted"):
         MachineCluster(launch, FakeMachines()).up()
 
 
+def test_the_entry_of_an_added_node_is_not_awaited(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`up` on a cluster that serves ends although the entry of a node that it has added does not accept calls."""
+    monkeypatch.setattr(machine_cluster, "READY_S", -1.0)
+    monkeypatch.setattr(
+        MachineCluster, "_entry", lambda self, plan: "no answer" if plan.address == TWO else "accepts calls"
+    )
+    said: list[str] = []
+    MachineCluster(launch, FakeMachines([node(1, HEAD), node(2, ONE)]), said.append).up()
+    assert said[-1] == "cpu-2: accepts calls once a replica has started there"
+
+
 @pytest.mark.parametrize("name", ["cpu-2", TWO])
 def test_a_drained_node_is_stopped_when_it_has_left(launch: Launch, name: str) -> None:
     """`drain` asks the head to drain the node, by its name or address, and then stops Ray on its machine only."""
-    machines = FakeMachines([_node(1, HEAD), _node(2, ONE), _node(3, TWO)])
+    machines = FakeMachines([node(1, HEAD), node(2, ONE), node(3, TWO)])
     MachineCluster(launch, machines).drain(name, 60)
     assert machines.did == [f"drain {HEAD}", f"ray stop {TWO}"]
     assert [node.address for node in machines.nodes if node.state is NodeState.DEAD] == [TWO]
@@ -134,7 +89,7 @@ def test_a_drained_node_is_stopped_when_it_has_left(launch: Launch, name: str) -
 @pytest.mark.parametrize(("name", "message"), [("cpu-3", "Name one of: cpu-1, cpu-2"), ("head-1", "launch down")])
 def test_an_unknown_node_and_the_head_are_not_drained(launch: Launch, name: str, message: str) -> None:
     """`drain` refuses a name that the description does not have, and the head; nothing is stopped."""
-    machines = FakeMachines([_node(1, HEAD), _node(2, ONE)])
+    machines = FakeMachines([node(1, HEAD), node(2, ONE)])
     with pytest.raises(ConfigError, match=message):
         MachineCluster(launch, machines).drain(name, 60)
     assert machines.did == []
@@ -142,7 +97,7 @@ def test_an_unknown_node_and_the_head_are_not_drained(launch: Launch, name: str,
 
 def test_the_head_stops_last(launch: Launch) -> None:
     """`down` removes the application, stops Ray on the other machines, and then on the head."""
-    machines = FakeMachines([_node(1, HEAD), _node(2, ONE), _node(3, TWO)])
+    machines = FakeMachines([node(1, HEAD), node(2, ONE), node(3, TWO)])
     MachineCluster(launch, machines).down()
     assert machines.did[0] == f"serve shutdown {HEAD}"
     assert sorted(machines.did[1:3]) == [f"ray stop {ONE}", f"ray stop {TWO}"]
@@ -151,7 +106,7 @@ def test_the_head_stops_last(launch: Launch) -> None:
 
 def test_the_status_has_the_newest_state_of_each_machine(launch: Launch) -> None:
     """A machine that was started twice has the state of its live node; one that never joined has none."""
-    nodes = [_node(1, HEAD), _node(2, ONE, NodeState.DEAD), _node(4, ONE, NodeState.DRAINING)]
+    nodes = [node(1, HEAD), node(2, ONE, NodeState.DEAD), node(4, ONE, NodeState.DRAINING)]
     found = MachineCluster(launch, FakeMachines(nodes)).status()
     assert [(status.name, status.node and status.node.node_id) for status in found] == [
         ("head-1", "id-1"),

@@ -13,12 +13,14 @@ import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import uvicorn
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
+from ray.autoscaler._private.local.node_provider import LocalNodeProvider
 from ray.scripts import scripts
 from ray.serve._private.client import ServeControllerClient
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata
@@ -380,6 +382,16 @@ def test_draining_states_the_reason_and_the_deadline(monkeypatch: pytest.MonkeyP
     assert compat.drain_ray_node("head:6379", "ab12", 90.0) == refusal
     node, reason, _, deadline_ms = gcs.asked[0]
     assert (node, reason, deadline_ms) == ("ab12", 2, 1_090_000)
+
+
+def test_a_machine_is_taken_out_of_a_running_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that Ray's launcher has made before sees only the machines that `set_launcher_machines` lists."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    listed = {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2", "10.0.0.3"]}
+    provider = LocalNodeProvider(listed, "voice")
+    compat.set_launcher_machines("voice", {**listed, "worker_ips": ["10.0.0.3"]})
+    assert set(provider.state.get()) == {"10.0.0.1", "10.0.0.3"}
 
 
 # -- Private names are used in the compat modules only ---------------------------------------------------------------
