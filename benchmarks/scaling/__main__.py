@@ -18,6 +18,11 @@ def main() -> None:
     hedging.add_argument("--seed", type=int, default=1, help="seed of the random numbers")
     sessions = studies.add_parser("sessions", help="talking sessions on 20 nodes")
     sessions.add_argument("callers", type=int, nargs="*", default=[1000, 5000, 10_000], help="numbers of callers")
+    sessions.add_argument(
+        "--cold",
+        action="store_true",
+        help="begin with two replicas of each stage and six hosts, not with what is needed",
+    )
     controller = studies.add_parser("controller", help="CPU of Serve's controller, measured with stub replicas")
     controller.add_argument("--replicas", type=int, default=40, help="number of stub replicas")
     entries = studies.add_parser("entries", help="callers that three HAProxies refuse, compared with one pool")
@@ -34,7 +39,7 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
     if options.study == "hedging":
         return hedging_study.report(options.requests, options.seed)
     if options.study == "sessions":
-        return sessions_study.report(tuple(options.callers))
+        return sessions_study.report(tuple(options.callers), warm=not options.cold)
     if options.study == "entries":
         return entry_study.report(options.callers, options.seed)
     return controller_cpu.report(options.replicas)

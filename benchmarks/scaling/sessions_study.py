@@ -273,11 +273,20 @@ class _Stage:
             self.replicas.remove(min(self.replicas, key=lambda replica: replica.length))
 
 
+def _with_least_replicas(settings: Settings, least: dict[str, int]) -> Settings:
+    """Return the settings with this `min_replicas` of each deployment."""
+    changed = {}
+    for name, number in least.items():
+        section = getattr(settings, name)
+        scaling = section.autoscaling.model_copy(update={"min_replicas": number})
+        changed[name] = section.model_copy(update={"autoscaling": scaling})
+    return settings.model_copy(update=changed)
+
+
 class _Host:
     """Admission, hedging and circuit breakers of one host."""
 
-    def __init__(self, number: int, plan: ClusterPlan, slots: dict[str, int]) -> None:
-        settings = plan.settings
+    def __init__(self, number: int, settings: Settings, slots: dict[str, int]) -> None:
         self.number, self.live = number, 0
         self.places = Admission(settings.host.max_sessions, 0.1)
         self.stages = open_admission(settings, slots, phase=(number * 0.618) % 1)
@@ -323,7 +332,9 @@ class SessionsSimulation:
         first = max(6, math.ceil(callers * 1.1 / target)) if plan.warm else 6
         policy = HostPolicy(target, host.max_sessions, scaling.headroom, start_s=15.0, lag_limit_s=0.05)
         self.hosts_controller = SimulatedController(policy, scaling, start_s=15.0, running=first, planned=first)
-        self.hosts = [_Host(number, plan, self._slots) for number in range(first)]
+        begun = {name: len(stage.replicas) for name, stage in self.stages.items()} | {"host": first}
+        self._settings = _with_least_replicas(plan.settings, begun)
+        self.hosts = [_Host(number, self._settings, self._slots) for number in range(first)]
 
     def run(self, duration_s: float, measured_s: float) -> SessionsOutcome:
         """Simulate, and measure the last `measured_s` seconds of `duration_s`."""
@@ -345,7 +356,7 @@ class SessionsSimulation:
         for stage in self.stages.values():
             stage.scale(measuring=self._measuring)
         for _ in range(self.hosts_controller.started(now)):
-            self.hosts.append(_Host(len(self.hosts), self.plan, self._slots))
+            self.hosts.append(_Host(len(self.hosts), self._settings, self._slots))
         live = float(sum(host.live for host in self.hosts))
         signals = {SESSIONS: [live], ARRIVALS_PER_S: [self._calls.arrivals_per_s(now)], LOOP_LAG_S: [0.0]}
         self.hosts_controller.tick(signals, live, now)  # sessions do not end, so no host stops
@@ -478,8 +489,13 @@ def row(plan: ClusterPlan, callers: int, duration_s: float = 240.0, measured_s: 
     )
 
 
-def report(callers: tuple[int, ...] = (1000, 5000, 10_000)) -> Iterator[str]:
-    """Yield the lines of the table for these numbers of callers on 20 nodes."""
+def report(callers: tuple[int, ...] = (1000, 5000, 10_000), *, warm: bool = True) -> Iterator[str]:
+    """Yield the lines of the table for these numbers of callers on 20 nodes.
+
+    Args:
+        callers: The numbers of callers.
+        warm: As in `ClusterPlan`.
+    """
     yield from HEADER
     for number in callers:
-        yield row(ClusterPlan(), number)
+        yield row(ClusterPlan(warm=warm), number)
