@@ -490,12 +490,7 @@ def row(plan: ClusterPlan, callers: int, duration_s: float = 240.0, measured_s: 
 
 
 def report(callers: tuple[int, ...] = (1000, 5000, 10_000), *, warm: bool = True) -> Iterator[str]:
-    """Yield the lines of the table for these numbers of callers on 20 nodes.
-
-    Args:
-        callers: The numbers of callers.
-        warm: As in `ClusterPlan`.
-    """
+    """Yield the lines of the table for these numbers of callers on 20 nodes. `warm` is as in `ClusterPlan`."""
     yield from HEADER
     for number in callers:
         yield row(ClusterPlan(warm=warm), number)
