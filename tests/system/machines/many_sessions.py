@@ -46,7 +46,7 @@ class Held:
     Attributes:
         result: Result of the load test.
         spread: Live calls of each host when all callers were connected, by address.
-        later: The same, for the hosts that are there some seconds after the drained machine has got no new calls.
+        later: The same when the machine has been drained for a sixth of the time, with the new and the drained hosts.
         cpu: Mean share of this computer's cores in use during the measurement, in [0, 1].
     """
 
@@ -75,7 +75,7 @@ def settings(sessions: int) -> dict[str, Any]:
 
 
 def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: float = RAMP_S) -> Held:
-    """Hold the calls, add a machine after a third of the time, and drain another one after half of it.
+    """Hold the calls, add a machine after a sixth of the time, and drain another one a sixth after it has hosts.
 
     Args:
         folder: Folder for the configuration and the log.
@@ -91,7 +91,9 @@ def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: f
         wait_until(lambda: len(served.replicas("host")) >= HOSTS, START_S, "six hosts")
         behavior = CallerBehavior(think_s=think_s, muted_between_turns=True)
         url = served.url.replace("http", "ws") + "/v1"
-        load = Scenario(url, sessions, for_s, ramp_s=ramp_s, warm_up_s=5, drain_s=30, behavior=behavior, workers=2)
+        load = Scenario(
+            url, sessions, for_s, ramp_s=ramp_s, warm_up_s=5, drain_s=30, behavior=behavior, workers=2, owned=True
+        )
         changes = _Changes(cluster, served, ramp_s + 5, for_s)
         changes.start()
         result = run(load)
@@ -122,7 +124,7 @@ class _Changes(threading.Thread):
         time.sleep(self._begins_s)
         psutil.cpu_percent()
         self.spread = self._calls()
-        time.sleep(self._for_s / 3)
+        time.sleep(self._for_s / 6)
         self._cluster.add(ADDED, options=NODE)
         wait_until(lambda: len(self._calls()) >= MORE_HOSTS, JOIN_S, "two more hosts")
         time.sleep(self._for_s / 6)
@@ -132,7 +134,8 @@ class _Changes(threading.Thread):
         self.cpu = psutil.cpu_percent() / 100
 
     def _calls(self) -> dict[str, int]:
-        targets = [host["target"] for host in self._served.replicas("host")]
+        # A host that is drained is no longer listed, but answers until its last call ends.
+        targets = {host["target"] for host in self._served.replicas("host")} | self.spread.keys()
         return {target: round(metric(target, "rejoinder_sessions_live")) for target in targets}
 
 

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -135,8 +135,9 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     options = ["--num-cpus=2", '--resources={"seat": 1}']
     with (
         node_cluster(*NAMES, options=options, environment=ENVIRONMENT, visible=[folder]) as cluster,
-        serving_on(cluster, folder, ARGS) as served,
+        serving_on(cluster, folder, ARGS) as running,
     ):
+        served = replace(running, headers={"Authorization": f"Bearer {KEY}"})
         addresses = {cluster.machine(name).address: name for name in NAMES}
 
         def targets() -> dict[str, str]:
