@@ -59,7 +59,7 @@ class Held:
 def settings(sessions: int) -> dict[str, Any]:
     """Return the settings of an application whose hosts scale from six to eight if `sessions` callers come."""
     scaling = {**FAST, "min_replicas": HOSTS, "max_replicas": MORE_HOSTS, "headroom": 0}
-    target = sessions / (MORE_HOSTS - 1)
+    target = sessions / (MORE_HOSTS - 0.5)
     return {
         "host": {
             "max_sessions": sessions // 4,
