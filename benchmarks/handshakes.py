@@ -45,14 +45,18 @@ class Handshake:
     ms: float
 
 
+def key_headers() -> dict[str, str]:
+    """Return the HTTP headers with the key in REJOINDER_API_KEY, {} without one."""
+    key = os.environ.get("REJOINDER_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 async def connect(url: str) -> tuple[websockets.ClientConnection | None, float]:
     """Ask for a place. Return the connection, None if the system is full, and the time it took in ms."""
-    key = os.environ.get("REJOINDER_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else None
     target = url.replace("http", "ws", 1) + "/v1/realtime?model=rejoinder"
     began = time.perf_counter()
     try:
-        socket = await websockets.connect(target, additional_headers=headers, open_timeout=TIMEOUT_S, proxy=None)
+        socket = await websockets.connect(target, additional_headers=key_headers(), open_timeout=TIMEOUT_S, proxy=None)
     except InvalidStatus as refused:
         if refused.response.status_code != 503:
             raise
@@ -89,7 +93,7 @@ async def measure_cost(url: str, repeats: int, free: int) -> list[Handshake]:
         free: Number of free places at the beginning. Calls that stay take all others.
     """
     found: list[Handshake] = []
-    async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client, AsyncExitStack() as held:
+    async with httpx2.AsyncClient(timeout=TIMEOUT_S, headers=key_headers()) as client, AsyncExitStack() as held:
         targets = await host_targets(client, url)
         places = (await client.get(f"{url}/v1/places")).raise_for_status().json()
         for _ in range(places["free"] - free):
