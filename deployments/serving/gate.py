@@ -17,7 +17,6 @@ from fastapi.responses import JSONResponse, Response
 
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
-from rejoinder.core.access.client_secrets import ClientSecret
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, refuse
@@ -87,11 +86,12 @@ async def create_secret(access: AccessControl, request: Request) -> Response:
         return refusal_of(503, "not_configured", f"Set {access.settings.signing_key_env} on every host.")
     try:
         text, secret = access.issue(client, Fields(await _body(request), ""), time.time())
-        started(secret.session, "rejoinder")
+        config = started(secret.session, "rejoinder")
     except CallerError as fault:
         error = {"message": str(fault), "type": "invalid_request_error", "code": fault.code, "param": fault.param}
         return JSONResponse({"error": error}, status_code=400)
-    return JSONResponse({"value": text, "expires_at": secret.expires_at, "session": _echo(secret)})
+    echo = wire_session.echo(config, f"sess_{secret.expires_at}", secret.expires_at)
+    return JSONResponse({"value": text, "expires_at": secret.expires_at, "session": echo})
 
 
 def started(session: dict[str, Any], model: str) -> wire_session.SessionConfig:
@@ -119,11 +119,6 @@ def _candidates(headers: Mapping[str, str]) -> Iterator[str]:
     yield headers.get("authorization", "").removeprefix("Bearer ").strip()
     for part in headers.get("sec-websocket-protocol", "").split(","):
         yield part.strip().removeprefix("openai-insecure-api-key.")
-
-
-def _echo(secret: ClientSecret) -> dict[str, Any]:
-    config = started(secret.session, "rejoinder")
-    return wire_session.echo(config, f"sess_{secret.expires_at}", secret.expires_at)
 
 
 async def _body(request: Request) -> Any:
