@@ -115,6 +115,17 @@ class NodeCluster:
         self.run(self.head.name, *command).check_returncode()
 
 
+def with_seats(number: int) -> list[str]:
+    """Return options of `ray start` for a node with room for `number` session hosts, which need a "seat" each."""
+    return ["--num-cpus=2", f'--resources={{"seat": {number}}}']
+
+
+def host_targets(cluster: NodeCluster, served: Served) -> dict[str, str]:
+    """Return HOST:PORT of the metrics of a session host on each node that has one, by the name of the node."""
+    names = {machine.address: name for name, machine in cluster.network.machines.items()}
+    return {names[host["target"].split(":")[0]]: host["target"] for host in served.replicas("host")}
+
+
 @contextlib.contextmanager
 def node_cluster(
     *names: str,

@@ -26,12 +26,11 @@ from loadtest.scenario.scenario import CallerBehavior, Scenario
 from tests.system.harness.growing import FAST, emulated
 from tests.system.harness.served import Served, metric
 from tests.system.harness.watching import wait_until
-from tests.system.machines.cluster_nodes import NodeCluster, node_cluster, serving_on
+from tests.system.machines.cluster_nodes import NodeCluster, node_cluster, serving_on, with_seats
 
 FIRST = ("alpha", "beta", "gamma")
 ADDED, DRAINED = "delta", "gamma"
-# Each machine has room for two hosts.
-NODE = ["--num-cpus=2", '--resources={"seat": 2}']
+NODE = with_seats(2)
 HOSTS = 6
 MORE_HOSTS = 8
 START_S = 120.0

@@ -25,7 +25,14 @@ from tests.system.harness.growing import emulated
 from tests.system.harness.served import Served, metric
 from tests.system.harness.watching import wait_until
 from tests.system.harness.wire_caller import realtime_url
-from tests.system.machines.cluster_nodes import HTTP_PORT, NodeCluster, node_cluster, serving_on
+from tests.system.machines.cluster_nodes import (
+    HTTP_PORT,
+    NodeCluster,
+    host_targets,
+    node_cluster,
+    serving_on,
+    with_seats,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.netns, pytest.mark.models, pytest.mark.timeout(240)]
 
@@ -132,24 +139,18 @@ def _full(leaving: str | None) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     folder = tmp_path_factory.mktemp("served")
-    options = ["--num-cpus=2", '--resources={"seat": 1}']
     with (
-        node_cluster(*NAMES, options=options, environment=ENVIRONMENT, visible=[folder]) as cluster,
+        node_cluster(*NAMES, options=with_seats(1), environment=ENVIRONMENT, visible=[folder]) as cluster,
         serving_on(cluster, folder, ARGS) as running,
     ):
         served = replace(running, headers={"Authorization": f"Bearer {KEY}"})
-        addresses = {cluster.machine(name).address: name for name in NAMES}
-
-        def targets() -> dict[str, str]:
-            found = [host["target"] for host in served.replicas("host")]
-            return {addresses[target.split(":")[0]]: target for target in found}
 
         def whole() -> bool:
             healthy = [httpx2.get(f"{cluster.entry(name)}/healthz", timeout=5).status_code for name in NAMES]
-            return len(targets()) == len(NAMES) and healthy == [200] * len(NAMES)
+            return len(host_targets(cluster, served)) == len(NAMES) and healthy == [200] * len(NAMES)
 
         wait_until(whole, 60, "a host on every node")
-        yield Hosts(cluster, served, targets())
+        yield Hosts(cluster, served, host_targets(cluster, served))
 
 
 @pytest.mark.parametrize("free", NAMES)

@@ -21,7 +21,14 @@ from tests.system.harness.growing import emulated
 from tests.system.harness.served import Served, metric
 from tests.system.harness.watching import wait_until
 from tests.system.harness.wire_caller import WireCaller, calling
-from tests.system.machines.cluster_nodes import NOTICE_SOON, NodeCluster, node_cluster, serving_on
+from tests.system.machines.cluster_nodes import (
+    NOTICE_SOON,
+    NodeCluster,
+    host_targets,
+    node_cluster,
+    serving_on,
+    with_seats,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.netns, pytest.mark.models, pytest.mark.timeout(240)]
 
@@ -54,9 +61,7 @@ class Trio:
 
     def host_target(self, name: str) -> str | None:
         """Return HOST:PORT of the metrics of the session host on a node, None if there is none."""
-        address = self.cluster.machine(name).address
-        hosts = (host["target"] for host in self.served.replicas("host"))
-        return next((target for target in hosts if target.startswith(f"{address}:")), None)
+        return host_targets(self.cluster, self.served).get(name)
 
     def calls_on(self, name: str) -> int:
         """Return the number of calls that the host on a node has now."""
@@ -71,9 +76,8 @@ class Trio:
 @pytest.fixture(scope="module")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
     folder = tmp_path_factory.mktemp("served")
-    options = ["--num-cpus=2", '--resources={"seat": 1}']
     with (
-        node_cluster(*NAMES, options=options, environment=NOTICE_SOON, visible=[folder]) as cluster,
+        node_cluster(*NAMES, options=with_seats(1), environment=NOTICE_SOON, visible=[folder]) as cluster,
         serving_on(cluster, folder, ARGS) as served,
     ):
         made = Trio(cluster, served)
@@ -99,7 +103,7 @@ async def test_calls_go_on_when_a_node_is_cut_off(trio: Trio, question: bytes) -
     await _lose(trio, "gamma", gamma.cut_off, question)
     gamma.restore()
     trio.cluster.stop("gamma")  # some of its processes do not end by themselves
-    trio.cluster.start("gamma", options=["--num-cpus=2", '--resources={"seat": 1}'])
+    trio.cluster.start("gamma", options=with_seats(1))
     wait_until(trio.whole, RECOVERY_S, "a host on every node")
     assert trio.cluster.states()["gamma"] is NodeState.ALIVE
     async with calling(trio.cluster.entry("gamma")) as caller:
