@@ -6,11 +6,11 @@ from __future__ import annotations
 class TokenBucket:
     """Rate limit of one source: `rate` tokens a second, and up to `burst` tokens at once. Not thread-safe.
 
-    The bucket begins full. Its state is the time at which it will be full again: the bucket lacks as many tokens as it
-    gains until then. So each operation is one addition and one comparison, and no timer refills the bucket.
+    The bucket begins full. Its state is the number of tokens that were missing when it was last used. So no timer
+    refills it, and whole tokens that are taken at one time are counted exactly, however large the time is.
     """
 
-    __slots__ = ("_burst_s", "_full_at", "_token_s")
+    __slots__ = ("_at", "_burst", "_missing", "_rate")
 
     def __init__(self, rate: float, burst: float) -> None:
         """Create a full bucket.
@@ -19,9 +19,10 @@ class TokenBucket:
             rate: Tokens that the bucket gains in a second, above 0.
             burst: Maximum number of tokens in the bucket.
         """
-        self._token_s = 1.0 / rate
-        self._burst_s = burst / rate
-        self._full_at = float("-inf")
+        self._rate = rate
+        self._burst = burst
+        self._missing = 0.0
+        self._at = 0.0
 
     def take(self, now: float, tokens: float = 1.0) -> bool:
         """Remove tokens and return True. Return False, and remove none, if the bucket has fewer.
@@ -30,10 +31,10 @@ class TokenBucket:
             now: Time in seconds. It may not decrease from call to call.
             tokens: Number of tokens.
         """
-        full_at = max(self._full_at, now) + tokens * self._token_s
-        if full_at - now > self._burst_s:
+        missing = self._missing_at(now) + tokens
+        if missing > self._burst:
             return False
-        self._full_at = full_at
+        self._missing, self._at = missing, now
         return True
 
     def spend(self, now: float, tokens: float) -> None:
@@ -43,8 +44,13 @@ class TokenBucket:
             now: Time in seconds. It may not decrease from call to call.
             tokens: Number of tokens.
         """
-        self._full_at = max(self._full_at, now) + tokens * self._token_s
+        self._missing, self._at = self._missing_at(now) + tokens, now
 
     def wait_s(self, now: float, tokens: float = 0.0) -> float:
         """Return the seconds after `now` until the bucket has `tokens` tokens; 0 if it has them now."""
-        return max(0.0, self._full_at + tokens * self._token_s - now - self._burst_s)
+        return max(0.0, (self._missing_at(now) + tokens - self._burst) / self._rate)
+
+    def _missing_at(self, now: float) -> float:
+        """Return how many tokens the bucket lacks at `now`."""
+        missing = self._missing - (now - self._at) * self._rate
+        return missing if missing > 0.0 else 0.0

@@ -30,6 +30,13 @@ def test_a_burst_passes_and_then_the_rate() -> None:
     assert not bucket.take(0.5)
 
 
+@given(st.floats(0, 2e9), st.sampled_from([0.1, 3.0, 10.0, 250.0]), st.integers(1, 3000))
+def test_a_burst_is_exact_at_any_time(now: float, rate: float, burst: int) -> None:
+    """A full bucket gives exactly its burst at once: at the start of a machine, and in seconds since 1970."""
+    bucket = TokenBucket(rate, burst)
+    assert sum(bucket.take(now) for _ in range(burst + 2)) == burst
+
+
 def test_a_debt_is_waited_for() -> None:
     """After 30 of 10 tokens were spent, at 10 a second, the bucket has no debt after 2 s and a token after 2.1 s."""
     bucket = TokenBucket(10, 10)
