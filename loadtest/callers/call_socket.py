@@ -16,7 +16,7 @@ import orjson
 import picows
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
-from loadtest.callers.resumption import RESUMED
+from loadtest.callers.resume_state import RESUMED
 from loadtest.scenario.utterances import FRAME_S
 from rejoinder.core.wire.formats import AudioFormat
 
@@ -272,7 +272,7 @@ async def redial(url: str, key: str, query: Mapping[str, str], on_lost: Callable
     Args:
         url: OpenAI base URL with ws:// or wss://.
         key: API key.
-        query: Query parameters that name the session, from `Resumption.query`.
+        query: Query parameters that name the session, from `ResumeState.query`.
         on_lost: Called once, with the socket, when the connection ends.
 
     Raises:

@@ -24,7 +24,7 @@ from openai.types.realtime import ResponseDoneEvent as ResponseDone
 from pydantic import ValidationError
 
 from loadtest.callers.loudspeaker import Loudspeaker
-from loadtest.callers.resumption import Position
+from loadtest.callers.resume_state import Position
 from loadtest.callers.scripted_caller import Truncate
 from loadtest.results.turn_record import ServerReport, TurnOutcome, TurnRecord, stages_ms, unanswered_record
 from loadtest.scenario.microphone import FRAME_MS

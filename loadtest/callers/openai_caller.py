@@ -30,7 +30,7 @@ from openai.types.realtime import (
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from loadtest.callers.compat import ping
-from loadtest.callers.resumption import ELSEWHERE, GIVE_UP_S, MOVE, RESUMED, Position, Resumption, pause_s
+from loadtest.callers.resume_state import ELSEWHERE, GIVE_UP_S, MOVE, RESUMED, Position, ResumeState, pause_s
 from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedCaller, ScriptedLine, Truncate
 from loadtest.results.turn_record import TurnRecord
 from loadtest.scenario.microphone import FRAME_MS
@@ -137,7 +137,7 @@ class ServerConnection:
         self._server = server
         self._connection = connection
         self._stack = stack
-        self._resumption = Resumption()
+        self._resumption = ResumeState()
         self._sending = asyncio.Lock()
         self._up = asyncio.Event()
         self._up.set()

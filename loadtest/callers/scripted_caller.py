@@ -38,7 +38,7 @@ from openai.types.realtime import ResponseCreatedEvent as ResponseCreated
 from openai.types.realtime import ResponseDoneEvent as ResponseDone
 from pydantic import ValidationError
 
-from loadtest.callers.resumption import Position
+from loadtest.callers.resume_state import Position
 from loadtest.callers.scripted_turn import ReceivedReply, ScriptedTurn
 from loadtest.results.turn_record import ServerReport, TurnRecord, unanswered_record
 from loadtest.scenario.clips import Clip
@@ -234,7 +234,7 @@ class ScriptedCaller:
         match event:
             case ResponseCreated(response=response) if self._continues:
                 self._replies[response.id or ""] = self._continues
-                self._continues.item_id, self._continues = "", None
+                self._continues.continued, self._continues = True, None
             case ResponseCreated(response=response):
                 reply = self._replies[response.id or ""] = ReceivedReply()
                 turn = next((turn for turn in reversed(self._turns) if turn.items), None)
@@ -247,7 +247,7 @@ class ScriptedCaller:
             case TranscriptDelta(response_id=key, delta=delta) if key in self._replies:
                 self._replies[key].transcript += delta
             case TranscriptDone(response_id=key, transcript=transcript) if key in self._replies:
-                if not self._replies[key].item_from_s:
+                if not self._replies[key].continued:
                     self._replies[key].transcript = transcript
             case ResponseDone(response=response) if response.id in self._replies:
                 self._note_done(self._replies[response.id], event, now)
@@ -293,7 +293,7 @@ class ScriptedCaller:
         usage = event.response.usage
         if usage and usage.input_tokens and usage.input_token_details:
             reply.prompt_tokens, reply.cached_tokens = usage.input_tokens, usage.input_token_details.cached_tokens
-        extra = (event.model_extra or {}).get("rejoinder")
+        extra = None if reply.continued else (event.model_extra or {}).get("rejoinder")
         try:
             reply.report = None if extra is None else ServerReport.model_validate(extra)
         except ValidationError as error:

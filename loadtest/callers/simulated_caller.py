@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import orjson
 
 from loadtest.callers.playout_buffer import BufferedReply, PlayoutBuffer
-from loadtest.callers.resumption import MOVE, Position, Resumption
+from loadtest.callers.resume_state import MOVE, Position, ResumeState
 from loadtest.callers.turn_outcomes import OpenTurn, TurnOutcomes
 from loadtest.scenario.network import NetworkPath, Uplink
 from loadtest.scenario.scenario import CallerBehavior
@@ -114,7 +114,7 @@ class SimulatedCaller:
         self.path = path
         self.phase = CallPhase.WAITING
         self.ends_at = began_at + (call.ends_s - call.at_s)
-        self.resumption = Resumption()
+        self.resumption = ResumeState()
         self.moving = False
         self._shared = shared
         self._send = send

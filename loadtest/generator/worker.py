@@ -23,7 +23,7 @@ from typing import Any
 import uvloop
 
 from loadtest.callers.call_socket import CallRefused, CallSocket, dial, redial, session_update
-from loadtest.callers.resumption import ELSEWHERE, GIVE_UP_S, pause_s
+from loadtest.callers.resume_state import ELSEWHERE, GIVE_UP_S, pause_s
 from loadtest.callers.simulated_caller import SharedCallerSettings, SimulatedCaller
 from loadtest.callers.turn_outcomes import TurnOutcomes
 from loadtest.generator.assignment import WorkerAssignment

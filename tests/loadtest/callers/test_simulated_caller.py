@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.callers.resumption import Position
+from loadtest.callers.resume_state import Position
 from loadtest.callers.simulated_caller import SharedCallerSettings, SimulatedCaller
 from loadtest.callers.turn_outcomes import TurnOutcomes
 from loadtest.results.histograms import MergedHistograms, TurnHistograms

@@ -79,7 +79,7 @@ class _Utterance:
 _NOTHING = _Utterance(0, 0)
 
 
-class Resumption:
+class ResumeState:
     """State of one caller that survives the loss of the connection. It holds audio messages, but does not decode them.
 
     Call `sent` for every frame and `take` for every server event, on each connection.
@@ -181,7 +181,7 @@ class Resumption:
         position_ms = stream_ms if isinstance(stream_ms, int | float) else 0
         return min(self._count, round(position_ms / 1000 / FRAME_S))
 
-    _HANDLERS: ClassVar[dict[str, Callable[[Resumption, Mapping[str, Any]], None]]] = {
+    _HANDLERS: ClassVar[dict[str, Callable[[ResumeState, Mapping[str, Any]], None]]] = {
         "session.created": _on_created,
         "input_audio_buffer.speech_started": _on_speech_started,
         "input_audio_buffer.speech_stopped": _on_speech_stopped,

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.callers.resumption import KEPT_FRAMES, LEAD_IN_FRAMES, QUIET_FRAMES, Position, Resumption, pause_s
+from loadtest.callers.resume_state import KEPT_FRAMES, LEAD_IN_FRAMES, QUIET_FRAMES, Position, ResumeState, pause_s
 
 FRAME_MS = 20
 
 
-def resumption(frames: int = 0) -> Resumption:
+def resumption(frames: int = 0) -> ResumeState:
     """Return the state of a caller whose session has a token and who has sent this many frames."""
-    caller = Resumption()
+    caller = ResumeState()
     caller.take({"type": "session.created", "rejoinder": {"resume_token": "t1", "resume_expires_at": 9}})
     return say(caller, frames)
 
 
-def say(caller: Resumption, frames: int) -> Resumption:
+def say(caller: ResumeState, frames: int) -> ResumeState:
     """Send frames, each of which is its own number."""
     first = caller._count
     for number in range(first, first + frames):
@@ -28,19 +28,19 @@ def say(caller: Resumption, frames: int) -> Resumption:
     return caller
 
 
-def hear(caller: Resumption, kind: str, **fields: Any) -> Resumption:
+def hear(caller: ResumeState, kind: str, **fields: Any) -> ResumeState:
     caller.take({"type": f"input_audio_buffer.{kind}", **fields})
     return caller
 
 
-def utterance(caller: Resumption, item: str, start: int, end: int) -> Resumption:
+def utterance(caller: ResumeState, item: str, start: int, end: int) -> ResumeState:
     """Let the server detect and commit an utterance from frame `start` to frame `end`."""
     hear(caller, "speech_started", item_id=item, audio_start_ms=start * FRAME_MS)
     hear(caller, "speech_stopped", item_id=item, audio_end_ms=end * FRAME_MS)
     return hear(caller, "committed", item_id=item)
 
 
-def resent(caller: Resumption, after: str | None = None) -> list[int]:
+def resent(caller: ResumeState, after: str | None = None) -> list[int]:
     """Return the numbers of the frames that the caller sends again."""
     return [int(message) for message in caller.resend({"audio_after_item_id": after})]
 
@@ -126,7 +126,7 @@ def test_the_query_names_the_newest_token_and_the_heard_audio() -> None:
 
 def test_a_server_without_tokens_is_not_resumed() -> None:
     """Other servers send no token."""
-    caller = Resumption()
+    caller = ResumeState()
     caller.take({"type": "session.created", "session": {}})
     assert caller.token is None
 
