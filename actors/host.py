@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from actors.listening.vad_ticker import VadTicker
@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 LAG_PERIOD_S = 0.5
 # The rate of new calls and the length of ended calls are measured over this many seconds.
 CALLS_S = 20.0
+# A host that is drained asks this many clients to move at once, and further ones after this many seconds. Each of them
+# makes a handshake at another host.
+MOVES, MOVE_EVERY_S = 5, 0.25
 # Pause between two attempts to synthesize a prepared clip, in seconds. Text-to-speech may still be starting.
 ATTEMPT_PAUSE_S = 1.0
 
@@ -48,17 +51,27 @@ class Host:
     host cannot accept a call. After the upgrade, call `converse`.
     """
 
-    def __init__(self, services: Services, *, retries: int = 0, keeper: SessionKeeper | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        *,
+        retries: int = 0,
+        keeper: SessionKeeper | None = None,
+        free_elsewhere: Callable[[], Awaitable[int]] | None = None,
+    ) -> None:
         """Create the host.
 
         Args:
             services: What the sessions of this process share.
             retries: How many more times the proxy in front sends a refused handshake, to this host or to others.
             keeper: Keeps the sessions in the journal; None if there is no journal.
+            free_elsewhere: Returns the number of free places of the other hosts; None if it is not known.
         """
         self.services = services
         self.keeper = keeper
+        self._free_elsewhere = free_elsewhere
         self._sessions: set[Session] = set()
+        self._draining = asyncio.Event()
         self._retries = retries
         self._settings = services.settings.host
         self._admission = Admission(self._settings.max_sessions, self._settings.refuse_at_loop_lag_ms / 1000)
@@ -104,6 +117,26 @@ class Host:
             group.create_task(self._watch_lag())
             if self.keeper:
                 group.create_task(self.keeper.run())
+                group.create_task(self._move_sessions())
+
+    def drain(self) -> None:
+        """Ask the clients to move to other hosts, because this one is to be stopped. Further calls do nothing.
+
+        A client that does not know the request stays until its call ends.
+        """
+        self._draining.set()
+
+    async def _move_sessions(self) -> None:
+        """Ask a few clients at a time to move, as soon as the host is drained and other hosts have places."""
+        await self._draining.wait()
+        asked: set[Session] = set()
+        while True:
+            free = MOVES if self._free_elsewhere is None else await self._free_elsewhere()
+            waiting = [session for session in self._sessions if session not in asked]
+            for session in waiting[: min(free, MOVES)]:
+                asked.add(session)
+                session.ask_to_move("draining")
+            await asyncio.sleep(MOVE_EVERY_S)
 
     @contextmanager
     def seat(self, *, resumed: bool = False) -> Iterator[None]:

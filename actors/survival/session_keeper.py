@@ -216,6 +216,7 @@ class SessionKeeper:
     async def run(self) -> None:
         """Send snapshots, and end the sessions that other hosts take over, until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._store.run(self._put_all))
             group.create_task(self._send_rounds())
             group.create_task(self._watch_taken())
             group.create_task(self._share_keys())
@@ -295,5 +296,8 @@ class SessionKeeper:
     async def _refresh(self) -> None:
         while True:
             await asyncio.sleep(self._refresh_s)
-            for record in self._records.values():
-                record.changed()
+            self._put_all()
+
+    def _put_all(self) -> None:
+        for record in self._records.values():
+            record.changed()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from rejoinder.core.settings.settings import JournalSettings
@@ -14,6 +14,13 @@ from rejoinder.core.survival.journal_table import JournalTable, SnapshotClaim, S
 
 class SnapshotStore(Protocol):
     """Interface of a store for snapshots. All methods may be called at the same time."""
+
+    async def run(self, refresh: Callable[[], None]) -> None:
+        """Run the store's own tasks until cancelled.
+
+        `refresh` is called if the store may have lost snapshots. All sessions of the host are then put again.
+        """
+        ...
 
     async def put(self, puts: Sequence[SnapshotPut]) -> dict[str, int]:
         """Store snapshots, and return the newest generation of each session, by the session's key.
@@ -63,6 +70,10 @@ class LocalSnapshots:
         """
         self.table = JournalTable(settings.node_bytes, settings.keep_s) if table is None else table
         self._holder = holder
+
+    async def run(self, refresh: Callable[[], None]) -> None:
+        """Wait forever, because the store needs no task (`SnapshotStore`)."""
+        await asyncio.Event().wait()
 
     async def put(self, puts: Sequence[SnapshotPut]) -> dict[str, int]:
         """Store snapshots and return the newest generation of each session (`SnapshotStore`)."""

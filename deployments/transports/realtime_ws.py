@@ -82,6 +82,10 @@ class AudioShortcut(Protocol):
         """
         ...
 
+    def when_stopped(self, act: Callable[[], None] | None) -> None:
+        """Call `act` when the server stops because the host is being drained; None to call nothing."""
+        ...
+
     def answered(self) -> None:
         """Record that one message from `AcceptedSocket.receive` has been processed."""
         ...
@@ -102,6 +106,7 @@ class _NoShortcut:
     """
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
+    def when_stopped(self, act: Callable[[], None] | None) -> None: ...
     def answered(self) -> None: ...
     def charge(self, size: int) -> None: ...
     def abort_after(self, seconds: float) -> None: ...
@@ -184,6 +189,7 @@ class RealtimeSocket:
         Cancelling ends the session and cancels all its engine calls.
         """
         try:
+            self._shortcut.when_stopped(self._host.drain)
             async with self._host.converse(
                 self._key, self._send, self._config, self._tenant, owner=self._owner, origin=self._origin
             ) as session:
@@ -200,6 +206,7 @@ class RealtimeSocket:
             self._host.services.metrics.error("internal", "session")
             end = _End(CLOSE_INTERNAL_ERROR, "internal error")
         finally:
+            self._shortcut.when_stopped(None)
             self._stored.release(self._unsent)
         if end.code is not None:
             await self._close(end.code, end.reason)
