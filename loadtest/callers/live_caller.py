@@ -125,12 +125,15 @@ class LiveCaller:
         """Return how much of the newest reply the client has. None without a reply."""
         return Position(self._item, self._item_ms(self._playback.received_s)) if self._item else None
 
-    def resumed(self, continues: bool) -> None:
+    def resumed(self, heard: str | None) -> None:
         """Note that the session continues on another connection.
 
-        `continues` is True if the next response continues the newest reply.
+        `heard` are the words that the caller has heard of the newest reply, if the next response continues it; else
+        None.
         """
-        self._continues = continues
+        self._continues = heard is not None
+        if heard is not None:
+            self._answer = f"{heard} "
 
     def take(self, event: ServerEvent, now: float) -> list[Command]:
         """Handle a server event that arrived at `now`, and return what the client must do, in order."""

@@ -118,8 +118,12 @@ class ResumableCaller(Protocol):
         """Return how much of the newest reply the caller has. None without a reply."""
         ...
 
-    def resumed(self, continues: bool) -> None:
-        """Note that the session continues. `continues` is True if the next response continues the newest reply."""
+    def resumed(self, heard: str | None) -> None:
+        """Note that the session continues.
+
+        `heard` are the words that the caller has heard of the newest reply, if the next response continues it; else
+        None.
+        """
         ...
 
 
@@ -232,7 +236,7 @@ class ServerConnection:
                 continue
             else:
                 await self._replace(connection, event)
-                caller.resumed((event.get("response") or {}).get("kind") == "continued")
+                caller.resumed(event.get("heard_transcript"))
                 return True
         raise AssertionError("the attempts are endless")
 

@@ -218,12 +218,15 @@ class ScriptedCaller:
         reply = next(reversed(self._replies.values()), None)
         return None if reply is None else Position(reply.item_id, reply.item_ms(reply.playback.received_s))
 
-    def resumed(self, continues: bool) -> None:
+    def resumed(self, heard: str | None) -> None:
         """Note that the session continues on another connection.
 
-        `continues` is True if the next response continues the newest reply.
+        `heard` are the words that the caller has heard of the newest reply, if the next response continues it; else
+        None.
         """
-        self._continues = next(reversed(self._replies.values()), None) if continues else None
+        self._continues = None if heard is None else next(reversed(self._replies.values()), None)
+        if self._continues and heard is not None:
+            self._continues.transcript = f"{heard} "
 
     def round_trip(self, seconds: float) -> None:
         """Record the round-trip time of a ping, in seconds, for the current turn."""

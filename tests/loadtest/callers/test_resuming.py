@@ -29,7 +29,7 @@ from tests.actors.stage_play import Play
 from tests.loadtest.callers.scene import clip, silence, tone
 from tests.loadtest.callers.server import Relay, listening, relayed
 
-ANSWER = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen."
+ANSWER = "One two three four five six seven eight."
 
 
 @asynccontextmanager
@@ -77,21 +77,18 @@ async def test_a_conversation_that_no_journal_has_ends_with_the_reason() -> None
 async def hold(url: str, relay: Relay, clip_path: str, *, resume: bool) -> Counter[str]:
     """Make four calls of the load generator, whose connections break twice. Return the last report."""
     scenario = Scenario(
-        url, 4, 8, clips=(clip_path,), behavior=CallerBehavior(think_s=0.3), resume=resume, drain_s=4, warm_up_s=0
+        url, 4, 12, clips=(clip_path,), behavior=CallerBehavior(think_s=0.3), resume=resume, drain_s=4, warm_up_s=0
     )
-    calls = tuple(Call(number, at_s=0.1, ends_s=8.0, region="local", slot=number, seed=number) for number in range(4))
-    assignment = WorkerAssignment(scenario, calls=calls, measure_from_s=0.0, measure_to_s=8.0, start_at=0.0)
+    calls = tuple(Call(number, at_s=0.1, ends_s=12.0, region="local", slot=number, seed=number) for number in range(4))
+    assignment = WorkerAssignment(scenario, calls=calls, measure_from_s=0.0, measure_to_s=12.0, start_at=0.0)
     reports: list[dict[str, Any]] = []
-    totals: Counter[str] = Counter()
     loop = asyncio.get_running_loop()
-    timers = [loop.call_later(at, relay.cut) for at in (3.0, 5.5)]
+    timers = [loop.call_later(at, relay.cut) for at in (2.5, 5.5)]
     await Worker(assignment, time.monotonic(), reports.append).run()
     for timer in timers:
         timer.cancel()
-    for report in reports:
-        totals.update(report["counts"])
-    totals["unsent"] = reports[-1]["traffic"]["scheduled"] - reports[-1]["traffic"]["sent"]
-    return totals
+    traffic = reports[-1]["traffic"]
+    return Counter(reports[-1]["counts"], unsent=traffic["scheduled"] - traffic["sent"])
 
 
 async def test_calls_of_a_load_run_continue(tmp_path: Path) -> None:
@@ -100,7 +97,7 @@ async def test_calls_of_a_load_run_continue(tmp_path: Path) -> None:
     async with two_hosts(*["What?"] * 200) as (url, relay, _):
         counts = await hold(url, relay, str(tmp_path / "clip.wav"), resume=True)
     assert (counts["opened"], counts["lost"], counts["resumed"], counts["dropped"]) == (4, 8, 8, 0)
-    assert counts["answered"] == counts["turns"] > 4
+    assert counts["answered"] == counts["turns"] > 4, counts
     assert counts["unsent"] == 0
 
 
