@@ -117,6 +117,7 @@ class CallSocket(WSListener):
         self.close_code = 0
         self.created: dict[str, Any] = {}
         self.ready: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._early: list[tuple[bytes, float]] = []
         self._configure = configure
         self._on_lost = on_lost
         self._transport: WSTransport | None = None
@@ -220,8 +221,14 @@ class CallSocket(WSListener):
             self._transport.send(WSMsgType.TEXT, message)
 
     def begin(self, participant: CallParticipant) -> None:
-        """Start the call: from now on, `participant` receives the server's events and supplies the messages to send."""
+        """Start the call: from now on, `participant` receives the server's events and supplies the messages to send.
+
+        It first receives the events that have arrived since the server confirmed the session.
+        """
         self.participant = participant
+        for message, arrived in self._early:
+            participant.take(message, arrived)
+        self._early.clear()
 
     async def close(self) -> None:
         """Send a close frame, wait up to 1 s for the server to disconnect, and else disconnect."""
@@ -237,7 +244,9 @@ class CallSocket(WSListener):
     def _handle_event(self, message: bytes, arrived: float) -> None:
         if self.participant:
             self.participant.take(message, arrived)
-        elif not self.ready.done():
+        elif self.ready.done():
+            self._early.append((message, arrived))
+        else:
             event = orjson.loads(message)
             if event["type"] == "session.created":
                 self.created = event
