@@ -16,8 +16,8 @@ from rejoinder.core.reply.spoken.rules.prose import INITIALS
 from rejoinder.core.reply.spoken.units import WordBoundary
 
 _WORD = re.compile(r"(\S+)(\s+)")
-# Number of characters. A server that was asked to continue an answer may repeat it from its start instead. It is assumed
-# to do so if its text begins with the same SAME_BEGINNING characters as the answer.
+# Number of characters. A server that was asked to continue an answer may repeat it from its start instead. It is
+# assumed to do so if its text begins with the same SAME_BEGINNING characters as the answer.
 SAME_BEGINNING = 12
 # Abbreviations whose full stop does not end a sentence. "dr", "st" and "no" are added, because ABBREVIATIONS leaves out
 # those whose meaning depends on the words around them.
