@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from actors.stages.ports import Metrics
 from actors.survival.session_keeper import SessionKeeper
 from actors.survival.snapshot_store import SnapshotStore
+from deployments.survival.encryption import SnapshotCipher
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.survival.resume_token import token_key
 
@@ -27,6 +29,7 @@ def open_keeper(
     if not journal.enabled:
         return None
     secret = signing_key or settings.access.signing_key
+    key = os.environ.get(journal.key_env, "") or journal.key
     return SessionKeeper(
         store,
         metrics,
@@ -34,4 +37,5 @@ def open_keeper(
         session_s=settings.host.session_max_s,
         keep_s=journal.keep_s,
         signing_key=token_key(secret) if secret else "",
+        cipher=SnapshotCipher(key) if key else None,
     )
