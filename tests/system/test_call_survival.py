@@ -9,16 +9,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
+import yaml
 
+from cluster.environment import free_port
 from deployments.engines.emulated import WORDS
 from tests.system.harness.growing import emulated, hosts
+from tests.system.harness.nodes import ROOT, Node, head
 from tests.system.harness.served import Served, serving
 from tests.system.harness.surviving import SurvivingCaller
 from tests.system.harness.watching import wait_until
@@ -108,3 +115,62 @@ async def test_calls_go_on_when_their_host_is_killed(served: Served) -> None:
             assert caller.of("rejoinder.session.resumed")[0]["items"] == 4
             assert caller.of("rejoinder.session.resumed")[0]["response"]["kind"] == "continued"
     wait_until(lambda: len(served.replicas("host")) == 2, 60, "a new host")
+
+
+def _deployed(node: Node, folder: Path, port: int, args: dict[str, Any]) -> None:
+    """Deploy the application with these settings with Ray's `serve deploy`, which does not wait."""
+    config = folder / "ray_config.yaml"
+    entry = {"name": "rejoinder", "import_path": "deployments.app:build", "route_prefix": "/", "args": args}
+    document = {"http_options": {"host": "127.0.0.1", "port": port}, "proxy_location": "EveryNode"}
+    config.write_text(yaml.safe_dump(document | {"applications": [entry]}), encoding="utf-8")
+    serve = str(Path(sys.executable).with_name("serve"))
+    command = [serve, "deploy", str(config), "--address", node.dashboard]
+    subprocess.run(command, env=dict(node.environment), cwd=ROOT, check=True, timeout=60)
+
+
+def _pids(url: str) -> set[str]:
+    """Return the process ids of the hosts that answer; empty if the server does not answer."""
+    try:
+        entries = httpx2.get(f"{url}/metrics/targets", timeout=5).json()
+        return {entry["labels"]["pid"] for entry in entries if entry["labels"]["stage"] == "host"}
+    except (httpx2.HTTPError, ValueError, TypeError):
+        return set()
+
+
+async def test_a_new_version_is_deployed_during_calls(tmp_path: Path) -> None:
+    """`serve deploy` with other settings replaces both hosts. No call is lost and every question is answered.
+
+    Each call is asked to move between two turns. A call that stays, because its client does not know the request, is
+    served by its old host to its end.
+    """
+    with head(dashboard=True) as node:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        _deployed(node, tmp_path, port, _args())
+        await asyncio.to_thread(wait_until, lambda: len(_pids(url)) == 2, 120, "two hosts")
+        before = _pids(url)
+        async with calls(url, 8) as callers:
+            callers[0].stays = True
+            talking = [asyncio.create_task(_talk(caller, 6)) for caller in callers]
+            await asyncio.sleep(5.0)
+            _deployed(node, tmp_path, port, _args() | {"endpointing": {"min_silence_ms": 120}})
+            await asyncio.wait_for(asyncio.gather(*talking), 150)
+            moved = [caller for caller in callers if caller.connections > 1]
+            print(f"{len(moved)} of {len(callers)} calls moved; {sum(c.refused for c in callers)} refused attempts")
+            print(f"back after {max(s for c in moved for s in c.back_s):.2f} s (max)")
+            for caller in callers:
+                assert len(caller.of("response.done")) == 6
+                assert {done["response"]["status"] for done in caller.of("response.done")} == {"completed"}
+                await _answers(caller, 6)
+            assert moved
+            assert callers[0].connections == 1
+            assert not callers[0].of("rejoinder.session.resumed")
+        await asyncio.to_thread(wait_until, lambda: len(_pids(url) - before) == 2, 60, "two new hosts")
+
+
+async def _talk(caller: SurvivingCaller, questions: int) -> None:
+    """Ask questions one after the other; each waits for the answer before, and for a second connection if needed."""
+    for number in range(1, questions + 1):
+        await caller.ask(f"Question {number}?")
+        await caller.until("response.done", number)
+        await asyncio.sleep(1.5)
