@@ -39,6 +39,7 @@ from deployments.serving.metrics import AdmissionCollector, ConversationMetrics,
 from deployments.serving.regions import RegionDirectory, places_of
 from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
+from deployments.survival.keeping import open_keeper, open_store
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
@@ -90,6 +91,9 @@ class SessionHost:
         )
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
         phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
+        context = serve.get_replica_context()
+        store = open_store(settings.journal, context.app_name, context.replica_id.unique_id, metrics)
+        signing_key = self.access.settings.signing_key
         self.host = Host(
             Services.over(
                 stages,
@@ -101,6 +105,8 @@ class SessionHost:
                 stage_admission=admission,
             ),
             retries=handshake_retries(os.environ),
+            keeper=open_keeper(settings, store, metrics, clock, signing_key=signing_key),
+            free_elsewhere=self._free_elsewhere,
         )
         self._running = asyncio.create_task(self.host.run())
         # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would
@@ -148,6 +154,10 @@ class SessionHost:
     async def own_places(self) -> dict[str, int]:
         """Return the number of calls of this host, and their limit."""
         return {"sessions": self.host.live, "max_sessions": self._settings.host.max_sessions}
+
+    async def _free_elsewhere(self) -> int:
+        """Return the number of free places of the hosts that Serve sends calls to: not of one that is drained."""
+        return (await self.places())["free"]
 
     async def _sum_places(self) -> dict[str, int]:
         return places_of(await _answers(_hosts(), "own_places"))
