@@ -17,6 +17,7 @@ from actors.session import Session
 from actors.stages.ports import Stages, TtsRequest
 from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
+from actors.stages.stage_watch import StageWatch
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.measuring.recent_load import RecentLoad
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
@@ -46,14 +47,16 @@ class Host:
     host cannot accept a call. After the upgrade, call `converse`.
     """
 
-    def __init__(self, services: Services, *, retries: int = 0) -> None:
+    def __init__(self, services: Services, *, retries: int = 0, watch: StageWatch | None = None) -> None:
         """Create the host.
 
         Args:
             services: What the sessions of this process share.
             retries: How many more times the proxy in front sends a refused handshake, to this host or to others.
+            watch: Knows which stages the host reaches; None if they are in this process.
         """
         self.services = services
+        self._watch = watch
         self._retries = retries
         self._settings = services.settings.host
         self._admission = Admission(self._settings.max_sessions, self._settings.refuse_at_loop_lag_ms / 1000)
@@ -90,6 +93,11 @@ class Host:
         """Delay of this process's event loop at the newest measurement, in seconds."""
         return self._admission.lag_s
 
+    @property
+    def lost_stages(self) -> tuple[str, ...]:
+        """Names of the stages that this host cannot reach. It refuses new calls until it reaches all stages again."""
+        return self._watch.lost if self._watch else ()
+
     async def run(self) -> None:
         """Run the tasks that all sessions share, and measure the event loop's lag, until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -97,14 +105,17 @@ class Host:
             group.create_task(self.services.hedger.run())
             group.create_task(self.services.answer_cache.run())
             group.create_task(self._watch_lag())
+            if self._watch:
+                group.create_task(self._watch.run())
 
     @contextmanager
     def seat(self) -> Iterator[None]:
         """Reserve a place (seat) for one conversation. Leaving the context manager frees the place.
 
         Raises:
-            Overloaded: All places are taken, the event loop is late by more than `refuse_at_loop_lag_ms`, or the stages
-                have no capacity for a further call. The exception has a retry hint (`retry_after_s`).
+            Overloaded: All places are taken, the event loop is late by more than `refuse_at_loop_lag_ms`, a stage
+                cannot be reached, or the stages have no capacity for a further call. The exception has a retry hint
+                (`retry_after_s`).
         """
         began = self.services.clock()
         if refused := self._refused():
@@ -138,6 +149,9 @@ class Host:
             retry_after_s = max(retry_after_s, self._wait_s())
         elif reason is AdmissionRefusal.LATE:
             message = f"This host is {self.loop_lag_s * 1000:.0f} ms late."
+        elif self.lost_stages:
+            reason, resource = AdmissionRefusal.UNREACHABLE, self.lost_stages[0]
+            message = f"This host cannot reach {' and '.join(self.lost_stages)}."
         elif self._stage_admission and (refusal := self._stage_admission.refusal(self.services.clock())):
             reason, retry_after_s = refusal.limit, refusal.retry_after_s
             message, resource = describe(refusal), refusal.stage or "stages"

@@ -19,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from actors.host import Host, synthesize_held_clips
 from actors.stages.ports import Stages
 from actors.stages.services import Services
+from actors.stages.stage_watch import Probe, StageWatch
 from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
 from deployments.serving.access import open_access
@@ -27,6 +28,7 @@ from deployments.serving.compat import broadcast
 from deployments.serving.handles import (
     AnswerCacheHandle,
     LlmHandle,
+    StageProbe,
     SttHandle,
     TtsHandle,
     TurnDetectorHandle,
@@ -43,6 +45,7 @@ from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
 from rejoinder.core.resilience.redispatch import handshake_retries
+from rejoinder.core.resilience.stage_load import StageReport
 from rejoinder.core.settings.settings import Settings
 
 # Timeout in seconds for a replica to describe itself. A slower replica is left out of the Prometheus targets, because
@@ -83,11 +86,13 @@ class SessionHost:
         slots = {name: int(replica["slots"]) for name, replica in described.items()}
         admission = open_admission(settings, slots, phase=random.random())
         self._port.registry.register(AdmissionCollector(admission))
-        exchange = LoadExchange(
-            serve.get_replica_context().replica_id.unique_id,
-            lambda: admission.live,
-            lambda stage, report: admission.note(stage, report, clock()),
-        )
+        watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, clock)
+
+        def note(stage: str, report: StageReport) -> None:
+            admission.note(stage, report, clock())
+            watch.answered(stage)
+
+        exchange = LoadExchange(serve.get_replica_context().replica_id.unique_id, lambda: admission.live, note)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
         phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
         self.host = Host(
@@ -101,6 +106,7 @@ class SessionHost:
                 stage_admission=admission,
             ),
             retries=handshake_retries(os.environ),
+            watch=watch,
         )
         self._running = asyncio.create_task(self.host.run())
         # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would
@@ -129,6 +135,19 @@ class SessionHost:
             answers=AnswerCacheHandle(handles["answer_cache"]) if "answer_cache" in handles else None,
             suppressor=suppressors(self._settings.noise),
         )
+
+    def _probes(self) -> dict[str, Probe]:
+        """Return the probes of the stages without which no turn is answered, by stage.
+
+        Without the turn detector silence ends a turn, and without the answer cache the language model answers.
+        """
+        handles = self._handles
+        groups = {"vad": ["vad"], "stt": ["stt"], "llm": ["llm", "llm_backup"], "tts": ["tts"]}
+        return {
+            stage: StageProbe(stage, *(handles[name] for name in names if name in handles))
+            for stage, names in groups.items()
+            if stage in handles
+        }
 
     async def targets(self) -> list[dict[str, Any]]:
         """Return every replica that answers, as Prometheus HTTP service discovery targets.

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import grpc
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -70,7 +70,7 @@ def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
         raise Overloaded(f"{stage} is full.", resource=stage) from error
     except NoReplicaAvailable as error:
         raise BackendError(f"{stage}: {error}.", stage=stage) from error
-    except (RayActorError, RayServeException, grpc.RpcError, RuntimeError, ConnectionError) as error:
+    except (RayError, RayServeException, grpc.RpcError, RuntimeError, ConnectionError) as error:
         raise BackendError(
             f"{stage} lost its replica: {type(error).__name__}", stage=stage, replica=placed(route.request_id)
         ) from error
@@ -168,6 +168,37 @@ async def _open(
     finally:
         await stream.close()
         forget(route.request_id)
+
+
+class StageProbe:
+    """Asks a stage for a sign of life. The next probe avoids a replica that has just failed, if there is another."""
+
+    def __init__(self, stage: str, *handles: DeploymentHandle) -> None:
+        """Create a probe.
+
+        Args:
+            stage: Name of the stage.
+            handles: Handles of the deployments that can do its work. It is alive if one of them answers.
+        """
+        self._stage = stage
+        self._pings = [handle.ping for handle in handles]
+        self._avoid = ANYWHERE
+
+    async def __call__(self) -> None:
+        """Return when a replica has answered.
+
+        Raises:
+            BackendError: No replica answered.
+        """
+        for number, ping in enumerate(self._pings, 1):
+            try:
+                await _call(self._stage, ping, None, self._avoid)
+            except BackendError as fault:
+                self._avoid = frozenset({fault.replica})
+                if number == len(self._pings):
+                    raise
+            else:
+                return
 
 
 class VadHandle:

@@ -20,6 +20,7 @@ from actors.host import Host
 from actors.session import Session
 from actors.stages.ports import AnswerCachePort, NoiseSuppressor, Stages
 from actors.stages.services import Services
+from actors.stages.stage_watch import StageWatch
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.resilience.stage_admission import StageAdmission
 from rejoinder.core.settings.settings import Settings
@@ -71,6 +72,7 @@ class Play:
     phrases: tuple[HeldClip, ...] = ()
     stage_admission: StageAdmission | None = None
     retries: int = 0
+    watch: StageWatch | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
@@ -91,7 +93,7 @@ class Play:
             clock=clock,
             stage_admission=self.stage_admission,
         )
-        host = Host(services, retries=self.retries)
+        host = Host(services, retries=self.retries, watch=self.watch)
         running = asyncio.create_task(host.run())
         try:
             yield host
