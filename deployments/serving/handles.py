@@ -35,10 +35,10 @@ from actors.stages.ports import (
     VadBatch,
     VadResult,
 )
+from actors.stages.silence import SilenceWatch
 from deployments.serving.compat import cancel_request
 from deployments.serving.load_exchange import NO_EXCHANGE, LoadExchange
 from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, forget, placed, shortest_queue
-from deployments.serving.silence import SilenceWatch
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
 from rejoinder.core.resilience.stream_report import StreamReport
@@ -272,8 +272,8 @@ class SttHandle:
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Return the transcript of one utterance, if possible from a replica not in `avoid`.
 
-        Cancelling this call removes the job from the replica's queue. It fails if the replica is silent (see the module
-        `silence`). See `SttPort.transcribe`.
+        Cancelling this call removes the job from the replica's queue. It fails if the replica is silent (see
+        `actors.stages.silence`). See `SttPort.transcribe`.
         """
         call = _call("stt", self._transcribe, job, avoid, exchange=self._exchange, watch=self._watch)
         return cast(Transcript, await call)
@@ -325,7 +325,7 @@ class TtsHandle:
         """Yield the stream of a segment's 24 kHz PCM chunks, if possible from a replica not in `avoid`.
 
         Leaving the context cancels the request in the replica. The wait for a chunk fails if the replica is silent (see
-        the module `silence`). See `TtsPort.open`.
+        `actors.stages.silence`). See `TtsPort.open`.
         """
         route, watch = self._exchange.route(_new_id(), self._watch.avoid(avoid)), self._watch
         async with _open("tts", self._synthesize, request, route, exchange=self._exchange, watch=watch) as stream:

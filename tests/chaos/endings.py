@@ -69,7 +69,7 @@ def end_by(role: str, folder: Path, question: bytes, watch_s: float) -> Ending:
         with _at_last(node):
             left = [] if status is None else _left(node)
     lines = (folder / "serve.log").read_text(encoding="utf-8").strip().splitlines()
-    return Ending(seen, ended_s, status, lines[-1].strip() if lines else "", left)
+    return Ending(seen, ended_s, status, sentence=lines[-1].strip() if lines else "", left=left)
 
 
 def _node_of(owner: int) -> Path:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from deployments.serving.silence import PING_S, SilenceWatch
+from actors.stages.silence import PING_S, SilenceWatch
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.resilience.silent_replicas import AVOID_S, FIRST_S
 from tests.actors.virtual_time import virtual

@@ -61,7 +61,9 @@ class SilenceWatch:
                     return task.result()
                 if name and not await self._answers(name) and not task.done():
                     self._silent.silent(name, self._clock())
-                    raise BackendError("the replica answers neither the request nor a ping.", "", self._stage, name)
+                    raise BackendError(
+                        "the replica answers neither the request nor a ping.", stage=self._stage, replica=name
+                    )
         finally:
             if not task.done():
                 task.cancel()
