@@ -51,7 +51,7 @@ def end_by(role: str, folder: Path, question: bytes, watch_s: float) -> Ending:
         watch_s: Seconds for which the callers are observed.
     """
     with serving(folder, settings(hosts=1, replicas=1)) as served:
-        system, struck = System(served, question), list[float]()
+        system, struck = System(served, question, hosts=1, replicas=1), list[float]()
         node = _node_of(served.process.pid)
 
         def strike() -> None:

@@ -24,6 +24,7 @@ class Row:
         cut: Most calls that may be cut.
         silence_s: Longest silence of the other calls, in seconds.
         recovery_s: Most seconds until every new call is answered again.
+        cheap: Whether the lane of the clusters has the row too.
     """
 
     role: str
@@ -32,6 +33,7 @@ class Row:
     cut: int
     silence_s: float
     recovery_s: float
+    cheap: bool = False
 
     @property
     def name(self) -> str:
@@ -72,14 +74,15 @@ ROWS = (
     Row("llm", kill=True, watch_s=12, cut=0, silence_s=3.0, recovery_s=1.0),
     Row("tts", kill=True, watch_s=12, cut=0, silence_s=3.0, recovery_s=1.0),
     Row("controller", kill=True, watch_s=12, cut=0, silence_s=2.0, recovery_s=1.0),
-    Row("host", kill=True, watch_s=15, cut=4, silence_s=2.0, recovery_s=3.0),
-    Row("haproxy", kill=True, watch_s=15, cut=4, silence_s=2.0, recovery_s=6.0),
-    Row("stt", kill=False, watch_s=20, cut=0, silence_s=2.0, recovery_s=1.0),
-    Row("llm", kill=False, watch_s=20, cut=0, silence_s=2.0, recovery_s=1.0),
-    Row("tts", kill=False, watch_s=20, cut=0, silence_s=2.0, recovery_s=1.0),
-    Row("controller", kill=False, watch_s=20, cut=0, silence_s=2.0, recovery_s=1.0),
-    Row("host", kill=False, watch_s=20, cut=0, silence_s=11.0, recovery_s=3.0),
-    Row("haproxy", kill=False, watch_s=20, cut=0, silence_s=11.0, recovery_s=11.0),
-    Row("raylet", kill=False, watch_s=20, cut=0, silence_s=2.0, recovery_s=1.0),
-    Row("gcs", kill=False, watch_s=20, cut=0, silence_s=2.0, recovery_s=1.0),
+    Row("host", kill=True, watch_s=12, cut=4, silence_s=2.0, recovery_s=3.0, cheap=True),
+    Row("haproxy", kill=True, watch_s=12, cut=4, silence_s=2.0, recovery_s=6.0, cheap=True),
+    Row("stt", kill=False, watch_s=16, cut=0, silence_s=2.0, recovery_s=1.0, cheap=True),
+    Row("llm", kill=False, watch_s=16, cut=0, silence_s=2.0, recovery_s=1.0),
+    Row("tts", kill=False, watch_s=16, cut=0, silence_s=2.0, recovery_s=1.0),
+    Row("controller", kill=False, watch_s=16, cut=0, silence_s=2.0, recovery_s=1.0),
+    Row("host", kill=False, watch_s=16, cut=0, silence_s=11.0, recovery_s=4.0),
+    Row("haproxy", kill=False, watch_s=16, cut=0, silence_s=11.0, recovery_s=11.0),
+    Row("raylet", kill=False, watch_s=16, cut=0, silence_s=2.0, recovery_s=1.0),
+    Row("gcs", kill=False, watch_s=16, cut=0, silence_s=2.0, recovery_s=1.0),
 )
+"""What happens to one of two hosts, one of two replicas of a stage, or a process of the platform."""

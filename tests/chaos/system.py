@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,9 +16,12 @@ import psutil
 from tests.chaos.live_calls import LiveCall, Newcomers
 from tests.system.harness.growing import emulated
 from tests.system.harness.served import Served, metric
+from tests.system.harness.watching import wait_until
 
 CALLS = 4
 """Live calls during a fault."""
+WHOLE_S = 60.0
+"""Seconds within which replicas that died are replaced."""
 START_S = 60.0
 """Seconds within which every live call must have had an answer before the fault."""
 NAMES = {
@@ -71,9 +75,12 @@ class Observation:
 class System:
     """A running system, and how to disturb it."""
 
-    def __init__(self, served: Served, question: bytes) -> None:
+    def __init__(self, served: Served, question: bytes, hosts: int, replicas: int) -> None:
+        """Remember the system that `settings(hosts, replicas)` describes, and the speech of its callers."""
         self.served = served
         self._question = question
+        self._hosts = hosts
+        self._replicas = replicas
 
     def processes(self, role: str) -> list[psutil.Process]:
         """Return the processes with a role: one of NAMES, "host", or a stage. The busiest host comes first."""
@@ -85,6 +92,15 @@ class System:
         if role == "host":
             replicas.sort(key=lambda replica: -metric(replica["target"], "rejoinder_sessions_live"))
         return [psutil.Process(int(replica["pid"])) for replica in replicas]
+
+    def await_whole(self) -> None:
+        """Wait until every host and stage has all its replicas, and new calls are accepted."""
+        wanted = {"host": self._hosts, **dict.fromkeys(("stt", "llm", "tts"), self._replicas)}
+        wait_until(lambda: self._counts() == wanted, WHOLE_S, f"{wanted}")
+
+    def _counts(self) -> dict[str, int]:
+        stages = Counter(replica["stage"] for replica in self.served.census())
+        return {stage: stages[stage] for stage in ("host", "stt", "llm", "tts")}
 
     async def observe(
         self, fault: Callable[[], object], seconds: float, undo: tuple[float, Callable[[], object]] | None = None
