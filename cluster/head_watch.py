@@ -88,7 +88,7 @@ def await_end(stop: threading.Event, head: Head, url: str, say: Callable[[str], 
         say: Called with a sentence if the head has died but calls still go on, and when it is back.
 
     Raises:
-        HeadLost: The head has died, and no call goes on.
+        HeadLost: The head has died, and no call goes on, or `stop` is set while the head is gone.
     """
     fate, told = HeadFate(CALLS_GO_ON_S), HeadVerdict.RUNNING
     while not stop.wait(LOOK_S):
@@ -106,6 +106,8 @@ def await_end(stop: threading.Event, head: Head, url: str, say: Callable[[str], 
             lost = f"Ray's head (GCS) is gone. Calls go on for up to {CALLS_GO_ON_S:.0f} s, then this command ends."
             say(lost if verdict is HeadVerdict.ENDING else "Ray's head (GCS) is back.")
             told = verdict
+    if told is HeadVerdict.ENDING:
+        raise HeadLost("Stopped while Ray's head (GCS) was gone, so the application was not removed from it.")
 
 
 def _calls(url: str) -> int | None:

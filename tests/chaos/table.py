@@ -28,6 +28,11 @@ HEAD = (
     "new calls not answered | `/healthz` | bounds |",
     "|---|---|---|---|---|---|---|---|",
 )
+ENDINGS_HEAD = (
+    "| fault, one machine | calls cut | longest silence of the others | turns without an answer | "
+    "new calls answered after | new calls not answered | `/healthz` | `rejoinder serve` | left behind | it said |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
 ENDINGS = {"raylet": 5.0, "gcs": 45.0, "serve": 5.0}
 """Processes of a system of one machine whose death ends it, and for how many seconds the callers are observed."""
 
@@ -43,7 +48,8 @@ def _cells(seen: Observation) -> str:
 def _ending(role: str, ending: Ending) -> str:
     ended = "did not end" if ending.ended_s is None else f"ended after {ending.ended_s:.1f} s, status {ending.status}"
     left = ", ".join(ending.left) or "nothing"
-    return f"- kill -9 {role}: `rejoinder serve` {ended}; left behind: {left}. It said: {ending.sentence}"
+    said = ending.sentence if ending.status == 1 else "nothing"
+    return f"| kill -9 {role} | {_cells(ending.seen)} | {ended} | {left} | {said} |"
 
 
 def _rows(question: bytes, wanted: list[str]) -> Iterator[str]:
@@ -69,6 +75,8 @@ def main(wanted: list[str]) -> None:
         for line in _rows(question, wanted):
             print(line, flush=True)
         print()
+    if not wanted or set(wanted) & set(ENDINGS):
+        print("\n".join(ENDINGS_HEAD), flush=True)
     for role, watch_s in ENDINGS.items():
         if not wanted or role in wanted:
             with tempfile.TemporaryDirectory() as folder:

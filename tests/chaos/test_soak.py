@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psutil
@@ -105,6 +107,27 @@ async def _round(host: Host, chance: random.Random, number: int) -> tuple[int, i
     return len(answers), sum(answers)
 
 
+def _forget(play: Play) -> None:
+    """Repair the fake stages, and delete what they remember of the requests."""
+    play.llm.dead.clear()
+    play.vad.fault = None
+    for requests in (play.llm.requests, play.llm.prefills, play.llm.probes, play.llm.questions):
+        requests.clear()
+    for jobs in (play.stt.jobs, play.stt.partials, play.stt.avoided, play.tts.texts, play.turn.received):
+        jobs.clear()
+    play.metrics.turns.clear()
+    play.metrics.stops_s.clear()
+
+
+@pytest.fixture
+def _no_log() -> Iterator[None]:
+    """Switch the log off: pytest keeps every record, with the exceptions in it and all that their frames refer to."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("_no_log")
 @pytest.mark.chaos
 @pytest.mark.timeout(1200)
 @virtual
@@ -122,17 +145,7 @@ async def test_two_hours_of_calls_leave_nothing() -> None:
             await asyncio.wait({faults})
             assert calls > ROUND_S * CALLERS / 60
             assert answers > calls
-            play.llm.dead.clear()
-            play.llm.requests.clear()
-            play.llm.prefills.clear()
-            play.llm.probes.clear()
-            play.llm.questions.clear()
-            play.tts.texts.clear()
-            play.turn.received.clear()
-            play.metrics.turns.clear()
-            play.metrics.stops_s.clear()
-            for requests in (play.stt.jobs, play.stt.partials, play.stt.avoided):
-                requests.clear()
+            _forget(play)
             await asyncio.sleep(60)  # retries and probes end
             assert host.live == 0
             samples.append(_sample())

@@ -69,18 +69,19 @@ def test_the_gcs_of_another_machine_is_reached_by_its_port() -> None:
 
 
 class Failing:
-    """A head whose GCS is gone for some looks, and then there again."""
+    """A head whose GCS is gone for some looks, and then `back` or not. The command is stopped soon after."""
 
-    def __init__(self, gone: int, stop: threading.Event) -> None:
+    def __init__(self, gone: int, stop: threading.Event, *, back: bool = True) -> None:
         self._left = gone
         self._stop = stop
+        self._back = back
 
     def state(self) -> HeadState:
         """Return whether the GCS is there."""
         self._left -= 1
         if self._left < -1:
             self._stop.set()
-        return HeadState(gcs=self._left < 0)
+        return HeadState(gcs=self._left < 0 and self._back)
 
 
 def test_a_lost_gcs_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +92,10 @@ def test_a_lost_gcs_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     await_end(stop, Failing(3, stop), NOWHERE, said.append)
     assert ["gone" in sentence for sentence in said] == [True, False]
     assert "back" in said[1]
+    stop.clear()
+    with pytest.raises(HeadLost, match="Stopped"):
+        await_end(stop, Failing(5, stop, back=False), NOWHERE, said.append)
+    stop.clear()
     monkeypatch.setattr(head_watch, "CALLS_GO_ON_S", 0.05)
     with pytest.raises(HeadLost, match="GCS"):
         await_end(threading.Event(), Failing(10_000, stop), NOWHERE, said.append)
