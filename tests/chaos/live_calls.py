@@ -58,6 +58,20 @@ def longest_gap_s(waits: Sequence[Span], audible: Sequence[Span], since: float) 
     return longest
 
 
+def slowest_sound_s(waits: Sequence[Span], audible: Sequence[Span], since: float) -> float:
+    """Return the longest time from the beginning of a wait, or from `since`, to the next sound, in seconds.
+
+    The arguments are those of `longest_gap_s`. Silence after the first sound of a wait does not count.
+    """
+    slowest = 0.0
+    for start, end in waits:
+        begin = max(start, since)
+        sounds = [max(begin, first) for first, stop in audible if stop > begin and first < end]
+        if begin < end:
+            slowest = max(slowest, min([*sounds, end]) - begin)
+    return slowest
+
+
 @dataclass
 class LiveCall:
     """One caller. Keep `run` running.
@@ -110,18 +124,15 @@ class LiveCall:
             await asyncio.sleep(PAUSE_S)
 
     def silence_s(self, since: float, now: float) -> float:
-        """Return the longest silence after `since` while the caller waited. A call that is cut off is silent until now.
+        """Return the longest silence from `since` until now while the caller waited."""
+        return longest_gap_s(self._waits(now), list(playing(self._deltas())), since)
 
-        Args:
-            since: Time of the fault.
-            now: Time of the end of the observation.
-        """
-        waits = list(self.waits)
-        if self.asked_at is not None:
-            waits.append((self.asked_at, now))
-        elif self.cut_at is not None:
-            waits.append((self.cut_at, now))
-        return longest_gap_s(waits, list(playing(self._deltas())), since)
+    def sound_s(self, since: float, now: float) -> float:
+        """Return the longest time from a question, or from `since`, to the next sound, an apology included."""
+        return slowest_sound_s(self._waits(now), list(playing(self._deltas())), since)
+
+    def _waits(self, now: float) -> list[Span]:
+        return [*self.waits, *([(self.asked_at, now)] if self.asked_at is not None else [])]
 
     def _deltas(self) -> Iterator[tuple[float, float]]:
         assert self.caller is not None

@@ -56,6 +56,7 @@ class Observation:
     Attributes:
         calls: Number of live calls.
         cut: Live calls whose connection was lost.
+        sound_s: Longest time from a question, or the fault, to the next sound in a live call that was not cut.
         silence_s: Longest silence of a live call that was not cut, while its caller waited.
         unanswered: Turns of live calls that were not cut, without a complete answer.
         recovery_s: Seconds until new calls were answered again; 0 if all were, None if they never were.
@@ -65,6 +66,7 @@ class Observation:
 
     calls: int
     cut: int
+    sound_s: float
     silence_s: float
     unanswered: int
     recovery_s: float | None
@@ -125,6 +127,7 @@ class System:
         return Observation(
             calls=len(calls),
             cut=len(calls) - len(kept),
+            sound_s=max((call.sound_s(since, now) for call in kept), default=0.0),
             silence_s=max((call.silence_s(since, now) for call in kept), default=0.0),
             unanswered=sum(call.failed for call in kept),
             recovery_s=newcomers.recovery_s(since),

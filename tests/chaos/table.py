@@ -24,14 +24,14 @@ from tests.system.harness.served import serving
 from tests.system.harness.speech import speak_without_pause
 
 HEAD = (
-    "| fault | calls cut | longest silence of the others | turns without an answer | new calls answered after | "
+    "| fault | calls cut | wait for a sound | longest silence | turns without an answer | new calls answered after | "
     "new calls not answered | `/healthz` | bounds |",
-    "|---|---|---|---|---|---|---|---|",
+    "|---|---|---|---|---|---|---|---|---|",
 )
 ENDINGS_HEAD = (
-    "| fault, one machine | calls cut | longest silence of the others | turns without an answer | "
+    "| fault, one machine | calls cut | wait for a sound | longest silence | turns without an answer | "
     "new calls answered after | new calls not answered | `/healthz` | `rejoinder serve` | left behind | it said |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 ENDINGS = {"raylet": 5.0, "gcs": 45.0, "serve": 5.0}
 """Processes of a system of one machine whose death ends it, and for how many seconds the callers are observed."""
@@ -42,7 +42,8 @@ def _cells(seen: Observation) -> str:
     recovery = "never" if seen.recovery_s is None else "at once" if not seen.recovery_s else f"{seen.recovery_s:.1f} s"
     health = ", ".join(seen.health) or "ok"
     silence = "-" if seen.cut == seen.calls else f"{seen.silence_s:.1f} s"
-    return f"{seen.cut} of {seen.calls} | {silence} | {seen.unanswered} | {recovery} | {reasons} | {health}"
+    sound = "-" if seen.cut == seen.calls else f"{seen.sound_s:.1f} s"
+    return f"{seen.cut} of {seen.calls} | {sound} | {silence} | {seen.unanswered} | {recovery} | {reasons} | {health}"
 
 
 def _ending(role: str, ending: Ending) -> str:

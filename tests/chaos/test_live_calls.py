@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.live_calls import Newcomers, longest_gap_s, playing
+from tests.chaos.live_calls import Newcomers, longest_gap_s, playing, slowest_sound_s
 from tests.chaos.rows import Row
 from tests.chaos.system import Observation
 
@@ -32,6 +32,15 @@ def test_the_longest_gap_is_the_longest_time_without_audio(
     assert longest_gap_s(waits, audible, since) == pytest.approx(gap)
 
 
+def test_the_first_sound_of_a_wait_ends_it() -> None:
+    """Silence after an apology is no wait for a sound. A wait without a sound lasts until its end."""
+    apology = [(1.2, 2.0), (9.0, 10.0)]
+    assert slowest_sound_s([(0.0, 10.0)], apology, 0.0) == pytest.approx(1.2)
+    assert slowest_sound_s([(0.0, 10.0)], apology, 1.5) == 0.0
+    assert slowest_sound_s([(0.0, 10.0)], apology, 3.0) == pytest.approx(6.0)
+    assert slowest_sound_s([(0.0, 1.0), (11.0, 12.5)], apology, 0.5) == pytest.approx(1.5)
+
+
 @pytest.mark.parametrize(
     ("attempts", "recovery"),
     [
@@ -52,6 +61,6 @@ def test_new_calls_have_recovered_after_the_last_failure(
 def test_a_row_names_the_bounds_that_are_broken() -> None:
     """Each broken bound is named. New calls that are never answered again break theirs."""
     row = Row("host", kill=True, watch_s=1, cut=1, silence_s=2.0, recovery_s=3.0)
-    assert row.broken(Observation(4, 1, 2.0, unanswered=0, recovery_s=3.0)) == []
-    broken = row.broken(Observation(4, 2, 2.5, unanswered=1, recovery_s=None))
+    assert row.broken(Observation(4, 1, 0.5, silence_s=2.0, unanswered=0, recovery_s=3.0)) == []
+    broken = row.broken(Observation(4, 2, 0.5, silence_s=2.5, unanswered=1, recovery_s=None))
     assert [text.split()[0] for text in broken] == ["2", "2.5", "1", "new"]
