@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -41,10 +42,13 @@ from deployments.serving.metrics import AdmissionCollector, ConversationMetrics,
 from deployments.serving.regions import RegionDirectory, places_of
 from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
+from deployments.survival.keeping import open_keeper
+from deployments.survival.ray_journals import RayJournals
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
 from rejoinder.core.resilience.redispatch import handshake_retries
+from rejoinder.core.resilience.stage_admission import StageAdmission
 from rejoinder.core.resilience.stage_load import StageReport
 from rejoinder.core.settings.settings import Settings
 
@@ -87,14 +91,16 @@ class SessionHost:
         admission = open_admission(settings, slots, phase=random.random())
         self._port.registry.register(AdmissionCollector(admission))
         watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, clock)
-
-        def note(stage: str, report: StageReport) -> None:
-            admission.note(stage, report, clock())
-            watch.answered(stage)
-
-        exchange = LoadExchange(serve.get_replica_context().replica_id.unique_id, lambda: admission.live, note)
+        exchange = _exchange(admission, watch, clock)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
         phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
+        store = RayJournals(
+            serve.get_replica_context().app_name,
+            holder=serve.get_replica_context().replica_id.unique_id,
+            settings=settings.journal,
+            metrics=metrics,
+        )
+        signing_key = self.access.settings.signing_key
         self.host = Host(
             Services.over(
                 stages,
@@ -107,6 +113,8 @@ class SessionHost:
             ),
             retries=handshake_retries(os.environ),
             watch=watch,
+            keeper=open_keeper(settings, store, metrics, clock, signing_key=signing_key),
+            free_elsewhere=self._free_elsewhere,
         )
         self._running = asyncio.create_task(self.host.run())
         # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would
@@ -168,6 +176,10 @@ class SessionHost:
         """Return the number of calls of this host, and their limit."""
         return {"sessions": self.host.live, "max_sessions": self._settings.host.max_sessions}
 
+    async def _free_elsewhere(self) -> int:
+        """Return the number of free places of the hosts that Serve sends calls to: not of one that is drained."""
+        return (await self.places())["free"]
+
     async def _sum_places(self) -> dict[str, int]:
         return places_of(await _answers(_hosts(), "own_places"))
 
@@ -215,6 +227,16 @@ class SessionHost:
             raise BackendError(f"the host's task ended: {self._running!r}", stage="host")
         if self.host.loop_lag_s * 1000 > self._settings.host.max_loop_lag_ms:
             raise BackendError(f"the event loop is {self.host.loop_lag_s:.1f} s late.", stage="host")
+
+
+def _exchange(admission: StageAdmission, watch: StageWatch, clock: Callable[[], float]) -> LoadExchange:
+    """Return the exchange of load with the stages, whose reports also show that the stages are there."""
+
+    def note(stage: str, report: StageReport) -> None:
+        admission.note(stage, report, clock())
+        watch.answered(stage)
+
+    return LoadExchange(serve.get_replica_context().replica_id.unique_id, lambda: admission.live, note)
 
 
 def _hosts() -> DeploymentHandle:

@@ -70,10 +70,15 @@ class Admission:
         """The newest measured lag of the event loop in seconds, or 0 before the first measurement."""
         return self._lags[-1] if self._lags else 0.0
 
-    def refusal(self, taken: int) -> AdmissionRefusal | None:
-        """Return why a new call is refused while the host has `taken` calls, or None if it is admitted."""
+    def refusal(self, taken: int, *, resumed: bool = False) -> AdmissionRefusal | None:
+        """Return why a new call is refused while the host has `taken` calls, or None if it is admitted.
+
+        A call that was cut off and is `resumed` is only refused if the host has no place: it comes before new calls.
+        """
         if taken >= self._places:
             return AdmissionRefusal.FULL
+        if resumed:
+            return None
         late = len(self._lags) == LOOKS and min(self._lags) > self._lag_limit_s
         return AdmissionRefusal.LATE if late else None
 

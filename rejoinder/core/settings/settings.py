@@ -35,6 +35,7 @@ from rejoinder.core.settings.stages import (
     TurnDetectorSettings,
     VadSettings,
 )
+from rejoinder.core.settings.survival.journal import JournalSettings
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "HedgingSettings",
     "HostSettings",
     "InterimTranscriptSettings",
+    "JournalSettings",
     "LimitSettings",
     "LlmSettings",
     "ModelStoreSettings",
@@ -365,6 +367,8 @@ class Settings(Section):
     """Who may connect: keys, and origins of web pages."""
     limits: LimitSettings = LimitSettings()
     """What one client may send, store and occupy."""
+    journal: JournalSettings = JournalSettings()
+    """Copies of the running conversations, with which calls survive their host."""
     regions: RegionSettings = RegionSettings()
     """Regions: this system's name, and the addresses of all regions."""
     admission: AdmissionSettings = AdmissionSettings()
