@@ -13,6 +13,7 @@ import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
+from tests.system.harness.surviving import SurvivingCaller
 from tests.system.harness.wire_caller import WireCaller, calling, realtime_url
 
 PAUSE_S = 0.5
@@ -138,6 +139,24 @@ class LiveCall:
         assert self.caller is not None
         for at, event in self.caller.of("response.output_audio.delta"):
             yield at, len(base64.b64decode(event["delta"])) / SAMPLE_BYTES / WIRE_RATE
+
+
+async def ask_and_resume(caller: SurvivingCaller) -> None:
+    """Ask one question after the other on a call that resumes by itself, until cancelled."""
+    calling = asyncio.create_task(caller.run())
+    try:
+        await caller.until("session.created")
+        while True:
+            answered = len(caller.of("response.done"))
+            with suppress(ConnectionClosed):  # the call resumes, and answers the question if it has arrived
+                await caller.ask("What is the capital of France?")
+                await caller.until("response.done", answered + 1, timeout_s=10)
+            await asyncio.sleep(PAUSE_S)
+    except TimeoutError:
+        await asyncio.Event().wait()  # no answer came: nothing more is asked
+    finally:
+        calling.cancel()
+        await asyncio.wait({calling})
 
 
 @dataclass

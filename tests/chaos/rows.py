@@ -24,6 +24,7 @@ class Row:
         cut: Most calls that may be cut.
         silence_s: Longest silence of the other calls, in seconds.
         recovery_s: Most seconds until every new call is answered again.
+        back_s: Most seconds until a call that resumes by itself is back.
         cheap: Whether the lane of the clusters has the row too.
     """
 
@@ -33,6 +34,7 @@ class Row:
     cut: int
     silence_s: float
     recovery_s: float
+    back_s: float = 0.0
     cheap: bool = False
 
     @property
@@ -66,6 +68,8 @@ class Row:
             f"new calls were answered after {recovery_s:.1f} s, not {self.recovery_s:g} s": recovery_s
             <= self.recovery_s,
         }
+        back_s = float("inf") if found.back_s is None else found.back_s
+        checks[f"a call was resumed after {back_s:.1f} s, not {self.back_s:g} s"] = back_s <= self.back_s
         return [text for text, holds in checks.items() if not holds]
 
 
@@ -74,8 +78,8 @@ ROWS = (
     Row("llm", kill=True, watch_s=12, cut=0, silence_s=3.0, recovery_s=1.0),
     Row("tts", kill=True, watch_s=12, cut=0, silence_s=3.0, recovery_s=1.0),
     Row("controller", kill=True, watch_s=12, cut=0, silence_s=2.0, recovery_s=1.0),
-    Row("host", kill=True, watch_s=12, cut=4, silence_s=2.0, recovery_s=3.0, cheap=True),
-    Row("haproxy", kill=True, watch_s=12, cut=4, silence_s=2.0, recovery_s=6.0, cheap=True),
+    Row("host", kill=True, watch_s=12, cut=4, silence_s=2.0, recovery_s=3.0, back_s=1.5, cheap=True),
+    Row("haproxy", kill=True, watch_s=12, cut=4, silence_s=2.0, recovery_s=6.0, back_s=6.5, cheap=True),
     Row("stt", kill=False, watch_s=16, cut=0, silence_s=2.0, recovery_s=1.0, cheap=True),
     Row("llm", kill=False, watch_s=16, cut=0, silence_s=2.0, recovery_s=1.0),
     Row("tts", kill=False, watch_s=16, cut=0, silence_s=2.0, recovery_s=1.0),

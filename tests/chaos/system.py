@@ -13,9 +13,10 @@ from typing import Any
 import httpx2
 import psutil
 
-from tests.chaos.live_calls import LiveCall, Newcomers
+from tests.chaos.live_calls import LiveCall, Newcomers, ask_and_resume
 from tests.system.harness.growing import emulated
 from tests.system.harness.served import Served, metric
+from tests.system.harness.surviving import SurvivingCaller
 from tests.system.harness.watching import wait_until
 
 CALLS = 4
@@ -59,6 +60,8 @@ class Observation:
         sound_s: Longest time from a question, or the fault, to the next sound in a live call that was not cut.
         silence_s: Longest silence of a live call that was not cut, while its caller waited.
         unanswered: Turns of live calls that were not cut, without a complete answer.
+        broken: Breaks of the calls that resume by themselves. There are as many of them as live calls.
+        back_s: Longest time from a break to `rejoinder.session.resumed`; None if a call did not come back.
         recovery_s: Seconds until new calls were answered again; 0 if all were, None if they never were.
         reasons: Why new calls were not answered, with their number.
         health: Answers of `/healthz` that were not 200 and "ok", in the order of their first appearance.
@@ -70,6 +73,8 @@ class Observation:
     silence_s: float
     unanswered: int
     recovery_s: float | None
+    broken: int = 0
+    back_s: float | None = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
     health: list[str] = field(default_factory=list)
 
@@ -114,7 +119,8 @@ class System:
             seconds: Seconds of observation after the fault.
             undo: Seconds after the fault, and what is called then.
         """
-        async with self._calling() as (calls, newcomers, health):
+        resuming = [SurvivingCaller(self.served.url) for _ in range(CALLS)]
+        async with self._calling(resuming) as (calls, newcomers, health):
             began = time.monotonic()
             await asyncio.to_thread(fault)
             since = time.monotonic()
@@ -123,6 +129,8 @@ class System:
                 await asyncio.to_thread(undo[1])
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))
             now = time.monotonic()
+        lost = any(caller.broke_at for caller in resuming)
+        backs_s = [back_s for caller in resuming for back_s in caller.back_s]
         kept = [call for call in calls if call.cut_at is None or call.cut_at >= now]
         return Observation(
             calls=len(calls),
@@ -131,19 +139,24 @@ class System:
             silence_s=max((call.silence_s(since, now) for call in kept), default=0.0),
             unanswered=sum(call.failed for call in kept),
             recovery_s=newcomers.recovery_s(since),
+            broken=len(backs_s) + lost,
+            back_s=None if lost else max(backs_s, default=0.0),
             reasons=newcomers.reasons,
             health=health,
         )
 
     @asynccontextmanager
-    async def _calling(self) -> AsyncIterator[tuple[list[LiveCall], Newcomers, list[str]]]:
+    async def _calling(
+        self, resuming: list[SurvivingCaller]
+    ) -> AsyncIterator[tuple[list[LiveCall], Newcomers, list[str]]]:
         """Run the live calls, the new ones and the questions for the health until the block ends."""
         calls = [LiveCall(self.served.url, self._question) for _ in range(CALLS)]
         newcomers, health = Newcomers(self.served.url), list[str]()
         running = [asyncio.create_task(call.run()) for call in calls]
+        running += [asyncio.create_task(ask_and_resume(caller)) for caller in resuming]
         try:
             async with asyncio.timeout(START_S):
-                while not all(call.completed for call in calls):  # noqa: ASYNC110  # three events would be no simpler
+                while not all(call.completed for call in calls) or not all(one.of("response.done") for one in resuming):  # noqa: ASYNC110  # three events would be no simpler
                     await asyncio.sleep(0.1)
             running += [asyncio.create_task(newcomers.run()), asyncio.create_task(self._ask_health(health))]
             await asyncio.sleep(1)

@@ -24,14 +24,14 @@ from tests.system.harness.served import serving
 from tests.system.harness.speech import speak_without_pause
 
 HEAD = (
-    "| fault | calls cut | wait for a sound | longest silence | turns without an answer | new calls answered after | "
-    "new calls not answered | `/healthz` | bounds |",
-    "|---|---|---|---|---|---|---|---|---|",
+    "| fault | calls cut | wait for a sound | longest silence | turns without an answer | resumed after | "
+    "new calls answered after | new calls not answered | `/healthz` | bounds |",
+    "|---|---|---|---|---|---|---|---|---|---|",
 )
 ENDINGS_HEAD = (
-    "| fault, one machine | calls cut | wait for a sound | longest silence | turns without an answer | "
+    "| fault, one machine | calls cut | wait for a sound | longest silence | turns without an answer | resumed after | "
     "new calls answered after | new calls not answered | `/healthz` | `rejoinder serve` | left behind | it said |",
-    "|---|---|---|---|---|---|---|---|---|---|---|",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 ENDINGS = {"raylet": 5.0, "gcs": 45.0, "serve": 5.0}
 """Processes of a system of one machine whose death ends it, and for how many seconds the callers are observed."""
@@ -40,10 +40,12 @@ ENDINGS = {"raylet": 5.0, "gcs": 45.0, "serve": 5.0}
 def _cells(seen: Observation) -> str:
     reasons = ", ".join(f"{number} x {reason}" for reason, number in seen.reasons.items()) or "none"
     recovery = "never" if seen.recovery_s is None else "at once" if not seen.recovery_s else f"{seen.recovery_s:.1f} s"
+    back = "never" if seen.back_s is None else f"{seen.back_s:.1f} s ({seen.broken})" if seen.broken else "-"
     health = ", ".join(seen.health) or "ok"
     silence = "-" if seen.cut == seen.calls else f"{seen.silence_s:.1f} s"
     sound = "-" if seen.cut == seen.calls else f"{seen.sound_s:.1f} s"
-    return f"{seen.cut} of {seen.calls} | {sound} | {silence} | {seen.unanswered} | {recovery} | {reasons} | {health}"
+    cells = (f"{seen.cut} of {seen.calls}", sound, silence, str(seen.unanswered), back, recovery, reasons, health)
+    return " | ".join(cells)
 
 
 def _ending(role: str, ending: Ending) -> str:
