@@ -185,7 +185,7 @@ class Newcomers:
 
     def recovery_s(self, since: float) -> float | None:
         """Return the seconds from `since` until new calls are answered again: 0 if all are, None if the last is not."""
-        after = [(began, heard) for began, heard in self.attempts if began >= since - PATIENCE_S]
+        after = [(began, heard) for began, heard in self.attempts if began >= since]
         failed = [number for number, (_, heard) in enumerate(after) if heard is None]
         if not failed:
             return 0.0
@@ -203,11 +203,9 @@ class Newcomers:
             self._note(f"HTTP {refused.response.status_code}")
         except TimeoutError:
             self._note("no answer")
-        except ConnectionClosed:
-            self._note("cut off")
-        except ConnectionError:
+        except ConnectionRefusedError:
             self._note("connection refused")
-        except (OSError, websockets.InvalidMessage):
+        except (ConnectionClosed, OSError, websockets.InvalidMessage):
             self._note("cut off")
 
     def _note(self, reason: str) -> None:

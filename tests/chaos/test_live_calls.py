@@ -47,7 +47,7 @@ def test_the_first_sound_of_a_wait_ends_it() -> None:
         ([(8.0, 8.1), (9.0, 9.1), (10.5, 10.6)], 0.0),
         ([(9.0, 9.1), (10.1, None), (10.6, None), (11.1, 12.0), (11.6, 11.8)], 2.0),
         ([(9.0, 9.1), (10.1, None), (10.6, None)], None),
-        ([(9.9, None), (10.4, 10.5)], 0.5),  # began before the fault, and was not answered
+        ([(9.9, None), (10.4, 10.5)], 0.0),  # began before the fault, so it is no new call
     ],
 )
 def test_new_calls_have_recovered_after_the_last_failure(
