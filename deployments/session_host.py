@@ -42,8 +42,7 @@ from deployments.serving.metrics import AdmissionCollector, ConversationMetrics,
 from deployments.serving.regions import RegionDirectory, places_of
 from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
-from deployments.survival.keeping import open_keeper
-from deployments.survival.ray_journals import RayJournals
+from deployments.survival.keeping import open_keeper, open_store
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
@@ -94,12 +93,8 @@ class SessionHost:
         exchange = _exchange(admission, watch, clock)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
         phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
-        store = RayJournals(
-            serve.get_replica_context().app_name,
-            holder=serve.get_replica_context().replica_id.unique_id,
-            settings=settings.journal,
-            metrics=metrics,
-        )
+        context = serve.get_replica_context()
+        store = open_store(settings.journal, context.app_name, context.replica_id.unique_id, metrics)
         signing_key = self.access.settings.signing_key
         self.host = Host(
             Services.over(

@@ -100,8 +100,9 @@ class Metrics(Protocol):
     def survival(self, outcome: str, count: int = 1) -> None:
         """Count `count` events of the session journal.
 
-        `outcome` is "stored" or "failed" (snapshots), "resumed", "not_found" or "unreadable" (sessions that a client
-        wanted to resume), "superseded" (sessions that were resumed elsewhere), or "asked_to_move".
+        `outcome` is "stored", "failed" or "dropped" because a journal is full (snapshots), "resumed", "not_found" or
+        "unreadable" (sessions that a client wanted to resume), "superseded" (sessions that were resumed elsewhere), or
+        "asked_to_move".
         """
         ...
 

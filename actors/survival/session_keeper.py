@@ -112,6 +112,7 @@ class SessionKeeper:
         self._forgotten: list[tuple[str, int]] = []
         self._keys_at = -math.inf
         self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
 
     @property
     def live(self) -> tuple[SessionRecord, ...]:
@@ -152,6 +153,8 @@ class SessionKeeper:
             self._forgotten.append((record.key, record.origin.generation))
         else:
             self._last.append(self._sealed(record.next_put()))
+        # The client may connect to another host in a few milliseconds. So this snapshot waits for no other.
+        self._urgent.set()
         self._wake.set()
 
     # -- taking sessions over ------------------------------------------------------------------------------------------
@@ -229,10 +232,14 @@ class SessionKeeper:
                     await self._wake.wait()
             self._wake.clear()
             began = self._clock()
-            await asyncio.sleep(GATHER_S)
+            if not self._urgent.is_set():
+                await asyncio.sleep(GATHER_S)
+            self._urgent.clear()
             with contained("journal", self._metrics, what="a round of snapshots"):
                 await self._send_round()
-            await asyncio.sleep(max(0.0, ROUND_S - (self._clock() - began)))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, ROUND_S - (self._clock() - began))):
+                    await self._urgent.wait()
 
     async def _send_round(self) -> None:
         """Send the snapshots that are due, and drop those of ended sessions."""

@@ -82,8 +82,9 @@ HOST_HELP = {
         "small_model or filler."
     ),
     "rejoinder_session_journal_total": (
-        "Events of the session journal, by outcome: stored or failed (snapshots), resumed, not_found or unreadable "
-        "(sessions that a client wanted to resume), superseded (resumed elsewhere), asked_to_move (by a drained host)."
+        "Events of the session journal, by outcome: stored, failed or dropped because a journal is full (snapshots), "
+        "resumed, not_found or unreadable (sessions that a client wanted to resume), superseded (resumed elsewhere), "
+        "asked_to_move (by a drained host)."
     ),
     "rejoinder_errors_total": (
         "Errors, by fault (caller, backend, overload or internal) and by the stage where they occurred."

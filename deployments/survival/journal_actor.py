@@ -29,6 +29,7 @@ class JournalActor:
         self._table = JournalTable(settings.node_bytes, settings.keep_s)
         self._unused_s = max(UNUSED_S, 2 * settings.keep_s)
         self._called_at = time.monotonic()
+        self._reported = 0
         # Sessions of each host that were taken over, with their new generations, until the host asks.
         self._taken: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._waiting: dict[str, asyncio.Event] = {}
@@ -56,10 +57,11 @@ class JournalActor:
         """Keep signing keys of resume tokens and return all."""
         return self._table.share_keys(keys)
 
-    async def taken(self, holder: str, timeout_s: float) -> dict[str, int]:
-        """Wait until sessions of the host `holder` are taken over, and return their new generations by session.
+    async def taken(self, holder: str, timeout_s: float) -> tuple[dict[str, int], int]:
+        """Wait until sessions of the host `holder` are taken over, at most `timeout_s` seconds.
 
-        Empty after `timeout_s` seconds.
+        Return their new generations by session, and how many snapshots were dropped for lack of room and not reported
+        to any host yet.
         """
         self._now()
         self._checking = self._checking or asyncio.create_task(self._check())
@@ -72,11 +74,8 @@ class JournalActor:
                 pass
         if self._waiting.get(holder) is event:
             del self._waiting[holder]
-        return self._taken.pop(holder, {})
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of sessions, their size in bytes, and how many were dropped for lack of room."""
-        return {"sessions": len(self._table), "bytes": self._table.size, "evicted": self._table.evicted}
+        dropped, self._reported = self._table.evicted - self._reported, self._table.evicted
+        return self._taken.pop(holder, {}), dropped
 
     def _now(self) -> float:
         self._called_at = time.monotonic()

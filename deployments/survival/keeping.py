@@ -9,8 +9,32 @@ from actors.stages.ports import Metrics
 from actors.survival.session_keeper import SessionKeeper
 from actors.survival.snapshot_store import SnapshotStore
 from deployments.survival.encryption import SnapshotCipher
-from rejoinder.core.settings.settings import Settings
+from deployments.survival.ray_journals import RayJournals
+from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.settings import JournalSettings, Settings
 from rejoinder.core.survival.resume_token import token_key
+
+
+def open_store(settings: JournalSettings, application: str, holder: str, metrics: Metrics) -> SnapshotStore:
+    """Return the store of a host in a Ray cluster: Redis, if the settings name one, otherwise the nodes' journals.
+
+    Args:
+        settings: Section `journal`.
+        application: Name of the Serve application.
+        holder: Name of the host.
+        metrics: Receiver of measurements.
+
+    Raises:
+        ConfigError: The settings name a Redis server, and the package `redis` is not installed.
+    """
+    if not settings.redis_url:
+        return RayJournals(application, holder=holder, settings=settings, metrics=metrics)
+    try:
+        from deployments.survival.redis_snapshots import RedisSnapshots  # imported here, because redis is optional
+    except ImportError:
+        remedy = "Install the extra: pip install 'rejoinder[redis]'."
+        raise ConfigError("the package redis is not installed.", remedy, field="args.journal.redis_url") from None
+    return RedisSnapshots(application, holder=holder, settings=settings)
 
 
 def open_keeper(

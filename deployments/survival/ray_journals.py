@@ -69,7 +69,8 @@ class RayJournals:
         """
         self._application = application
         self._holder = holder
-        self._settings = settings
+        # The actors never get the key, and Ray keeps the arguments with which an actor was started.
+        self._settings = settings.model_copy(update={"key": "", "redis_url": ""})
         self._metrics = metrics
         self._journals: dict[str, _Journal] = {}
         self._found = asyncio.Event()
@@ -124,7 +125,7 @@ class RayJournals:
         while True:
             try:
                 async with asyncio.timeout(POLL_S + POLL_MARGIN_S):
-                    found = await journal.actor.taken.remote(self._holder, POLL_S)
+                    found, dropped = await journal.actor.taken.remote(self._holder, POLL_S)
             except (RayError, TimeoutError) as fault:
                 logger.warning("the journal of node %s does not answer (%s)", node[:8], type(fault).__name__)
                 if self._journals.get(node) is journal:
@@ -133,6 +134,9 @@ class RayJournals:
             journal.left_out_until = 0.0
             if found:
                 self._taken.put_nowait(found)
+            if dropped:
+                logger.warning("the journal of node %s is full and has dropped %d conversations", node[:8], dropped)
+                self._metrics.survival("dropped", dropped)
 
     async def put(self, puts: Sequence[SnapshotPut]) -> dict[str, int]:
         """Store each snapshot in the journals of its session (`SnapshotStore`)."""

@@ -22,7 +22,7 @@ from actors.stages.ports import AnswerCachePort, NoiseSuppressor, Stages
 from actors.stages.services import Services
 from actors.stages.stage_watch import StageWatch
 from actors.survival.session_keeper import SessionKeeper
-from actors.survival.snapshot_store import LocalSnapshots
+from actors.survival.snapshot_store import LocalSnapshots, SnapshotStore
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.resilience.stage_admission import StageAdmission
 from rejoinder.core.settings.settings import Settings
@@ -78,6 +78,8 @@ class Play:
     watch: StageWatch | None = None
     table: JournalTable | None = None
     """Table in which the hosts keep their sessions; None for no journal. Several plays may share one."""
+    store: SnapshotStore | None = None
+    """Store in the place of one over `table`."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
@@ -107,9 +109,9 @@ class Play:
             await asyncio.wait({running})
 
     def _keeper(self, clock: Callable[[], float]) -> SessionKeeper | None:
-        if self.table is None:
+        if self.table is None and self.store is None:
             return None
-        store = LocalSnapshots(self.settings.journal, self.table, holder="host")
+        store = self.store or LocalSnapshots(self.settings.journal, self.table, holder="host")
         return SessionKeeper(
             store, self.metrics, clock, session_s=3600, keep_s=120, signing_key="key", wall_clock=clock
         )

@@ -34,6 +34,7 @@ class SurvivingCaller:
         back_s: For each break, the seconds until `rejoinder.session.resumed` arrived.
         gaps_s: For each break during an answer, the seconds of silence that the caller heard.
         refused: Number of attempts to resume that failed.
+        stays: True if the client ignores the request to move.
     """
 
     url: str
@@ -48,6 +49,7 @@ class SurvivingCaller:
     plays_until: float = 0.0
     broke_at: float | None = None
     ended: bool = False
+    stays: bool = False
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _socket: websockets.ClientConnection | None = None
 
@@ -83,7 +85,7 @@ class SurvivingCaller:
                 self.broke_at = None
         elif kind == "response.output_audio.delta":
             self._play(event, now)
-        elif kind == MOVE and self._socket:
+        elif kind == MOVE and self._socket and not self.stays:
             self.broke_at = now
             asyncio.get_running_loop().create_task(self._socket.close(1001))
         self._news.set()
@@ -99,8 +101,10 @@ class SurvivingCaller:
         self.plays_until = max(self.plays_until, now) + length_s
 
     async def send(self, **event: Any) -> None:
-        """Send an event with these fields."""
-        assert self._socket
+        """Send an event with these fields, once there is a connection."""
+        while self.broke_at or self._socket is None:
+            self._news.clear()
+            await self._news.wait()
         await self._socket.send(json.dumps(event))
 
     async def ask(self, text: str) -> None:
