@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -138,15 +139,16 @@ class Host:
         self._draining.set()
 
     async def _move_sessions(self) -> None:
-        """Ask a few clients at a time to move, as soon as the host is drained and other hosts have places."""
-        await self._draining.wait()
-        asked: set[Session] = set()
+        """Ask a few clients at a time to move, while the host is drained or has lost a stage and others have places."""
+        asked: weakref.WeakSet[Session] = weakref.WeakSet()
         while True:
-            free = MOVES if self._free_elsewhere is None else await self._free_elsewhere()
-            waiting = [session for session in self._sessions if session not in asked]
-            for session in waiting[: min(free, MOVES)]:
-                asked.add(session)
-                session.ask_to_move("draining")
+            reason = "draining" if self._draining.is_set() else "stage_unreachable" if self.lost_stages else ""
+            waiting = [session for session in self._sessions if reason and session not in asked]
+            if waiting:
+                free = MOVES if self._free_elsewhere is None else await self._free_elsewhere()
+                for session in waiting[: min(free, MOVES)]:
+                    asked.add(session)
+                    session.ask_to_move(reason)
             await asyncio.sleep(MOVE_EVERY_S)
 
     @contextmanager

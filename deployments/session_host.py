@@ -168,8 +168,9 @@ class SessionHost:
         return await self._regions.listing()
 
     async def own_places(self) -> dict[str, int]:
-        """Return the number of calls of this host, and their limit."""
-        return {"sessions": self.host.live, "max_sessions": self._settings.host.max_sessions}
+        """Return the number of calls of this host, and their limit. A host that has lost a stage has no free place."""
+        limit = self.host.live if self.host.lost_stages else self._settings.host.max_sessions
+        return {"sessions": self.host.live, "max_sessions": limit}
 
     async def _free_elsewhere(self) -> int:
         """Return the number of free places of the hosts that Serve sends calls to: not of one that is drained."""

@@ -10,6 +10,7 @@ from actors.stages.stage_watch import PROBE_TIMEOUT_S, StageWatch
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.resilience.reachability import PROBE_S
 from rejoinder.core.settings.settings import HostSettings, Settings
+from rejoinder.core.survival.journal_table import JournalTable
 from tests.actors.fakes import CountingMetrics
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
@@ -85,3 +86,17 @@ async def test_a_stage_that_answers_calls_is_not_asked() -> None:
     assert 8 <= stage.probes <= 10
     running.cancel()
     await asyncio.wait({running})
+
+
+@virtual
+async def test_the_calls_of_a_host_that_lost_a_stage_move() -> None:
+    """A host that has lost a stage asks its clients to connect elsewhere, once each, when the turn is over."""
+    stage, play = Stage(), Play(table=JournalTable(1_000_000, 120))
+    _watched(play, stage)
+    async with play.call() as caller:
+        await caller.say()
+        await asyncio.sleep(LOST_S)
+        assert not caller.of("rejoinder.session.move")
+        stage.hangs = True
+        await asyncio.sleep(3 * LOST_S)
+        assert [event["reason"] for event in caller.of("rejoinder.session.move")] == ["stage_unreachable"]
