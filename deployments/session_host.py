@@ -89,7 +89,12 @@ class SessionHost:
             lambda stage, report: admission.note(stage, report, clock()),
         )
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
-        phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
+        phrases = await synthesize_held_clips(
+            stages,
+            settings.conversation,
+            language=settings.tts.spoken_language,
+            lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
+        )
         self.host = Host(
             Services.over(
                 stages,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from actors.listening.end_of_turn import EndOfTurnRequest
 from rejoinder.core.measuring.waterfall import Marks, Stage
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import NO_TOOLS, ToolOffer
 from rejoinder.core.turns.commands import CommitTurn
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import AudioFormat
@@ -26,6 +27,8 @@ class ReplyRequest:
         out_of_band: True if the response is not part of the conversation (`conversation: "none"`).
         format: Audio format on the wire.
         text: The words of the reply, if they are known before (the greeting). Then the language model is not called.
+        tools: The tools that the language model may call.
+        lead_in: True for a phrase that is said while a tool runs. The client's next response.create waits for its end.
     """
 
     spoken: bool
@@ -36,6 +39,8 @@ class ReplyRequest:
     out_of_band: bool = False
     format: AudioFormat = AudioFormat.PCM
     text: str = ""
+    tools: ToolOffer = NO_TOOLS
+    lead_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)
