@@ -1,4 +1,4 @@
-"""The smallest JSON value that fits a JSON schema, for engines without a model."""
+"""JSON values and the schemas of arguments: whether a value fits, and the smallest value that does."""
 
 from __future__ import annotations
 
@@ -36,3 +36,42 @@ def smallest_value(schema: Mapping[str, Any]) -> Any:
         for name, inner in properties.items()
         if name in required and isinstance(inner, Mapping)
     }
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
+}
+
+
+def fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Return True if a value fits a schema, by the keywords of simple tools.
+
+    These are `type`, `enum`, `const`, `properties`, `required` and `items`. Other keywords are ignored. A property that
+    the schema does not name does not fit.
+    """
+    kind = schema.get("type")
+    if isinstance(kind, str) and not _is_of_type(value, kind):
+        return False
+    if isinstance(kind, list) and not any(_is_of_type(value, one) for one in kind):
+        return False
+    if ("const" in schema and value != schema["const"]) or ("enum" in schema and value not in schema["enum"]):
+        return False
+    if isinstance(value, dict) and "properties" in schema:
+        properties = schema["properties"]
+        complete = all(name in value for name in schema.get("required", ()))
+        return complete and all(name in properties and fits(inner, properties[name]) for name, inner in value.items())
+    if isinstance(value, list) and "items" in schema:
+        return all(fits(inner, schema["items"]) for inner in value)
+    return True
+
+
+def _is_of_type(value: Any, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "boolean"
+    return isinstance(value, _TYPES.get(kind, (object,)))
