@@ -89,6 +89,8 @@ class LlamaCppOptions:
         no_repeat_ngram: Length of token runs that an answer may not repeat. 0 turns this off.
         reuse: Reuse the KV cache of a conversation's earlier prompts.
         gpu_layers: Number of the model's layers that the GPU computes. 0: none.
+        chained_calls: Whether the model may call a tool when its prompt does not end with a message of the user, so
+            after the result of another call.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -100,6 +102,7 @@ class LlamaCppOptions:
     no_repeat_ngram: int = 0
     reuse: bool = True
     gpu_layers: int = 0
+    chained_calls: bool = False
 
 
 class LlamaCpp:
@@ -265,7 +268,8 @@ class LlamaCpp:
             body["logprobs"] = TOP_TOKENS
         elif request.tools.active and not request.prefill and CALL_MARK not in request.prefix:
             # A penalty on repetition would corrupt arguments that repeat the caller's words or each other.
-            body["grammar"] = tool_grammar(request.tools)
+            answers_result = request.messages[-1].role != "user" and not options.chained_calls
+            body["grammar"] = tool_grammar(request.tools, text_only=answers_result)
         elif options.no_repeat_ngram:
             body |= {
                 "dry_multiplier": _PROHIBITIVE,

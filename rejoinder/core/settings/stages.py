@@ -156,6 +156,10 @@ class TurnDetectorSettings(StageSettings):
 
     model: str = "smart-turn-v3.2"
     """Model of the engine: a name in the model store, or the absolute path of the .onnx file or its folder."""
+    chained_calls: bool = False
+    """Embedded engine: let the model call a further tool after the result of a tool, and in a reply that answers no
+    words of the caller. Off by default, because the default model repeats its call instead of speaking the result.
+    """
     nice: int = Field(10, ge=0, le=19)
     """Unix nice value of the engine's thread. On shared cores, recognition and synthesis go first. A verdict that comes
     too late is not used (`endpointing.verdict_timeout_ms`).

@@ -17,14 +17,20 @@ from rejoinder.core.reply.tools.written import CLOSING, OPENING
 
 # Maximum number of calls in one answer.
 MOST_CALLS = 4
+_TEXT = "TEXT: /[^<{}\\[\\]`]+/"
 # Spaces as models write them after commas and colons. Other spaces are not allowed.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
-def tool_grammar(offer: ToolOffer) -> str:
-    """Return the grammar of an answer to a request with these tools; "" if the model may not call any."""
+def tool_grammar(offer: ToolOffer, *, text_only: bool = False) -> str:
+    """Return the grammar of an answer to a request with these tools; "" if the model may not call any.
+
+    `text_only` is True for an answer that must not call a tool, unless the client demands a call.
+    """
     if not offer.active:
         return ""
+    if text_only and not offer.forced:
+        return f"%llguidance {{}}\nstart: TEXT\n{_TEXT}"
     return _grammar(offer.callable_tools, forced=offer.forced, parallel=offer.parallel)
 
 
@@ -38,7 +44,7 @@ def _grammar(tools: tuple[FunctionTool, ...], *, forced: bool, parallel: bool) -
             "start: calls" if forced else 'start: calls | TEXT | TEXT "\\n" calls',
             f"calls: call {more}",
             f'call: "{OPENING}\\n" object "\\n{CLOSING}" | object',
-            "TEXT: /[^<{]+/",
+            _TEXT,
             f"object: %json {json.dumps(schema)}",
         )
     )
