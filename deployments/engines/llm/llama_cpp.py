@@ -70,6 +70,10 @@ _CONTROL = 3
 # Tokenizers to which llama.cpp adds the beginning-of-sequence token if the file says nothing (src/llama-vocab.cpp).
 _MODELS_WITH_BOS = frozenset({"llama", "gemma4"})
 _PRE_TOKENIZERS_WITH_BOS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral"})
+RESULT_HINT = ChatMessage("system", "Tell the caller this result in one short spoken sentence.")
+"""Last message of a prompt that ends with the result of a tool. Without it, the default model describes the result's
+JSON, or repeats the bare result.
+"""
 # The grammar allows this character only in tool calls.
 CALL_MARK = "{"
 _TOO_LONG = "exceed_context_size_error"
@@ -166,7 +170,9 @@ class LlamaCpp:
         if request.prefill and not request.whole:
             prompt = self._template.render_open(request.messages, tools=_described(request))
         else:
-            prompt = self._template.render(request.messages, answer=request.prefix, tools=_described(request))
+            hint = (RESULT_HINT,) if self._speaks_result(request) else ()
+            messages = (*request.messages, *hint)
+            prompt = self._template.render(messages, answer=request.prefix, tools=_described(request))
         if self._active >= self._options.max_queue + self._options.slots:
             message = f"{self._active} requests are running or waiting."
             raise Overloaded(message, "Retry, or add an llm replica.", resource="llm.max_queue")
@@ -182,6 +188,11 @@ class LlamaCpp:
                             yield delta
         finally:
             self._active -= 1
+
+    def _speaks_result(self, request: LlmRequest) -> bool:
+        """Return True if the answer must be the result of a tool in words, and not another call."""
+        after_result = bool(request.messages) and request.messages[-1].role == "tool"
+        return after_result and not self._options.chained_calls and not request.tools.forced
 
     async def _wait_for_session(self, request: LlmRequest) -> bool:
         """Wait for the session's earlier requests to end. Return True if none is left.

@@ -225,6 +225,18 @@ async def test_a_broken_stream_calls_once() -> None:
     assert len(play.llm.requests) == 2
 
 
+@virtual
+async def test_a_hedged_request_calls_once() -> None:
+    """If the first replica is late and another one answers, the client gets one call, although both would call."""
+    play = play_with((2.0, calls(PARIS)), (calls(PARIS),))
+    async with play.call() as caller:
+        await declare(caller)
+        done = await caller.say()
+        await caller.hush(4)
+    assert done["rejoinder"]["hedged"]
+    assert len(caller.of("response.function_call_arguments.done")) == 1
+
+
 # -- while a tool runs -------------------------------------------------------------------------------------------------
 
 
