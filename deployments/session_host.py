@@ -92,7 +92,12 @@ class SessionHost:
         watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, clock)
         exchange = _exchange(admission, watch, clock)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
-        phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
+        phrases = await synthesize_held_clips(
+            stages,
+            settings.conversation,
+            language=settings.tts.spoken_language,
+            lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
+        )
         context = serve.get_replica_context()
         store = open_store(settings.journal, context.app_name, context.replica_id.unique_id, metrics)
         signing_key = self.access.settings.signing_key
