@@ -10,7 +10,7 @@ from rejoinder.core.errors import BackendError
 from rejoinder.core.reply.held_clips import HeldClip
 from rejoinder.core.reply.tools.calls import ToolCall
 from rejoinder.core.settings.openings import Opening
-from rejoinder.core.settings.settings import ConversationSettings, Settings, ToolSettings
+from rejoinder.core.settings.settings import ConversationSettings, HedgingSettings, Settings, ToolSettings
 from rejoinder.core.wire.chat_history import PENDING
 from tests.actors.asking import message, prompts, refused, settled
 from tests.actors.fakes import ANSWER
@@ -228,7 +228,8 @@ async def test_a_broken_stream_calls_once() -> None:
 @virtual
 async def test_a_hedged_request_calls_once() -> None:
     """If the first replica is late and another one answers, the client gets one call, although both would call."""
-    play = play_with((2.0, calls(PARIS)), (calls(PARIS),))
+    settings = Settings(hedging=HedgingSettings(budget=1.0))
+    play = play_of((2.0, calls(PARIS)), (calls(PARIS),), settings=settings)
     async with play.call() as caller:
         await declare(caller)
         done = await caller.say()
