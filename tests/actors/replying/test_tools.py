@@ -195,6 +195,28 @@ async def test_an_mcp_tool_is_left_out_and_the_rest_takes_effect() -> None:
 
 
 @virtual
+async def test_tools_and_results_are_prefilled() -> None:
+    """The instructions are prefilled with the tools, and the prompt of the answer as soon as all results are known."""
+    play = play_with((calls(PARIS, ToolCall("set_timer", "{}")),), lead_in_after_ms=0)
+    async with play.call() as caller:
+        await declare(caller)
+        await caller.hush(0.1)
+        prefilled = play.llm.prefills[-1]
+        assert [message.role for message in prefilled.messages] == ["system"]
+        assert [tool.name for tool in prefilled.tools.tools] == ["get_time", "set_timer"]
+        await caller.say()
+        before = len(play.llm.prefills)
+        await result(caller, "12:00")
+        await caller.hush(0.1)
+        assert len(play.llm.prefills) == before
+        await result(caller, "set", 2)
+        await caller.hush(0.1)
+        await caller.ask(type="response.create")
+        await caller.listen("response.done", 2)
+    assert play.llm.prefills[before].messages == play.llm.requests[1][1].messages
+
+
+@virtual
 async def test_a_draft_calls_nothing_before_the_turn_ends() -> None:
     """The call of a speculative reply reaches the client only after the end of the turn; a discarded one never does."""
     play = play_with((calls(PARIS),), (calls(ToolCall("set_timer", "{}")),))
