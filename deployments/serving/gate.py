@@ -153,7 +153,12 @@ def started(session: dict[str, Any], model: str) -> wire_session.SessionConfig:
         CallerError: A setting is invalid.
     """
     config = wire_session.SessionConfig(model=model)
-    return wire_session.merge(config, Fields({"type": "realtime", **session}, "session")) if session else config
+    if not session:
+        return config
+    fields = Fields({"type": "realtime", **session}, "session")
+    if refused := wire_session.refused_tools(fields):
+        raise refused[0]
+    return wire_session.merge(config, fields)
 
 
 def refusal_of(status: int, code: str, message: str) -> Response:

@@ -54,7 +54,7 @@ async def test_a_call_and_its_result_through_every_process(served: Served, modal
         await connection.response.create()
         called = await _response(connection)
         assert called.output is not None
-        (call,) = called.output
+        *_, call = called.output  # on a slow machine, a filler comes before
         assert call.type == "function_call"
         assert (call.name, call.arguments, call.status) == ("get_weather", '{"city": "Paris"}', "completed")
         await connection.conversation.item.create(

@@ -10,7 +10,7 @@ from rejoinder.core.errors import BackendError
 from rejoinder.core.reply.held_clips import HeldClip
 from rejoinder.core.reply.tools.calls import ToolCall
 from rejoinder.core.settings.openings import Opening
-from rejoinder.core.settings.settings import ConversationSettings, Settings, ToolSettings
+from rejoinder.core.settings.settings import ConversationSettings, HedgingSettings, Settings, ToolSettings
 from rejoinder.core.wire.chat_history import PENDING
 from tests.actors.asking import message, prompts, refused, settled
 from tests.actors.fakes import ANSWER
@@ -195,6 +195,28 @@ async def test_an_mcp_tool_is_left_out_and_the_rest_takes_effect() -> None:
 
 
 @virtual
+async def test_tools_and_results_are_prefilled() -> None:
+    """The instructions are prefilled with the tools, and the prompt of the answer as soon as all results are known."""
+    play = play_with((calls(PARIS, ToolCall("set_timer", "{}")),), lead_in_after_ms=0)
+    async with play.call() as caller:
+        await declare(caller)
+        await caller.hush(0.1)
+        prefilled = play.llm.prefills[-1]
+        assert [message.role for message in prefilled.messages] == ["system"]
+        assert [tool.name for tool in prefilled.tools.tools] == ["get_time", "set_timer"]
+        await caller.say()
+        before = len(play.llm.prefills)
+        await result(caller, "12:00")
+        await caller.hush(0.1)
+        assert len(play.llm.prefills) == before
+        await result(caller, "set", 2)
+        await caller.hush(0.1)
+        await caller.ask(type="response.create")
+        await caller.listen("response.done", 2)
+    assert play.llm.prefills[before].messages == play.llm.requests[1][1].messages
+
+
+@virtual
 async def test_a_draft_calls_nothing_before_the_turn_ends() -> None:
     """The call of a speculative reply reaches the client only after the end of the turn; a discarded one never does."""
     play = play_with((calls(PARIS),), (calls(ToolCall("set_timer", "{}")),))
@@ -228,7 +250,8 @@ async def test_a_broken_stream_calls_once() -> None:
 @virtual
 async def test_a_hedged_request_calls_once() -> None:
     """If the first replica is late and another one answers, the client gets one call, although both would call."""
-    play = play_with((2.0, calls(PARIS)), (calls(PARIS),))
+    settings = Settings(hedging=HedgingSettings(budget=1.0))
+    play = play_of((2.0, calls(PARIS)), (calls(PARIS),), settings=settings)
     async with play.call() as caller:
         await declare(caller)
         done = await caller.say()

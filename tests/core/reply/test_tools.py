@@ -10,6 +10,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage, window
 from rejoinder.core.reply.spoken.hidden import visible_text
 from rejoinder.core.reply.tools.calls import FunctionTool, ToolCall, ToolOffer, plain_arguments
 from rejoinder.core.reply.tools.fragments import MOST_CALLS, MOST_CHARACTERS, CallFragments
+from rejoinder.core.reply.tools.plain_schema import plain_schema
 from rejoinder.core.reply.tools.schema_values import fits, smallest_value
 from rejoinder.core.reply.tools.written import begins_call, call_text, written_calls
 from rejoinder.core.wire.chat_history import PENDING, chat_messages
@@ -48,6 +49,7 @@ def test_several_written_calls_are_found_in_order() -> None:
     listed = '[TOOL_CALLS] [{"name": "look_up", "arguments": {}}, {"name": "book", "arguments": {}}]'
     for text in (blocks, listed):
         assert [call.name for call in written_calls(text, OFFER)] == ["look_up", "book"]
+    assert len(written_calls(f"{blocks}\n{call_text(CALL)}", OFFER)) == 2, "a repeated call counts once"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,44 @@ def test_the_smallest_value_fits(schema: dict[str, object]) -> None:
     if schema:
         assert not fits(value | {"unknown": 1}, schema)
         assert not fits({}, schema)
+
+
+CITY: dict[str, object] = {"type": "string"}
+HOSTILE: list[tuple[object, dict[str, object]]] = [
+    (None, {}),
+    ({"type": "nonsense"}, {}),
+    ({"type": "object", "properties": []}, {"type": "object"}),
+    ({"type": "string", "pattern": "(a+)+$", "maxLength": 10**9}, CITY),
+    ({"type": "integer", "minimum": 5, "maximum": 3}, {"type": "integer"}),
+    ({"type": "integer", "minimum": 1, "maximum": 3}, {"type": "integer", "minimum": 1, "maximum": 3}),
+    ({"type": "array", "items": CITY, "maxItems": 10**9}, {"type": "array", "items": CITY}),
+    ({"enum": []}, {}),
+    ({"type": ["string", "null"]}, {"anyOf": [CITY, {"type": "null"}]}),
+    ({"oneOf": [{"const": 1}, True]}, {"anyOf": [{"const": 1}, {}]}),
+    ({"$ref": "#/$defs/x", "$defs": {"x": CITY}}, CITY),
+    ({"$ref": "https://example.org/x"}, {}),
+    ({"$ref": "#/nowhere/at/all"}, {}),
+    (
+        {"properties": {"a": CITY}, "required": ["a", "b"]},
+        {"type": "object", "properties": {"a": CITY}, "required": ["a"], "additionalProperties": False},
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "plain"), HOSTILE)
+def test_a_schema_is_reduced_to_what_grammars_support(schema: object, plain: dict[str, object]) -> None:
+    """Unsupported keywords are left out, references are resolved, and invalid schemas accept any value."""
+    assert plain_schema(schema) == plain
+
+
+def test_a_recursive_schema_ends() -> None:
+    """A schema that contains itself is unrolled to a limited depth."""
+    tree = {"type": "object", "properties": {"child": {"$ref": "#"}, "next": {"$ref": "#/properties/child"}}}
+    loop = {"$ref": "#/a", "a": {"$ref": "#/a"}}
+    assert len(json.dumps(plain_schema(tree))) < 5000
+    assert plain_schema(loop) == {}
+    bush = {"type": "object", "properties": {f"p{number}": {"$ref": "#"} for number in range(200)}}
+    assert len(json.dumps(plain_schema(bush))) < 100_000
 
 
 def item(number: int, role: str, text: str) -> Item:

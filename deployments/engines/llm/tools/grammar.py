@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from rejoinder.core.reply.tools.calls import FunctionTool, ToolOffer
+from rejoinder.core.reply.tools.plain_schema import plain_schema
 from rejoinder.core.reply.tools.written import CLOSING, OPENING
 
 # Maximum number of calls in one answer.
@@ -31,7 +32,7 @@ def tool_grammar(offer: ToolOffer, *, text_only: bool = False) -> str:
         return ""
     if text_only and not offer.forced:
         return f"%llguidance {{}}\nstart: TEXT\n{_TEXT}"
-    return _grammar(offer.callable_tools, forced=offer.forced, parallel=offer.parallel)
+    return _grammar(offer.callable_tools, forced=offer.forced, parallel=offer.parallel and not offer.named)
 
 
 @lru_cache(maxsize=128)
@@ -52,7 +53,11 @@ def _grammar(tools: tuple[FunctionTool, ...], *, forced: bool, parallel: bool) -
 
 def call_schema(tool: FunctionTool) -> dict[str, Any]:
     """Return the JSON schema of the object that calls a tool. Arguments that the tool does not declare are excluded."""
-    parameters = {"additionalProperties": False, **tool.schema, "type": "object"}
+    parameters = plain_schema(tool.schema)
+    if parameters.get("type") != "object":
+        parameters = {"type": "object"}
+    elif not tool.schema.get("properties"):
+        parameters |= {"properties": {}, "additionalProperties": bool(tool.schema.get("additionalProperties"))}
     return {
         "type": "object",
         "properties": {"name": {"const": tool.name}, "arguments": parameters},

@@ -45,7 +45,8 @@ def written_calls(text: str, offer: ToolOffer) -> tuple[ToolCall, ...]:
         for _, value in _objects(text, start.end()):
             found.append((start.start(), ToolCall(start[1], json.dumps(value, ensure_ascii=False))))
             break
-    return offer.accepted([call for _, call in sorted(found, key=lambda entry: entry[0])])
+    ordered = [call for _, call in sorted(found, key=lambda entry: entry[0])]
+    return offer.accepted(list(dict.fromkeys(ordered)))  # small models repeat a call word for word
 
 
 def begins_call(text: str) -> bool:
