@@ -116,13 +116,17 @@ def http_app(served: RoutedHost) -> FastAPI:
 
         `problem` says what is wrong with the configuration of the language model, if its server refuses the key, the
         model or the address; otherwise it is null.
-        The status code is 503 if the request came through Serve's Python proxy: HAProxy does not reach this host yet.
+        `unreachable` lists the stages that the host cannot reach.
+        The status code is 503 if there are any, or if the request came through Serve's Python proxy: HAProxy does not
+        reach this host yet. New calls are refused meanwhile.
         """
-        direct = proxy_check.is_direct(request.scope)
-        response.status_code = 200 if direct else 503
+        direct, lost = proxy_check.is_direct(request.scope), served.host.lost_stages
+        response.status_code = 200 if direct and not lost else 503
         problem = served.host.services.hedger.backends.configuration_fault
+        status = f"cannot reach {', '.join(lost)}" if lost else "ok"
         return {
-            "status": "ok" if direct else "behind Serve's Python proxy",
+            "status": status if direct else "behind Serve's Python proxy",
+            "unreachable": lost,
             "problem": str(problem) if problem else None,
             "sessions": served.host.live,
             "max_sessions": served.host.services.settings.host.max_sessions,

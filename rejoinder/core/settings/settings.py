@@ -317,6 +317,10 @@ class HostSettings(Section):
     """Event-loop lag in milliseconds above which new calls are refused, once it lasts 2 s.
     A further call would slow down all calls of the host.
     """
+    stage_lost_after_s: Positive = 5.0
+    """Seconds without any answer of speech to text, the language model or the voice after which a host refuses new
+    calls, because nobody would answer them. Shorter outages cost the callers an apology.
+    """
     scale_at_loop_lag_ms: Positive = 50
     """Event-loop lag in milliseconds above which autoscaling adds a host, even if it has few calls."""
     metrics_port: int = Field(0, ge=0, le=65535)
