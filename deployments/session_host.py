@@ -117,6 +117,9 @@ class SessionHost:
             free_elsewhere=self._free_elsewhere,
         )
         self._running = asyncio.create_task(self.host.run())
+        # The first question to the other hosts connects to Serve's controller, which blocks the event loop for as long
+        # as Ray's GCS is away. So it is asked now.
+        self._connecting = asyncio.create_task(self.places())
         # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would
         # pause every conversation.
         gc.collect()

@@ -402,6 +402,10 @@ COMPAT = frozenset({"deployments.serving.compat", "loadtest.callers.compat"})
 UNDOCUMENTED = ("ray.serve.context", "uvicorn.protocols", "websockets.speedups", "websockets.utils")
 
 
+DOCUMENTED = frozenset({"os._exit"})
+"""Names with a leading underscore that the standard library documents."""
+
+
 def private_uses(module: Module) -> Iterator[str]:
     """Yield each private name of a third-party package that a module imports, reads or passes as a keyword.
 
@@ -420,7 +424,8 @@ def private_uses(module: Module) -> Iterator[str]:
             internal = any(name == known or name.startswith(f"{known}.") for known in UNDOCUMENTED)
             if name.split(".")[0] not in PRODUCT and (internal or any(map(_private, name.split(".")))):
                 yield f"{module.at(node)} imports {name}"
-        if isinstance(node, ast.Attribute) and _private(node.attr) and node.attr not in own:
+        documented = isinstance(node, ast.Attribute) and ast.unparse(node) in DOCUMENTED
+        if isinstance(node, ast.Attribute) and _private(node.attr) and node.attr not in own and not documented:
             yield f"{module.at(node)} uses {ast.unparse(node)}"
         if isinstance(node, ast.Call):
             for keyword in node.keywords:
