@@ -26,6 +26,7 @@ def check_launch(launch: Launch, target: Target) -> list[str]:
     """
     if target == "kuberay":
         _check_kubernetes(launch.description)
+        _check_monitoring(launch)
         _check_drain(launch)
     else:
         _check_machines(launch.description, target)
@@ -77,6 +78,19 @@ def _check_kubernetes(description: LaunchDescription) -> None:
             "the pods have no volume for model files.",
             "Set claim to the name of a volume claim, or host_path to a folder of the Kubernetes nodes.",
             field="models",
+        )
+
+
+def _check_monitoring(launch: Launch) -> None:
+    """Check that Prometheus gets a key for the list of targets if the hosts have keys."""
+    description, settings = launch.description, launch.serve.application.args
+    watched = description.kubernetes.monitoring_namespace and not description.kubernetes.monitoring_key
+    if watched and (settings.host.api_keys_env in description.secret_variables or settings.access.keys):
+        raise ConfigError(
+            "the hosts have keys, and Prometheus has none for /metrics/targets.",
+            f"Add a key with scope=metrics to {settings.host.api_keys_env}, and name its Secret here: "
+            "{name: SECRET, key: KEY}.",
+            field="kubernetes.monitoring_key",
         )
 
 

@@ -118,6 +118,10 @@ class KubernetesSettings(Section):
     """Namespace of Prometheus, which may reach the metrics ports. None: no objects of the Prometheus operator."""
     monitoring_labels: dict[str, str] = Field(default_factory=lambda: {"release": "prometheus"})
     """Labels of the ServiceMonitors, by which Prometheus selects them."""
+    monitoring_key: SecretKey | None = None
+    """Secret with an API key of the scope `metrics`, with which Prometheus asks a host for the replicas. Required if
+    the hosts have keys and `monitoring_namespace` is set.
+    """
     image_pull_secrets: tuple[ObjectName, ...] = ()
     """Secrets with the credentials of the image registry."""
 

@@ -7,6 +7,7 @@ the scope, 401 for a missing or wrong key, 429 if the key has too many sessions.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,8 +34,8 @@ class KeyLimitReached(Exception):
     """
 
     def __init__(self, wait_s: float) -> None:
-        self.refusal = refusal_of(429, "rate_limit_exceeded", "This key has as many sessions as it may.")
-        self.refusal.headers["Retry-After"] = f"{max(1.0, wait_s):.0f}"
+        message = "This key has as many sessions as it may."
+        self.refusal = refusal_of(429, "rate_limit_exceeded", message, retry_after_s=wait_s)
         super().__init__(f"retry after {wait_s:.0f} s")
 
 
@@ -83,7 +84,8 @@ async def create_secret(access: AccessControl, request: Request) -> Response:
     if client.session:
         return refusal_of(403, "scope_missing", "A client secret cannot request another one.")
     if not access.settings.signing_key:
-        return refusal_of(503, "not_configured", f"Set {access.settings.signing_key_env} on every host.")
+        # Not 503: HAProxy would send the request to other hosts, which have no signing key either.
+        return refusal_of(501, "not_configured", f"Set {access.settings.signing_key_env} on every host.")
     try:
         text, secret = access.issue(client, Fields(await _body(request), ""), time.time())
         config = started(secret.session, "rejoinder")
@@ -108,10 +110,20 @@ def started(session: dict[str, Any], model: str) -> wire_session.SessionConfig:
     return wire_session.merge(config, Fields({"type": "realtime", **session}, "session")) if session else config
 
 
-def refusal_of(status: int, code: str, message: str) -> Response:
-    """Return a response with an error in the OpenAI API's format."""
+def refusal_of(status: int, code: str, message: str, *, retry_after_s: float | None = None) -> Response:
+    """Return a response with an error in the OpenAI API's format.
+
+    Args:
+        status: HTTP status.
+        code: Code of the error.
+        message: What is wrong.
+        retry_after_s: Seconds after which the client may try again, for the header Retry-After; None for no header. The
+            header has whole seconds, at least 1, rounded up, so that a client that waits as told is not too early.
+    """
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "code": code}}, status_code=status)
+    headers = None if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    error = {"message": message, "type": kind, "code": code}
+    return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
 def _candidates(headers: Mapping[str, str]) -> Iterator[str]:

@@ -10,7 +10,6 @@ host. The proxy saturates at a few dozen conversations, and a WebSocket that cam
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -177,9 +176,7 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
         await socket.send_denial_response(client)
         return
     if not proxy_check.is_direct(socket.scope):
-        refusal = refusal_of(503, "not_ready", NOT_READY)
-        refusal.headers["Retry-After"] = "1"
-        await socket.send_denial_response(refusal)
+        await socket.send_denial_response(refusal_of(503, "not_ready", NOT_READY, retry_after_s=1.0))
         return
     try:
         with key_place(served.access, client), served.host.seat():
@@ -193,6 +190,5 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
     except KeyLimitReached as limit:
         await socket.send_denial_response(limit.refusal)
     except Overloaded as full:
-        refusal = refusal_of(503, "overloaded", str(full))
-        refusal.headers["Retry-After"] = str(math.ceil(full.retry_after_s))
+        refusal = refusal_of(503, "overloaded", str(full), retry_after_s=full.retry_after_s)
         await socket.send_denial_response(refusal)

@@ -50,6 +50,7 @@ PODS: dict[str, dict[str, Any]] = {
             "redis": {"password": {"name": "redis", "key": "password"}},
             "service_annotations": {"example.com/timeout": "7200"},
             "image_pull_secrets": ["registry"],
+            "monitoring_key": {"name": "keys", "key": "metrics"},
         },
     },
     "hosted-llm": {
@@ -63,6 +64,7 @@ PODS: dict[str, dict[str, Any]] = {
         "images": IMAGES,
         "models": {"claim": "models"},
         "secrets": [KEYS, VENDOR],
+        "kubernetes": {"monitoring_key": {"name": "keys", "key": "metrics"}},
     },
 }
 """Description of pods for each shipped profile. Together they use every option of the rendering."""

@@ -43,6 +43,7 @@ MISTAKES: list[tuple[Target, Changes, Changes, str, str]] = [
     ("kuberay", {"secrets": [{"variable": "HF_TOKEN"}]}, {}, "secrets.0.kubernetes", "name of the Secret and its key"),
     ("kuberay", {"models": {}}, {}, "models", "Set claim"),
     ("kuberay", {"kubernetes.drain_s": 600}, {}, "kubernetes.drain_s", "Raise it to at least 3600"),
+    ("kuberay", {"kubernetes.monitoring_key": None}, {}, "kubernetes.monitoring_key", "Prometheus has none"),
     ("bare", {}, {"http_options.host": "127.0.0.1"}, "http_options.host", "Set it to 0.0.0.0"),
     ("bare", {}, {"http_options.host": "localhost"}, "http_options.host", "Set it to 0.0.0.0"),
     ("bare", {}, {"http_options.host": "::"}, "http_options.host", "is an IPv6 address"),

@@ -258,13 +258,14 @@ def test_only_nodes_reach_ray_s_ports() -> None:
 
 
 def test_prometheus_finds_ray_and_the_replicas() -> None:
-    """The ServiceMonitor selects the metrics Service; the replicas' ports come from the server's own list."""
+    """The ServiceMonitor selects the metrics Service. The replicas' ports come from the server's list, with a key."""
     service = find("gpu-cluster", "Service", "voice-metrics")
     monitor = find("gpu-cluster", "ServiceMonitor")["spec"]
     assert monitor["selector"]["matchLabels"] == service["metadata"]["labels"]
     assert {one["port"] for one in monitor["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
     (source,) = find("gpu-cluster", "ScrapeConfig")["spec"]["httpSDConfigs"]
     assert source["url"] == "http://voice-serve-svc.rejoinder:8000/metrics/targets"
+    assert source["authorization"] == {"type": "Bearer", "credentials": {"name": "keys", "key": "metrics"}}
 
 
 def test_the_selectors_of_services_and_budgets_meet_pods() -> None:

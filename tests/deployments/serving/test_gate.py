@@ -16,6 +16,7 @@ import websockets
 from websockets.exceptions import InvalidStatus
 
 from deployments.serving.access import carrying_keys, keys_here, open_access
+from deployments.serving.gate import KeyLimitReached, refusal_of
 from deployments.serving.http_routes import http_app
 from deployments.transports.call_protocol import CallProtocol
 from rejoinder.core.access.access_control import AccessControl
@@ -32,7 +33,8 @@ KEYS = "alpha, talker scope=talk sessions=1, meter scope=metrics"
 @asynccontextmanager
 async def serving(keys: str, **settings: Any) -> AsyncIterator[str]:
     """Run a host with fake stages and these keys until the block ends. Yield its HOST:PORT."""
-    access = AccessControl(parse_keys(keys, "KEYS") if keys else (), AccessSettings(signing_key="s" * 32, **settings))
+    options = {"signing_key": "s" * 32, **settings}
+    access = AccessControl(parse_keys(keys, "KEYS") if keys else (), AccessSettings(**options))
     with free_socket() as listener:
         async with Play().open() as host:
             app = http_app(Served(host, access))
@@ -158,6 +160,21 @@ async def test_a_wrong_request_for_a_secret_gets_400(body: object, code: str) ->
         answer = await client.post(url, json=body, headers={"Authorization": "Bearer alpha"})
         assert answer.status_code == 400
         assert answer.json()["error"]["code"] == code
+
+
+async def test_without_a_signing_key_a_request_for_a_secret_gets_501() -> None:
+    """A host without a signing key answers with 501. HAProxy would send a 503 to every other host."""
+    async with serving(KEYS, signing_key="") as address:
+        answer = await secret(address, "alpha")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_configured")
+
+
+@pytest.mark.parametrize(("wait_s", "header"), [(0.0, "1"), (0.2, "1"), (1.2, "2"), (5.0, "5")])
+def test_retry_after_is_rounded_up(wait_s: float, header: str) -> None:
+    """A client that waits for Retry-After seconds does not come too early."""
+    assert KeyLimitReached(wait_s).refusal.headers["retry-after"] == header
+    assert refusal_of(503, "overloaded", "Full.", retry_after_s=wait_s).headers["retry-after"] == header
+    assert "retry-after" not in refusal_of(401, "invalid_api_key", "No.").headers
 
 
 async def test_a_key_has_its_places() -> None:
