@@ -74,6 +74,7 @@ class Session:
             suppressor,
             max_ring_s=host.max_buffered_audio_s,
             background=services.settings.background,
+            stored=services.stored,
         )
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._client_events = ClientEventHandler(self, context)
@@ -300,7 +301,8 @@ class Session:
 
 def _audio_lost(kept_s: float) -> CallerError:
     return CallerError(
-        f"More than {kept_s:g} s of audio wait to be transcribed. The oldest audio is dropped.",
+        f"More audio waits to be transcribed than the server keeps: {kept_s:g} s of a client, and what"
+        " limits.host_bytes permits for all clients together. The oldest audio is dropped.",
         "Commit or clear the input audio buffer sooner.",
         code="input_audio_buffer_full",
     )

@@ -238,9 +238,10 @@ def run_on_node(node: Mapping[str, Any], function: Callable[[], Answer]) -> Answ
 
 def serve_port() -> int | None:
     """Return the HTTP port of the Ray Serve that runs on the joined cluster, None if none runs."""
-    from deployments.serving.compat import serve_http_port
+    from deployments.serving.compat import serve_address
 
-    return serve_http_port()
+    address = serve_address()
+    return None if address is None else address[1]
 
 
 def _check_nodes() -> None:

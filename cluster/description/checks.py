@@ -140,7 +140,10 @@ def _check_drain(launch: Launch) -> None:
 
 
 def _check_keys(launch: Launch) -> Iterator[str]:
-    """Yield a note if callers need no key. Raise ConfigError if a hosted language model gets none."""
+    """Yield a note for each open door. Raise ConfigError if callers need no key, or a hosted language model gets none.
+
+    With `access.insecure`, callers may need no key.
+    """
     description, settings = launch.description, launch.serve.application.args
     given = {*description.secret_variables, *description.environment}
     for section, llm in (("llm", settings.llm), ("llm_backup", settings.llm_backup)):
@@ -150,7 +153,14 @@ def _check_keys(launch: Launch) -> Iterator[str]:
                 f"Add {{variable: {llm.api_key_env}}} to secrets.",
                 field=f"args.{section}.api_key_env",
             )
-    if settings.host.api_keys_env not in given:
+    if settings.host.api_keys_env not in given and not settings.access.keys:
+        if not settings.access.insecure:
+            raise ConfigError(
+                "callers would need no key.",
+                f"Add {{variable: {settings.host.api_keys_env}}}, or set access.insecure: true in the profile on a "
+                "network that you trust.",
+                field="secrets",
+            )
         yield f"callers need no key: add {{variable: {settings.host.api_keys_env}}} to secrets to require one."
     if not description.token:
         yield "token is false: whoever reaches Ray's ports can run code on the nodes."

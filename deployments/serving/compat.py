@@ -48,7 +48,7 @@ __all__ = [
     "drain_ray_node",
     "local_cluster_address",
     "ray_nodes",
-    "serve_http_port",
+    "serve_address",
     "set_launcher_machines",
     "start_local_ray",
     "use_websocket_protocol",
@@ -169,16 +169,17 @@ async def broadcast(handle: DeploymentHandle, method: str, timeout_s: float) -> 
                 result.cancel()
 
 
-def serve_http_port() -> int | None:
-    """Return the HTTP port of the Ray Serve that runs on the joined cluster, None if none runs.
+def serve_address() -> tuple[str, int] | None:
+    """Return the HTTP host and port of the Ray Serve that runs on the joined cluster, None if none runs.
 
     `serve.start` ignores its options if Serve runs already (https://github.com/ray-project/ray/issues/17577), and no
-    public function returns the port in use. This one uses `ray.serve.context._get_global_client`.
+    public function returns the options in use. This one uses `ray.serve.context._get_global_client`. A host uses it to
+    learn whether other machines reach it.
 
     Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/serve/context.py
     """
     client = _get_global_client(raise_if_no_controller_running=False)
-    return None if client is None else int(client.http_config.port)
+    return None if client is None else (str(client.http_config.host or ""), int(client.http_config.port))
 
 
 def local_cluster_address() -> str | None:
@@ -275,7 +276,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
     uvicorn closes every WebSocket when it stops (code 1012) and documents no way to prevent it:
     https://github.com/Kludex/uvicorn/pull/1140. It also documents no class to derive from. This class overrides
-    `shutdown`, `handle_connect`, `handle_parser_exception`, `keepalive_timeout`, `send` and
+    `shutdown`, `handle_connect`, `handle_parser_exception`, `keepalive_timeout`, `send`, `connection_lost` and
     `send_receive_event_to_app`, and uses the attributes that these methods use.
 
     uvicorn closes a connection with `transport.close`, which first waits until all written data is sent. For a client
@@ -326,6 +327,17 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
         The default does nothing.
         """
+
+    def on_lost(self) -> None:
+        """Hook for a subclass: called when the connection has ended.
+
+        The default does nothing.
+        """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection as uvicorn does, and call `on_lost`."""
+        super().connection_lost(exc)
+        self.on_lost()
 
     def shutdown(self) -> None:
         """Do nothing, so that the connection stays open when uvicorn stops. Serve waits until the connection ends."""

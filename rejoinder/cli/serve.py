@@ -20,10 +20,9 @@ from cluster.environment import check_open_files
 from cluster.launch import LaunchProgress, application, cluster
 from deployments.engines.model_files import check_model_files
 from deployments.engines.speech_in.noise import suppressors
-from deployments.serving.access import carrying_keys
+from deployments.serving.access import carrying_keys, check_bind
 from rejoinder.core.errors import ConfigError, ModelError
 from rejoinder.core.measuring.service_curves import STACKS
-from rejoinder.core.settings.section import is_loopback
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.core.settings.settings import parse_settings
 from rejoinder.store import ModelStatus, open_store
@@ -58,8 +57,10 @@ def serve(
 
     Exit status: 0 after Ctrl-C, 2 if the system cannot start.
     """
-    document = _with_keys(_emulating(_with_port(read_config(config), port), emulate))
-    _check_entry(document, insecure)
+    document = _with_keys(_emulating(_with_port(read_config(config), port), emulate), insecure=insecure)
+    settings = document.application.args
+    if not settings.access.keys:
+        check_bind(document.http_options.host, settings)
     check_open_files("ulimit -n")
     _check_models(document)
     for _, fault in server_faults(document.application.args, keys_here=address == "local"):
@@ -87,26 +88,20 @@ def _with_port(document: ServeFile, port: int | None) -> ServeFile:
     return document.model_copy(update={"http_options": options})
 
 
-def _with_keys(document: ServeFile) -> ServeFile:
+def _with_keys(document: ServeFile, *, insecure: bool) -> ServeFile:
     """Return the document with the keys of this process, so that hosts on other nodes accept them and no others.
+
+    With `insecure`, hosts without keys accept calls from other machines.
 
     Raises:
         ConfigError: The keys cannot be read.
     """
     application = document.application
-    changed = application.model_copy(update={"args": carrying_keys(application.args)})
+    args = carrying_keys(application.args)
+    if insecure:
+        args = args.model_copy(update={"access": args.access.model_copy(update={"insecure": True})})
+    changed = application.model_copy(update={"args": args})
     return document.model_copy(update={"applications": [changed]})
-
-
-def _check_entry(document: ServeFile, insecure: bool) -> None:
-    """Raise ConfigError if other machines could call without a key, unless `insecure` is True."""
-    host, settings = document.http_options.host, document.application.args
-    if not (is_loopback(host) or insecure or settings.access.keys):
-        raise ConfigError(
-            f"everyone who reaches {host} could call, because no key is set.",
-            f"Set {settings.host.api_keys_env} or access.keys_file, or add --insecure on a network that you trust.",
-            field="http_options.host",
-        )
 
 
 def _emulating(document: ServeFile, stack: str | None) -> ServeFile:

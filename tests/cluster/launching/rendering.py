@@ -27,6 +27,7 @@ PODS: dict[str, dict[str, Any]] = {
         "groups": [{"name": "head", "role": "head", **CPU}, {"name": "cpu", "count": 3, **CPU}],
         "images": IMAGES,
         "models": {"host_path": "/srv/models"},
+        "secrets": [KEYS],
         "token": False,
         "kubernetes": {
             "redis": {"address": "redis.data:6379", "password": {"name": "redis", "key": "password"}},

@@ -200,6 +200,19 @@ def test_a_variable_without_a_key_stops_the_start() -> None:
             open_access(Settings(), {"REJOINDER_API_KEYS": text})
 
 
+@pytest.mark.parametrize("bind", ["", "0.0.0.0", "10.0.0.1", "voice.example"])
+def test_a_host_that_other_machines_reach_needs_a_key(bind: str) -> None:
+    """A host without keys does not start on an address that other machines reach, whatever has started it.
+
+    It starts with a key, with `access.insecure`, or on the loopback address.
+    """
+    with pytest.raises(ConfigError, match="no key is set"):
+        open_access(Settings(), {}, bind=bind)
+    assert open_access(Settings(), {"REJOINDER_API_KEYS": "alpha"}, bind=bind).keys
+    assert not open_access(parse_settings({"access": {"insecure": True}}), {}, bind=bind).keys
+    assert not open_access(Settings(), {}, bind="127.0.0.1").keys
+
+
 def test_keys_come_from_a_file(tmp_path: Path) -> None:
     """The keys of the file, of the variable and of the settings are accepted together. A missing file is an error."""
     file = tmp_path / "keys"

@@ -39,6 +39,10 @@ class AccessSettings(Section):
     """
     required: bool = False
     """Refuse to start a host that has no key. `rejoinder serve` sets it if it has keys itself."""
+    insecure: bool = False
+    """Accept calls from other machines although no key is set. Without it, a host that other machines reach and that
+    has no key does not start. `rejoinder serve --insecure` sets it.
+    """
     origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
     """Origins of web pages that may connect, besides pages of the server's own address. * permits every page."""
     sessions_per_key: int = Field(0, ge=0)
