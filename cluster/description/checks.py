@@ -73,6 +73,12 @@ def _check_kubernetes(description: LaunchDescription) -> None:
                 "Add kubernetes with the name of the Secret and its key.",
                 field=f"secrets.{number}.kubernetes",
             )
+    if description.tls and not description.tls.secret:
+        raise ConfigError(
+            "the pods have no Secret with the certificate.",
+            "Set it to the name of a Secret of the type kubernetes.io/tls.",
+            field="tls.secret",
+        )
     if not description.models.claim and not description.models.host_path:
         raise ConfigError(
             "the pods have no volume for model files.",

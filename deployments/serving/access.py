@@ -10,6 +10,7 @@ from pathlib import Path
 from rejoinder.core.access.access_control import AccessControl
 from rejoinder.core.access.api_keys import ApiKey, parse_keys
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.access.tls import CERTIFICATE_ENV
 from rejoinder.core.settings.section import is_loopback
 from rejoinder.core.settings.settings import Settings
 
@@ -46,7 +47,7 @@ def open_access(
 
     Raises:
         ConfigError: The keys cannot be read, or there are none although the settings require keys or other machines
-            reach the host.
+            reach the host. Or the settings have a certificate, and the node's HAProxy does not.
     """
     keys = keys_here(settings, environment)
     if not keys and not settings.access.required:
@@ -56,6 +57,12 @@ def open_access(
             "it is true, and this host has no key.",
             f"Set {settings.host.api_keys_env} on this node.",
             field="args.access.required",
+        )
+    if settings.tls.certificate and CERTIFICATE_ENV not in environment:
+        raise ConfigError(
+            "the HAProxy of this node does not have the certificate, so calls would not be encrypted.",
+            f"Start the node with {' '.join(f'{name}={value}' for name, value in settings.tls.variables().items())}.",
+            field="args.tls.certificate",
         )
     signing_key = environment.get(settings.access.signing_key_env, "") or settings.access.signing_key
     return AccessControl(keys, settings.access.model_copy(update={"signing_key": signing_key}))

@@ -13,12 +13,14 @@ import it.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # a compiled module
 from ray.autoscaler._private.local.config import get_lock_path, get_state_path
@@ -198,8 +200,12 @@ def local_cluster_address() -> str | None:
     return None if address is None else str(address)
 
 
-def start_local_ray(temp_dir: Path, **options: Any) -> None:
+def start_local_ray(temp_dir: Path, *, alone: bool = False, **options: Any) -> None:
     """Start a Ray head on this machine and join it.
+
+    Ray's processes listen on all addresses, and whoever reaches them can run code. If the node's address is the
+    loopback address they listen there only, but Ray replaces a loopback address that it is given. So `alone` clears
+    `ENABLE_RAY_CLUSTER`, with which Ray runs on systems where it does not support clusters.
 
     Ray puts Unix sockets below its temporary directory. A path of more than 107 bytes makes it fail
     (https://github.com/ray-project/ray/issues/7724), so the directory must be a short one of our own. `ray.init` takes
@@ -207,8 +213,12 @@ def start_local_ray(temp_dir: Path, **options: Any) -> None:
 
     Args:
         temp_dir: The directory for Ray's sockets and logs.
+        alone: True if no other machine will join or call. Everything then listens on the loopback address.
         options: Further arguments of `ray.init`.
     """
+    if alone:
+        os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes that Ray starts
+        ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(address="local", _temp_dir=str(temp_dir), **options)
 
 

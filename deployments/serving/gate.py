@@ -1,7 +1,7 @@
 """The gate of the HTTP routes: checks origin and key of a request, and the places of the key.
 
 A refused client gets an HTTP status before anything is upgraded: 403 for the page of another origin or a key without
-the scope, 401 for a missing or wrong key, 429 if the key has too many sessions.
+the scope, 401 for a missing or wrong key, 429 if the key or the client's address has too many sessions.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from rejoinder.core.access.access_control import AccessControl, Client
+from rejoinder.core.access.access_control import AccessControl, Client, Refusal, network_of
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import session as wire_session
@@ -26,17 +27,16 @@ MAX_BODY_BYTES = 16_384
 """Maximum size of the body of an HTTP request."""
 
 
-class KeyLimitReached(Exception):
-    """Raised if a key may have no further session now.
+class ClientLimitReached(Exception):
+    """Raised if a key or a network address may have no further session now.
 
     Attributes:
         refusal: The response with status 429 and Retry-After.
     """
 
-    def __init__(self, wait_s: float) -> None:
-        message = "This key has as many sessions as it may."
-        self.refusal = refusal_of(429, "rate_limit_exceeded", message, retry_after_s=wait_s)
-        super().__init__(f"retry after {wait_s:.0f} s")
+    def __init__(self, reason: Refusal) -> None:
+        self.refusal = refusal_of(429, "rate_limit_exceeded", reason.message, retry_after_s=reason.wait_s)
+        super().__init__(reason.message)
 
 
 def admitted(access: AccessControl, headers: Mapping[str, str], *scopes: Scope) -> Client | Response:
@@ -52,21 +52,21 @@ def admitted(access: AccessControl, headers: Mapping[str, str], *scopes: Scope) 
     now, sent = time.time(), tuple(_candidates(headers))
     for scope in scopes:
         if client := access.client(sent, scope, now):
-            return client
+            return replace(client, address=_address(headers))
     if any(access.client(sent, scope, now) for scope in Scope):
         return refusal_of(403, "scope_missing", f"This key lacks the scope {scopes[0].value}.")
     return refusal_of(401, "invalid_api_key", "Missing or unknown API key.")
 
 
 @contextmanager
-def key_place(access: AccessControl, client: Client) -> Iterator[None]:
-    """Count a session of a client's key until the block ends.
+def client_place(access: AccessControl, client: Client) -> Iterator[None]:
+    """Count a session of a client's key and network address until the block ends.
 
     Raises:
-        KeyLimitReached: The key may have no further session now.
+        ClientLimitReached: The key or the address may have no further session now.
     """
-    if wait_s := access.enter(client, time.monotonic()):
-        raise KeyLimitReached(wait_s)
+    if reason := access.enter(client, time.monotonic()):
+        raise ClientLimitReached(reason)
     try:
         yield
     finally:
@@ -110,6 +110,34 @@ def started(session: dict[str, Any], model: str) -> wire_session.SessionConfig:
     return wire_session.merge(config, Fields({"type": "realtime", **session}, "session")) if session else config
 
 
+def preflight(access: AccessControl, request: Request) -> Response | None:
+    """Return the answer to a browser that asks whether a page of another origin may send a request, None otherwise.
+
+    A browser asks so before it sends a request with a key or JSON (https://fetch.spec.whatwg.org/#http-cors-protocol).
+    """
+    headers = request.headers
+    if request.method != "OPTIONS" or "access-control-request-method" not in headers:
+        return None
+    if not access.origin_allowed(headers.get("origin"), headers.get("host")):
+        return refusal_of(403, "origin_not_allowed", "Pages of this origin may not connect: see access.origins.")
+    answer = Response(status_code=204)
+    allow_page(access, headers, answer)
+    answer.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
+    # The page may send any header: what it may do is decided by its origin and its key.
+    answer.headers["Access-Control-Allow-Headers"] = headers.get("access-control-request-headers", "")
+    answer.headers["Access-Control-Max-Age"] = "600"
+    return answer
+
+
+def allow_page(access: AccessControl, headers: Mapping[str, str], answer: Response) -> None:
+    """Let a page whose origin is allowed read an answer. `headers` are those of the request."""
+    answer.headers["Vary"] = "Origin"
+    origin = headers.get("origin")
+    if origin is not None and access.origin_allowed(origin, headers.get("host")):
+        answer.headers["Access-Control-Allow-Origin"] = origin
+        answer.headers["Access-Control-Expose-Headers"] = "Retry-After"
+
+
 def refusal_of(status: int, code: str, message: str, *, retry_after_s: float | None = None) -> Response:
     """Return a response with an error in the OpenAI API's format.
 
@@ -124,6 +152,15 @@ def refusal_of(status: int, code: str, message: str, *, retry_after_s: float | N
     headers = None if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
     error = {"message": message, "type": kind, "code": code}
     return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+
+def _address(headers: Mapping[str, str]) -> str:
+    """Return the network address of a client, "" if it is unknown.
+
+    HAProxy has written it (`cluster.haproxy`): the last entry is the client, as the last proxy that is trusted has seen
+    it.
+    """
+    return network_of(headers.get("x-forwarded-for", "").rpartition(",")[2])
 
 
 def _candidates(headers: Mapping[str, str]) -> Iterator[str]:

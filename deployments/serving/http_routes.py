@@ -19,7 +19,16 @@ from fastapi.responses import Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
-from deployments.serving.gate import KeyLimitReached, admitted, create_secret, key_place, refusal_of, started
+from deployments.serving.gate import (
+    ClientLimitReached,
+    admitted,
+    allow_page,
+    client_place,
+    create_secret,
+    preflight,
+    refusal_of,
+    started,
+)
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl
@@ -81,13 +90,14 @@ def http_app(served: RoutedHost) -> FastAPI:
 
     @web.middleware("http")
     async def close_after_answer(request: Request, respond: RequestResponseEndpoint) -> Response:
-        """Let no connection be used again.
+        """Let no connection be used again, and let pages of allowed origins read the answer.
 
         HAProxy would send a later handshake over a connection that is still open. If this node had vanished meanwhile,
         HAProxy would wait for an answer for minutes. A new connection fails in RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S, and
         another host is tried.
         """
-        response = await respond(request)
+        response = preflight(served.access, request) or await respond(request)
+        allow_page(served.access, request.headers, response)
         response.headers["connection"] = "close"
         return response
 
@@ -179,7 +189,7 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
         await socket.send_denial_response(refusal_of(503, "not_ready", NOT_READY, retry_after_s=1.0))
         return
     try:
-        with key_place(served.access, client), served.host.seat():
+        with client_place(served.access, client), served.host.seat():
             offered = socket.scope.get("subprotocols") or []
             await socket.accept("realtime" if "realtime" in offered else None)
             model = socket.query_params.get("model") or MODEL
@@ -187,7 +197,7 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
             await RealtimeSocket(
                 socket, host=served.host, config=started(client.session, model), shortcut=shortcut, tenant=client.tenant
             ).converse()
-    except KeyLimitReached as limit:
+    except ClientLimitReached as limit:
         await socket.send_denial_response(limit.refusal)
     except Overloaded as full:
         refusal = refusal_of(503, "overloaded", str(full), retry_after_s=full.retry_after_s)

@@ -25,7 +25,7 @@ def network_policies(description: LaunchDescription) -> Iterator[Manifest]:
     ingress: list[Manifest] = [
         # Ray's own ports: only between the nodes, because whoever reaches them can run code.
         {"from": [nodes]},
-        {"from": callers, "ports": [policy_port(ports.http)]},
+        {"from": callers, "ports": [policy_port(ports.https if description.tls else ports.http)]},
         {
             "from": [_namespace(settings.operator_namespace)],
             "ports": [policy_port(port) for port in (ports.gcs, ports.dashboard, ports.dashboard_agent, ports.http)],

@@ -53,6 +53,7 @@ PODS: dict[str, dict[str, Any]] = {
             "image_pull_secrets": ["registry"],
             "monitoring_key": {"name": "keys", "key": "metrics"},
         },
+        "tls": {"secret": "voice-tls"},
     },
     "hosted-llm": {
         "name": "hosted",

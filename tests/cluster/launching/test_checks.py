@@ -42,6 +42,7 @@ MISTAKES: list[tuple[Target, Changes, Changes, str, str]] = [
     ("kuberay", {"images": {"cpu": "a"}}, {}, "images.gpu", "Build cluster/images/gpu.Dockerfile"),
     ("kuberay", {"secrets": [{"variable": "HF_TOKEN"}]}, {}, "secrets.0.kubernetes", "name of the Secret and its key"),
     ("kuberay", {"models": {}}, {}, "models", "Set claim"),
+    ("kuberay", {"tls": {}}, {}, "tls.secret", "Secret of the type kubernetes.io/tls"),
     ("bare", {"secrets": []}, {}, "secrets", "callers would need no key. Add {variable: REJOINDER_API_KEYS}"),
     ("kuberay", {"kubernetes.drain_s": 600}, {}, "kubernetes.drain_s", "Raise it to at least 3600"),
     ("kuberay", {"kubernetes.monitoring_key": None}, {}, "kubernetes.monitoring_key", "Prometheus has none"),

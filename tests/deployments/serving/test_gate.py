@@ -16,10 +16,10 @@ import websockets
 from websockets.exceptions import InvalidStatus
 
 from deployments.serving.access import carrying_keys, keys_here, open_access
-from deployments.serving.gate import KeyLimitReached, refusal_of
+from deployments.serving.gate import ClientLimitReached, refusal_of
 from deployments.serving.http_routes import http_app
 from deployments.transports.call_protocol import CallProtocol
-from rejoinder.core.access.access_control import AccessControl
+from rejoinder.core.access.access_control import AccessControl, Refusal
 from rejoinder.core.access.api_keys import Scope, parse_keys
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.access.access import AccessSettings
@@ -172,7 +172,7 @@ async def test_without_a_signing_key_a_request_for_a_secret_gets_501() -> None:
 @pytest.mark.parametrize(("wait_s", "header"), [(0.0, "1"), (0.2, "1"), (1.2, "2"), (5.0, "5")])
 def test_retry_after_is_rounded_up(wait_s: float, header: str) -> None:
     """A client that waits for Retry-After seconds does not come too early."""
-    assert KeyLimitReached(wait_s).refusal.headers["retry-after"] == header
+    assert ClientLimitReached(Refusal("Full.", wait_s)).refusal.headers["retry-after"] == header
     assert refusal_of(503, "overloaded", "Full.", retry_after_s=wait_s).headers["retry-after"] == header
     assert "retry-after" not in refusal_of(401, "invalid_api_key", "No.").headers
 
@@ -189,6 +189,62 @@ async def test_a_key_has_its_places() -> None:
                 return
             await asyncio.sleep(0.01)
         pytest.fail("the place was not given back")
+
+
+async def test_an_address_has_its_places() -> None:
+    """A second session of one address gets status 429, whatever the client says about others before the last proxy."""
+    async with serving("", sessions_per_address=1) as address:
+        forwarded = {"X-Forwarded-For": "9.9.9.9, 10.0.0.1"}
+        async with websockets.connect(f"ws://{address}/v1/realtime", additional_headers=forwarded):
+            for claimed in ("10.0.0.1", "8.8.8.8, 10.0.0.1"):
+                with pytest.raises(InvalidStatus) as caught:
+                    async with websockets.connect(
+                        f"ws://{address}/v1/realtime", additional_headers={"X-Forwarded-For": claimed}
+                    ):
+                        pass
+                assert caught.value.response.status_code == 429
+                assert caught.value.response.headers["Retry-After"] == "5"
+            elsewhere = {"X-Forwarded-For": "10.0.0.2"}
+            async with websockets.connect(f"ws://{address}/v1/realtime", additional_headers=elsewhere):
+                pass
+
+
+async def test_a_browser_may_ask_before_it_sends_a_key() -> None:
+    """The preflight of a page that is allowed gets its permission, and it may read the answers; another page gets 403.
+
+    Without the header Origin nothing is permitted to pages.
+    """
+    page = "https://app.example"
+    async with serving(KEYS, origins=(page,)) as address, httpx2.AsyncClient() as client:
+        asking = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-other"}
+        for path in ("/v1/realtime/client_secrets", "/v1/models"):
+            url = f"http://{address}{path}"
+            allowed = await client.options(url, headers={"Origin": page, **asking})
+            assert allowed.status_code == 204
+            assert allowed.headers["access-control-allow-origin"] == page
+            assert allowed.headers["access-control-allow-headers"] == "authorization,x-other"
+            assert "POST" in allowed.headers["access-control-allow-methods"]
+            assert allowed.headers["vary"] == "Origin"
+            refused = await client.options(url, headers={"Origin": "https://evil.example", **asking})
+            assert refused.status_code == 403
+            assert "access-control-allow-origin" not in refused.headers
+        key = {"Authorization": "Bearer alpha"}
+        answer = await client.get(f"http://{address}/v1/models", headers={"Origin": page, **key})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, page)
+        answer = await client.get(f"http://{address}/v1/models", headers=key)
+        assert "access-control-allow-origin" not in answer.headers
+        denied = await client.get(f"http://{address}/v1/models", headers={"Origin": page})
+        assert (denied.status_code, denied.headers["access-control-allow-origin"]) == (401, page)
+
+
+def test_hosts_need_the_certificate_that_the_settings_name() -> None:
+    """A host whose node's HAProxy has no certificate does not start: calls would not be encrypted."""
+    settings = parse_settings({"tls": {"certificate": "/tls/cert.pem", "key": "/tls/key.pem"}})
+    with pytest.raises(ConfigError, match=r"REJOINDER_TLS_CERTIFICATE=/tls/cert\.pem REJOINDER_TLS_KEY="):
+        open_access(settings, {})
+    open_access(settings, settings.tls.variables())
+    with pytest.raises(ConfigError, match=r"tls.certificate is missing"):
+        parse_settings({"tls": {"key": "/tls/key.pem"}})
 
 
 def test_a_variable_without_a_key_stops_the_start() -> None:
