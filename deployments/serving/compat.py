@@ -394,7 +394,18 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         self.abort_after(LINGER_S)
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Send as uvicorn does. Call `on_answered` after the handshake's answer, and bound the wait for a close."""
+        """Send as uvicorn does. Call `on_answered` after the handshake's answer, and bound the wait for a close.
+
+        After `refuse`, the application does not know yet that the connection has ended, and uvicorn would take what it
+        sends for a bug. A close is ignored, and anything else ends as if the client were gone.
+
+        Raises:
+            OSError: The connection has ended, so the message is not sent.
+        """
+        if self._failed:
+            if message["type"] == "websocket.close":
+                return
+            raise OSError("the connection was closed because of what the client sent")
         answered, closed = self.handshake_complete, self.close_sent
         await super().send(message)
         if self.handshake_complete and not answered:

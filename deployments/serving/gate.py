@@ -16,6 +16,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from rejoinder.core.access.access_control import AccessControl, Client, Refusal, network_of
 from rejoinder.core.access.api_keys import Scope
@@ -173,10 +174,13 @@ def _candidates(headers: Mapping[str, str]) -> Iterator[str]:
 async def _body(request: Request) -> Any:
     """Return the JSON body of a request; an empty one counts as an empty object. Raise CallerError if it is invalid."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise refuse("The body is too large.", "", remedy=f"Send at most {MAX_BODY_BYTES} bytes.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise refuse("The body is too large.", "", remedy=f"Send at most {MAX_BODY_BYTES} bytes.")
+    except ClientDisconnect:
+        raise refuse("The body is not complete.", "", code="invalid_json", remedy="Send all of it.") from None
     try:
         return json.loads(body or b"{}")
     except (ValueError, RecursionError):
