@@ -20,7 +20,7 @@ from functools import partial
 from typing import Literal
 
 from actors.replying.fillers import Fillers
-from actors.replying.openings import opening_of, stream_after_opening
+from actors.replying.openings import opening_of, stream_after_known, stream_after_opening
 from actors.replying.requests import CommittedTurn, ReplyTerms
 from actors.replying.response import Response, ResponseEnd, ResponsePhase
 from actors.replying.speech_output import SpeechOutput, SpeechOutputSettings
@@ -40,6 +40,7 @@ from rejoinder.core.reply.segmenter import Segmenter, segment_of
 from rejoinder.core.reply.spoken.hidden import HiddenTextFilter
 from rejoinder.core.reply.spoken.units import SpeechSegment
 from rejoinder.core.settings.settings import Settings
+from rejoinder.core.survival.snapshot import SpokenProgress
 from rejoinder.core.wire.endings import INTERNAL, Sentence, ending_of, failure_of, stage_of
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.server import ResponseEvents, ResponseStatus
@@ -66,6 +67,7 @@ class ReplyPlan:
             is not committed.
         notice: Returns the words of the reply if the turn needs no answer of the language model, because the caller
             speaks a language that is not served; "" otherwise. Called when the transcript is available.
+        answers: False if the reply only apologises, so that it is not continued after a resume.
     """
 
     events: ResponseEvents
@@ -77,6 +79,7 @@ class ReplyPlan:
     cache_scope: CacheScope
     answered_turn: Callable[[], CommittedTurn | None]
     notice: Callable[[], str] = lambda: ""
+    answers: bool = True
 
 
 class Reply:
@@ -117,6 +120,7 @@ class Reply:
         self._text: list[str] = []
         self._said: list[SpeechSegment] = []
         self._segments = 0
+        self._generated = False
         self._released = asyncio.Event()
         if not drafted:
             self._released.set()
@@ -149,6 +153,15 @@ class Reply:
     def audio_ms(self) -> int:
         """Length of the audio sent so far, in ms."""
         return self._speech.audio_ms
+
+    def progress(self) -> SpokenProgress | None:
+        """Return how far the answer was spoken; None if it is in text, or no word of it is known."""
+        return self._speech.progress(self._said, complete=self._generated) if self.plan.events.spoken else None
+
+    @property
+    def advance(self) -> tuple[int, bool, int]:
+        """A value that changes whenever more of the answer is known, or more of it was spoken (in half seconds)."""
+        return len(self._said), self._generated, self.audio_ms // 500
 
     def release(self, marks: Marks) -> None:
         """Start to send a drafted reply. The stage times measured so far are added to the turn's `marks`."""
@@ -224,6 +237,11 @@ class Reply:
         """
         return f"{self.fillers.spoken_text} {self._speech.words_around(before_s, after_s)}".strip(), self._speech.left_s
 
+    @property
+    def played_s(self) -> float:
+        """Seconds of the reply's audio that the listener has heard, clips included."""
+        return self._speech.played_s
+
     # -- called by the speech output (SpeechListener) ------------------------------------------------------------------
 
     def synthesis_started(self) -> None:
@@ -274,7 +292,7 @@ class Reply:
             speaking = group.create_task(self._speech.run()) if self.plan.events.spoken else None
             if speaking:
                 self.fillers.begin(group, lambda: self.marks, self.plan.answered_turn)
-            answered = await self._generate()
+            answered = self._generated = await self._generate()
             await self._speech.finish()
             if speaking:
                 await speaking
@@ -302,10 +320,14 @@ class Reply:
             small=DegradationMeasure.SMALL_MODEL in self.measures,
         )
         segmenter = self.plan.degradation.segmenter(self.measures)
-        opening = opening_of(self.plan.events, prompt, settings.openings)
+        known = self.plan.terms.request.known
+        opening = "" if known else opening_of(self.plan.events, prompt, settings.openings)
         self._mark(None, None if opening else Stage.LLM_FIRST_TOKEN)
         ask = partial(stream_after_opening, opening, self._services, request, self._failures, stats=self.generation)
-        stream = self._services.answer_cache.stream(request, self.plan.cache_scope, self.generation, ask)
+        if known:
+            stream = stream_after_known(known, self._services, request, self._failures, stats=self.generation)
+        else:
+            stream = self._services.answer_cache.stream(request, self.plan.cache_scope, self.generation, ask)
         shown = HiddenTextFilter()
         async with aclosing(stream) as deltas:
             async for delta in deltas:
@@ -369,7 +391,8 @@ class Reply:
         """
         spoken = self.plan.events.spoken
         present = self.answer_from_ms is not None if spoken else bool(self.answer)
-        ending = ending_of(self.generation.finish, present=present)
+        known = self.plan.terms.request.known
+        ending = ending_of(self.generation.finish, present=present or bool(known and known.heard))
         if ending.sentence is not Sentence.NONE:
             logger.warning("a reply of %s has no answer: %s", self._session_id, ending.reason)
             self._services.metrics.error("backend", "llm_empty")

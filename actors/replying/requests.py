@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from actors.listening.end_of_turn import EndOfTurnRequest
 from rejoinder.core.measuring.waterfall import Marks, Stage
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.survival.resumption import KnownAnswer
 from rejoinder.core.turns.commands import CommitTurn
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import AudioFormat
@@ -26,6 +27,7 @@ class ReplyRequest:
         out_of_band: True if the response is not part of the conversation (`conversation: "none"`).
         format: Audio format on the wire.
         text: The words of the reply, if they are known before (the greeting). Then the language model is not called.
+        known: Beginning of the answer, if it was cut off and goes on; None otherwise.
     """
 
     spoken: bool
@@ -36,6 +38,20 @@ class ReplyRequest:
     out_of_band: bool = False
     format: AudioFormat = AudioFormat.PCM
     text: str = ""
+    known: KnownAnswer | None = None
+
+    def to_json(self) -> Json:
+        """Return the request as JSON values, without `known`, for a snapshot of the session."""
+        values: Json = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "known"}
+        prompt = self.prompt and [[message.role, message.content] for message in self.prompt]
+        return values | {"format": self.format.value, "prompt": prompt}
+
+    @classmethod
+    def from_json(cls, values: Json) -> ReplyRequest:
+        """Return the request that `to_json` has encoded."""
+        prompt = values["prompt"]
+        messages = None if prompt is None else tuple(ChatMessage(role, content) for role, content in prompt)
+        return cls(**(values | {"format": AudioFormat(values["format"]), "prompt": messages}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,8 @@ def check_bind(bind: str, settings: Settings) -> None:
 def carrying_keys(settings: Settings, environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings with the launcher's keys as digests, for hosts on nodes that do not have them.
 
-    The hosts then refuse to start without a key. They also get a signing key for client secrets.
+    The hosts then refuse to start without a key. They also get a signing key for client secrets, and the key that
+    encrypts conversations in the session journal.
 
     Raises:
         ConfigError: The keys cannot be read.
@@ -98,4 +99,10 @@ def carrying_keys(settings: Settings, environment: Mapping[str, str] = os.enviro
         "required": settings.access.required or bool(keys),
         "signing_key": signing_key,
     }
-    return settings.model_copy(update={"access": settings.access.model_copy(update=update)})
+    journal_key = environment.get(settings.journal.key_env, "") or settings.journal.key
+    return settings.model_copy(
+        update={
+            "access": settings.access.model_copy(update=update),
+            "journal": settings.journal.model_copy(update={"key": journal_key}),
+        }
+    )

@@ -109,7 +109,26 @@ class AccessControl:
             return None
         return Client(issuer, secret.session)
 
-    def enter(self, client: Client, now: float) -> Refusal | None:
+    def resuming(self, owner: str, candidates: Iterable[str], now: float) -> Client | None:
+        """Return the client that resumes a session, None if it is not the owner's or the owner's key is gone.
+
+        The resume token is enough: a client secret may have expired since the session began. But a client that sends
+        another valid key is not the owner.
+
+        Args:
+            owner: Digest of the key that opened the session, from the checked resume token; "" if there were no keys.
+            candidates: The texts that the client sent where a key may stand.
+            now: Unix time in seconds.
+        """
+        if not self.keys:
+            return Client(None) if not owner else None
+        sender = self.client(candidates, Scope.TALK, now)
+        key = next((key for key in self.keys if key.digest == owner and key.allows(Scope.TALK)), None)
+        if key is None or (sender and sender.key and sender.key.digest != owner):
+            return None
+        return Client(key)
+
+    def enter(self, client: Client, now: float, *, resumed: bool = False) -> Refusal | None:
         """Count a new session of a client and return None. If it may have no more, return why and count nothing.
 
         Call `leave` when the session ends.
@@ -117,11 +136,9 @@ class AccessControl:
         Args:
             client: The client.
             now: Monotonic time in seconds.
+            resumed: True for a session that was cut off. It is counted and never refused.
         """
-        most = self.settings.sessions_per_address
-        if most and client.address and self._addresses[client.address] >= most:
-            return Refusal("This network address has as many sessions as it may.", RETRY_S)
-        if client.key and (refusal := self._key_refusal(client.key, now)):
+        if not resumed and (refusal := self._refusal(client, now)):
             return refusal
         if client.key:
             self._sessions[client.key.digest] += 1
@@ -136,6 +153,13 @@ class AccessControl:
                 counts[name] -= 1
                 if not counts[name]:
                     del counts[name]
+
+    def _refusal(self, client: Client, now: float) -> Refusal | None:
+        """Return why a client may have no further session at `now`, None if it may."""
+        most = self.settings.sessions_per_address
+        if most and client.address and self._addresses[client.address] >= most:
+            return Refusal("This network address has as many sessions as it may.", RETRY_S)
+        return self._key_refusal(client.key, now) if client.key else None
 
     def _key_refusal(self, key: ApiKey, now: float) -> Refusal | None:
         """Return why the key may have no further session at `now`. Otherwise count one of its new sessions."""

@@ -6,7 +6,7 @@ mistake does not end the session.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -161,10 +161,15 @@ class Conversation:
         item = self.get(item_id)
         self.update(replace(item, text=played, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
 
-    def messages(self) -> list[ChatMessage]:
-        """Return the conversation for the language model: messages with text, and tool results as system messages."""
+    def messages(self, without: Container[str] = ()) -> list[ChatMessage]:
+        """Return the conversation for the language model: messages with text, and tool results as system messages.
+
+        The items whose ids are in `without` are left out.
+        """
         found = []
         for item in self._items:
+            if item.id in without:
+                continue
             if item.type == "message" and item.text:
                 found.append(ChatMessage(item.role, item.text))
             elif item.type == "function_call_output":
