@@ -15,7 +15,6 @@ import asyncio
 import json
 import math
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -189,12 +188,25 @@ class Latencies:
     lost: int = 0
 
 
-async def measure(url: str, callers: int, seconds: float) -> Latencies:
-    """Hold `callers` conversations by text for some seconds, and return their latencies."""
+async def measure(url: str, callers: int, seconds: float, attacker: Sequence[str] = ()) -> Latencies:
+    """Hold conversations by text for some seconds, and return their latencies.
+
+    Args:
+        url: Base URL of the server.
+        callers: Number of conversations.
+        seconds: Length of the measurement.
+        attacker: Command of the attacker. It is started after the conversations and before the measurement, and killed
+            afterwards.
+    """
     turns: list[float] = []
     echoes: list[float] = []
     async with AsyncExitStack() as stack:
         sockets = [await stack.enter_async_context(await open_call(url)) for _ in range(callers)]
+        if attacker:
+            process = await asyncio.create_subprocess_exec(*attacker)
+            stack.push_async_callback(process.wait)
+            stack.callback(process.kill)
+            await asyncio.sleep(2.0)
         calls = [asyncio.create_task(_call(socket, turns, echoes)) for socket in sockets]
         _, running = await asyncio.wait(calls, timeout=seconds)
         for call in calls:
@@ -266,13 +278,7 @@ def table(url: str, names: Sequence[str], callers: int, seconds: float) -> Itera
     yield row("none", calm, calm)
     for name in names:
         command = [sys.executable, "-m", "benchmarks.attacks", url, "--attack", name, "--seconds", str(seconds + 3)]
-        attacker = subprocess.Popen(["nice", "-n", "19", *command])
-        try:
-            time.sleep(2)
-            yield row(name, asyncio.run(measure(url, callers, seconds)), calm)
-        finally:
-            attacker.kill()
-            attacker.wait()
+        yield row(name, asyncio.run(measure(url, callers, seconds, ["nice", "-n", "19", *command])), calm)
         time.sleep(2)
 
 
