@@ -25,7 +25,7 @@ from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
 from deployments.serving.access import open_access
 from deployments.serving.autoscaling import ARRIVALS_PER_S, ENDED, LOOP_LAG_S, SERVICE_S, SESSIONS
-from deployments.serving.compat import broadcast
+from deployments.serving.compat import broadcast, serve_address
 from deployments.serving.handles import (
     AnswerCacheHandle,
     LlmHandle,
@@ -45,6 +45,7 @@ from deployments.serving.ttl_cache import TtlCache
 from deployments.survival.keeping import open_keeper, open_store
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
+from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.errors import BackendError
 from rejoinder.core.resilience.redispatch import handshake_retries
 from rejoinder.core.resilience.stage_admission import StageAdmission
@@ -75,10 +76,11 @@ class SessionHost:
             handles: The deployment handles by stage name. Without the handle "vad", voice activity detection runs in
                 this process. "answer_cache" and "llm_backup" are optional.
         """
-        call_protocol.install(settings.limits)
+        stored = StoredBytes(settings.limits.host_bytes)
+        call_protocol.install(settings.limits, stored)
         self._settings = settings
         self._handles = handles
-        self.access = open_access(settings)
+        self.access = open_access(settings, bind=(serve_address() or ("", 0))[0])
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)
         self._targets = TtlCache(self._find_targets, TARGETS_S)
@@ -110,6 +112,7 @@ class SessionHost:
                 journal=LogJournal(),
                 clock=clock,
                 stage_admission=admission,
+                stored=stored,
             ),
             retries=handshake_retries(os.environ),
             watch=watch,
