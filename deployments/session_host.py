@@ -21,7 +21,6 @@ from actors.host import Host, synthesize_held_clips
 from actors.stages.ports import Stages
 from actors.stages.services import Services
 from actors.stages.stage_watch import Probe, StageWatch
-from actors.survival.session_keeper import SessionKeeper
 from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
 from deployments.serving.access import open_access
@@ -95,10 +94,15 @@ class SessionHost:
         watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, clock)
         exchange = _exchange(admission, watch, clock)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
-        lead_ins = settings.tools.lead_ins if settings.tools.lead_in_after_ms else ()
         phrases = await synthesize_held_clips(
-            stages, settings.conversation, language=settings.tts.spoken_language, lead_ins=lead_ins
+            stages,
+            settings.conversation,
+            language=settings.tts.spoken_language,
+            lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
         )
+        context = serve.get_replica_context()
+        store = open_store(settings.journal, context.app_name, context.replica_id.unique_id, metrics)
+        signing_key = self.access.settings.signing_key
         self.host = Host(
             Services.over(
                 stages,
@@ -112,7 +116,7 @@ class SessionHost:
             ),
             retries=handshake_retries(os.environ),
             watch=watch,
-            keeper=self._keeper(metrics),
+            keeper=open_keeper(settings, store, metrics, clock, signing_key=signing_key),
             free_elsewhere=self._free_elsewhere,
         )
         self._running = asyncio.create_task(self.host.run())
@@ -127,13 +131,6 @@ class SessionHost:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the ASGI application. Serve calls this after the constructor."""
         return http_app(self)
-
-    def _keeper(self, metrics: ConversationMetrics) -> SessionKeeper | None:
-        """Return what keeps the sessions of this host in the journal; None if there is no journal."""
-        context = serve.get_replica_context()
-        store = open_store(self._settings.journal, context.app_name, context.replica_id.unique_id, metrics)
-        signing_key = self.access.settings.signing_key
-        return open_keeper(self._settings, store, metrics, time.monotonic, signing_key=signing_key)
 
     def _stages(self, engines: dict[str, str], exchange: LoadExchange) -> Stages:
         """Return the ports to the stages. `engines` names their engines, `exchange` gets the load of their replicas."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +27,8 @@ from actors.replying.response import Response, ResponseEnd, ResponsePhase
 from actors.replying.speech_output import SpeechOutput, SpeechOutputSettings
 from actors.stages.degradation import SessionDegradation
 from actors.stages.hedged_llm import GenerationStats
-from actors.stages.ports import LlmRequest, TokenDelta
+from actors.stages.ports import LlmRequest
 from actors.stages.retry import StageFailures
-from actors.stages.services import Services
 from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import CallerError, RejoinderError
@@ -325,11 +324,17 @@ class Reply:
             tools=offer,
         )
         segmenter = self.plan.degradation.segmenter(self.measures)
-        resumed = self.plan.terms.request.known is not None
+        known = self.plan.terms.request.known
         # A model that has begun to speak an opening rarely calls a tool.
-        opening = "" if resumed or offer.active else opening_of(self.plan.events, prompt, settings.openings)
+        opening = "" if known or offer.active else opening_of(self.plan.events, prompt, settings.openings)
         self._mark(None, None if opening else Stage.LLM_FIRST_TOKEN)
-        stream = _answer_stream(self.plan, self._services, request, opening=opening, stats=self.generation)
+        ask = partial(stream_after_opening, opening, self._services, request, self._failures, stats=self.generation)
+        if known:
+            stream = stream_after_known(known, self._services, request, self._failures, stats=self.generation)
+        elif offer.forced:
+            stream = ask()
+        else:
+            stream = self._services.answer_cache.stream(request, self.plan.cache_scope, self.generation, ask)
         shown = HiddenTextFilter()
         async with aclosing(stream) as deltas:
             async for delta in deltas:
@@ -458,24 +463,6 @@ class Reply:
                 status, details=details, text=text, audio_ms=self.audio_ms, usage=self.generation.usage, report=report
             )
         )
-
-
-def _answer_stream(
-    plan: ReplyPlan, services: Services, request: LlmRequest, *, opening: str, stats: GenerationStats
-) -> AsyncGenerator[TokenDelta, None]:
-    """Return the deltas of a reply: from the answer cache, from the language model, or the rest of a cut-off answer.
-
-    Args:
-        plan: The plan of the reply.
-        services: The services of the host.
-        request: The request for the language model.
-        opening: The opening with which the reply begins; "" for none.
-        stats: Filled in while the generation runs.
-    """
-    if known := plan.terms.request.known:
-        return stream_after_known(known, services, request, plan.failures, stats=stats)
-    ask = partial(stream_after_opening, opening, services, request, plan.failures, stats=stats)
-    return ask() if request.tools.forced else services.answer_cache.stream(request, plan.cache_scope, stats, ask)
 
 
 def _speech_settings(settings: Settings, plan: ReplyPlan) -> SpeechOutputSettings:
