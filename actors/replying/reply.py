@@ -21,7 +21,7 @@ from typing import Literal
 
 from actors.replying.called_tools import CalledTools
 from actors.replying.fillers import Fillers
-from actors.replying.openings import opening_of, stream_after_known, stream_after_opening
+from actors.replying.openings import answer_stream, opening_of
 from actors.replying.requests import CommittedTurn, ReplyTerms
 from actors.replying.response import Response, ResponseEnd, ResponsePhase
 from actors.replying.speech_output import SpeechOutput, SpeechOutputSettings
@@ -306,8 +306,7 @@ class Reply:
 
     async def _generate(self) -> bool:
         """Send the prompt to the language model and output its text. Return False if there is nothing to answer."""
-        prompt = await self.plan.prompt()
-        if prompt is None:
+        if (prompt := await self.plan.prompt()) is None:
             return False
         if text := self.plan.terms.request.text or self.plan.notice():
             self._text.append(text)
@@ -328,13 +327,8 @@ class Reply:
         # A model that has begun to speak an opening rarely calls a tool.
         opening = "" if known or offer.active else opening_of(self.plan.events, prompt, settings.openings)
         self._mark(None, None if opening else Stage.LLM_FIRST_TOKEN)
-        ask = partial(stream_after_opening, opening, self._services, request, self._failures, stats=self.generation)
-        if known:
-            stream = stream_after_known(known, self._services, request, self._failures, stats=self.generation)
-        elif offer.forced:
-            stream = ask()
-        else:
-            stream = self._services.answer_cache.stream(request, self.plan.cache_scope, self.generation, ask)
+        answer = partial(answer_stream, request, self._services, self._failures, self.generation)
+        stream = answer(opening=opening, known=known, scope=self.plan.cache_scope)
         shown = HiddenTextFilter()
         async with aclosing(stream) as deltas:
             async for delta in deltas:
