@@ -161,16 +161,18 @@ class Replies:
     def last_reply(self) -> LastReply | None:
         """Return the conversation's newest reply for a snapshot; None if there is none, or it was interrupted."""
         reply = self.current
-        if reply is None or not reply.plan.answers:
+        if reply is None or not reply.plan.answers or reply.plan.terms.request.lead_in:
             if self._unanswered is None or not self._context.turn_rules.auto_reply:
                 return None
             return LastReply()
         request = reply.plan.terms.request
         known = request.known
         default = self.default_request() == replace(request, known=None)
+        # The message item opens with the first words, which may be long after the response.
+        opened = reply.audio_ms or reply.plan.events.item_id in self._context.conversation
         return LastReply(
             request=None if default else request.to_json(),
-            item_id=None if reply.response.phase is ResponsePhase.UNSEEN else reply.plan.events.item_id,
+            item_id=reply.plan.events.item_id if opened else None,
             progress=reply.progress(),
             ended=not reply.open,
             earlier=known.heard if known else "",

@@ -19,7 +19,7 @@ from actors.host import Host
 from rejoinder.core.settings.settings import Settings, parse_settings
 from rejoinder.core.survival.journal_table import JournalTable
 from rejoinder.core.survival.resumption import HeardReport
-from tests.actors.fakes import ANSWER, ScriptedStt, WordyLlm
+from tests.actors.fakes import ANSWER, ScriptedStt, ToneTts, WordyLlm
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
 
@@ -179,6 +179,23 @@ def test_a_question_without_an_answer_is_answered(open_first: bool) -> None:
             assert len(after.of("response.done")) == 1
 
     scenario()
+
+
+@virtual
+async def test_an_answer_that_is_written_and_not_spoken_yet_is_spoken() -> None:
+    """If the host dies when the words of the answer are known and its first sound is not, the next host says them."""
+    async with dying(Play(tts=ToneTts(delay_s=60.0))) as (caller, death):
+        await caller.ask(
+            type="conversation.item.create",
+            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi?"}]},
+        )
+        await caller.ask(type="response.create")
+        await caller.hush(2.0)
+        assert not caller.of("response.output_audio.delta")
+    async with death.resumed() as after:
+        assert resumed_event(after)["response"] == {"kind": "answered", "continues_item_id": None}
+        await after.listen("response.done")
+        assert texts(after) == [("user", "Hi?"), ("assistant", ANSWER)]
 
 
 @pytest.mark.parametrize("played_s", [0.0, 0.4, 1.9, 3.0, 5.0])
