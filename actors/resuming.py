@@ -56,8 +56,10 @@ def restore(session: Session, snapshot: SessionSnapshot, resumption: Resumption)
 
 def go_on(session: Session, resumption: Resumption) -> None:
     """Tell the client what is known of its conversation, and say what is still to be said."""
+    known, continues = resumption.known, resumption.continues_item_id
+    heard = known.heard if known and continues else None
     session.emit(
-        server.resumed(resumption.items, resumption.audio_after_item_id, resumption.kind, resumption.continues_item_id)
+        server.resumed(resumption.items, resumption.audio_after_item_id, resumption.kind, continues, heard=heard)
     )
     if resumption.kind:
         fields = resumption.request

@@ -237,6 +237,11 @@ class Reply:
         """
         return f"{self.fillers.spoken_text} {self._speech.words_around(before_s, after_s)}".strip(), self._speech.left_s
 
+    @property
+    def played_s(self) -> float:
+        """Seconds of the reply's audio that the listener has heard, clips included."""
+        return self._speech.played_s
+
     # -- called by the speech output (SpeechListener) ------------------------------------------------------------------
 
     def synthesis_started(self) -> None:

@@ -239,6 +239,11 @@ class SpeechOutput:
         """Return the text of the answer that was heard until now, or in the first `at_s` seconds of the audio."""
         return self._playout.heard_text(self._playout.position_s(self._clock()) if at_s is None else at_s)
 
+    @property
+    def played_s(self) -> float:
+        """Seconds of audio that the listener has heard."""
+        return self._playout.position_s(self._clock())
+
     def words_around(self, before_s: float, after_s: float) -> str:
         """Return the words from `before_s` seconds before the listener's position to `after_s` seconds after it."""
         position_s = self._playout.position_s(self._clock())

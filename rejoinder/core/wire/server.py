@@ -47,7 +47,9 @@ def resume_offer(token: str, expires_at: int) -> Json:
     return {"rejoinder": {"resume_token": token, "resume_expires_at": expires_at}}
 
 
-def resumed(items: Sequence[Item], audio_after: str | None, kind: str | None, continues: str | None) -> Json:
+def resumed(
+    items: Sequence[Item], audio_after: str | None, kind: str | None, continues: str | None, *, heard: str | None
+) -> Json:
     """Return rejoinder.session.resumed, which tells the client what the host knows of the conversation.
 
     Args:
@@ -55,6 +57,7 @@ def resumed(items: Sequence[Item], audio_after: str | None, kind: str | None, co
         audio_after: Id of the last item that came from the caller's audio. The client sends the audio after it again.
         kind: "continued" if an answer goes on, "answered" if a question is answered, None if nothing is said.
         continues: Id of the item whose answer goes on; None if none does.
+        heard: The words of this answer that the caller has heard, as the conversation has them; None if none goes on.
     """
     return {
         "type": "rejoinder.session.resumed",
@@ -62,6 +65,7 @@ def resumed(items: Sequence[Item], audio_after: str | None, kind: str | None, co
         "last_item_id": items[-1].id if items else None,
         "audio_after_item_id": audio_after,
         "response": {"kind": kind, "continues_item_id": continues} if kind else None,
+        "heard_transcript": heard,
     }
 
 
