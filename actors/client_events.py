@@ -40,19 +40,29 @@ METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 class ClientEventHandler:
     """Handles the client events of one session, on the session's event loop."""
 
-    def __init__(self, session: Session, context: SessionContext) -> None:
+    def __init__(self, session: Session, context: SessionContext, expires_at: int | None = None) -> None:
+        """Create the handler.
+
+        Args:
+            session: The session.
+            context: Its identity, conversation, wire and services.
+            expires_at: Unix time in seconds at which the session expires; None for its longest time from now. It is
+                only reported to the client; the transport ends the session by its own timer.
+        """
         self._session = session
         self._context = context
         lifetime_s = context.services.settings.host.session_max_s
-        # Time at which the session expires, in seconds since 1970. It is only reported to the client; the transport
-        # ends the session by its own timer.
-        self._expires_at = int(time.time() + lifetime_s)
+        self._expires_at = int(time.time() + lifetime_s) if expires_at is None else expires_at
         # Bytes of the conversation that are counted in `Services.stored`.
         self._counted = 0
 
-    def announce_session(self) -> None:
-        """Send session.created, the first event of every session."""
-        self._context.emit(server.session_event("created", self._echo()))
+    def announce_session(self, offer: Json | None = None) -> None:
+        """Send session.created, the first event of every session.
+
+        `offer` is the part of the event that lets the client resume the session (`server.resume_offer`).
+        """
+        self._count()
+        self._context.emit(server.session_event("created", self._echo()) | (offer or {}))
 
     def handle(self, event: client.ClientEvent, received: int) -> None:
         """Handle one client event.

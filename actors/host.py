@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from actors.listening.vad_ticker import VadTicker
@@ -17,6 +18,9 @@ from actors.session import Session
 from actors.stages.ports import Stages, TtsRequest
 from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
+from actors.stages.stage_watch import StageWatch
+from actors.survival.session_keeper import SessionKeeper
+from actors.survival.session_record import SessionOrigin
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.measuring.recent_load import RecentLoad
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
@@ -35,6 +39,9 @@ logger = logging.getLogger(__name__)
 LAG_PERIOD_S = 0.5
 # The rate of new calls and the length of ended calls are measured over this many seconds.
 CALLS_S = 20.0
+# A host that is drained asks this many clients to move at once, and further ones after this many seconds. Each of them
+# makes a handshake at another host.
+MOVES, MOVE_EVERY_S = 5, 0.25
 # Pause between two attempts to synthesize a prepared clip, in seconds. Text-to-speech may still be starting.
 ATTEMPT_PAUSE_S = 1.0
 
@@ -46,14 +53,30 @@ class Host:
     host cannot accept a call. After the upgrade, call `converse`.
     """
 
-    def __init__(self, services: Services, *, retries: int = 0) -> None:
+    def __init__(
+        self,
+        services: Services,
+        *,
+        retries: int = 0,
+        watch: StageWatch | None = None,
+        keeper: SessionKeeper | None = None,
+        free_elsewhere: Callable[[], Awaitable[int]] | None = None,
+    ) -> None:
         """Create the host.
 
         Args:
             services: What the sessions of this process share.
             retries: How many more times the proxy in front sends a refused handshake, to this host or to others.
+            watch: Knows which stages the host reaches; None if they are in this process.
+            keeper: Keeps the sessions in the journal; None if there is no journal.
+            free_elsewhere: Returns the number of free places of the other hosts; None if it is not known.
         """
         self.services = services
+        self._watch = watch
+        self.keeper = keeper
+        self._free_elsewhere = free_elsewhere
+        self._sessions: set[Session] = set()
+        self._draining = asyncio.Event()
         self._retries = retries
         self._settings = services.settings.host
         self._admission = Admission(self._settings.max_sessions, self._settings.refuse_at_loop_lag_ms / 1000)
@@ -90,6 +113,11 @@ class Host:
         """Delay of this process's event loop at the newest measurement, in seconds."""
         return self._admission.lag_s
 
+    @property
+    def lost_stages(self) -> tuple[str, ...]:
+        """Names of the stages that this host cannot reach. It refuses new calls until it reaches all stages again."""
+        return self._watch.lost if self._watch else ()
+
     async def run(self) -> None:
         """Run the tasks that all sessions share, and measure the event loop's lag, until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -97,17 +125,45 @@ class Host:
             group.create_task(self.services.hedger.run())
             group.create_task(self.services.answer_cache.run())
             group.create_task(self._watch_lag())
+            if self._watch:
+                group.create_task(self._watch.run())
+            if self.keeper:
+                group.create_task(self.keeper.run())
+                group.create_task(self._move_sessions())
+
+    def drain(self) -> None:
+        """Ask the clients to move to other hosts, because this one is to be stopped. Further calls do nothing.
+
+        A client that does not know the request stays until its call ends.
+        """
+        self._draining.set()
+
+    async def _move_sessions(self) -> None:
+        """Ask a few clients at a time to move, while the host is drained or has lost a stage and others have places."""
+        asked: weakref.WeakSet[Session] = weakref.WeakSet()
+        while True:
+            reason = "draining" if self._draining.is_set() else "stage_unreachable" if self.lost_stages else ""
+            waiting = [session for session in self._sessions if reason and session not in asked]
+            if waiting:
+                free = MOVES if self._free_elsewhere is None else await self._free_elsewhere()
+                for session in waiting[: min(free, MOVES)]:
+                    asked.add(session)
+                    session.ask_to_move(reason)
+            await asyncio.sleep(MOVE_EVERY_S)
 
     @contextmanager
-    def seat(self) -> Iterator[None]:
+    def seat(self, *, resumed: bool = False) -> Iterator[None]:
         """Reserve a place (seat) for one conversation. Leaving the context manager frees the place.
 
+        A call that is `resumed` only needs a free place: it comes before new calls, whatever the load is.
+
         Raises:
-            Overloaded: All places are taken, the event loop is late by more than `refuse_at_loop_lag_ms`, or the stages
-                have no capacity for a further call. The exception has a retry hint (`retry_after_s`).
+            Overloaded: All places are taken, the event loop is late by more than `refuse_at_loop_lag_ms`, a stage
+                cannot be reached, or the stages have no capacity for a further call. The exception has a retry hint
+                (`retry_after_s`).
         """
         began = self.services.clock()
-        if refused := self._refused():
+        if refused := self._refused(resumed=resumed):
             self._calls.arrived(began, refused_part(self._retries))
             raise refused
         self._calls.arrived(began)
@@ -128,9 +184,9 @@ class Host:
                 self._stage_admission.left(now)
             self.services.metrics.session_closed(now - began)
 
-    def _refused(self) -> Overloaded | None:
+    def _refused(self, *, resumed: bool) -> Overloaded | None:
         """Return the error with which a further call is refused, None if it is admitted. Count and log the refusal."""
-        reason = self._admission.refusal(self._seats)
+        reason = self._admission.refusal(self._seats, resumed=resumed)
         retry_after_s = self._settings.retry_after_s
         message, resource = "", "loop"
         if reason is AdmissionRefusal.FULL:
@@ -138,7 +194,12 @@ class Host:
             retry_after_s = max(retry_after_s, self._wait_s())
         elif reason is AdmissionRefusal.LATE:
             message = f"This host is {self.loop_lag_s * 1000:.0f} ms late."
-        elif self._stage_admission and (refusal := self._stage_admission.refusal(self.services.clock())):
+        elif self.lost_stages:
+            reason, resource = AdmissionRefusal.UNREACHABLE, self.lost_stages[0]
+            message = f"This host cannot reach {' and '.join(self.lost_stages)}."
+        elif (
+            self._stage_admission and not resumed and (refusal := self._stage_admission.refusal(self.services.clock()))
+        ):
             reason, retry_after_s = refusal.limit, refusal.retry_after_s
             message, resource = describe(refusal), refusal.stage or "stages"
         if reason is not self._refusing:
@@ -158,7 +219,14 @@ class Host:
 
     @asynccontextmanager
     async def converse(
-        self, key: str, send: Callable[[Json], None], config: SessionConfig | str, tenant: str = ""
+        self,
+        key: str,
+        send: Callable[[Json], None],
+        config: SessionConfig | str,
+        tenant: str = "",
+        *,
+        owner: str = "",
+        origin: SessionOrigin | None = None,
     ) -> AsyncIterator[Session]:
         """Yield a running session. Leaving the context manager stops everything that the session started.
 
@@ -166,11 +234,14 @@ class Host:
         group around it.
 
         Args:
-            key: Makes the session's ids unique on this host.
+            key: Makes the session's ids unique.
             send: Called with each server event. It must not block.
             config: The configuration to start with, or only the model name that the session reports.
             tenant: Digest of the API key (`answer_cache.tenant_of`). Sessions of one tenant share cached answers.
+            owner: Digest of the API key that opens the session; "" if the host has no keys.
+            origin: What the session goes on with (`SessionKeeper.claim`); None for a new one.
         """
+        record = self.keeper.record(key, origin, owner=owner) if self.keeper else None
         async with Session.open(
             key,
             services=self.services,
@@ -178,12 +249,25 @@ class Host:
             config=SessionConfig(model=config) if isinstance(config, str) else config,
             wake_ticker=self._ticker.wake,
             tenant=tenant,
+            record=record,
         ) as session:
-            self._ticker.join(session)
+            self._join(session)
             try:
                 yield session
             finally:
-                self._ticker.leave(session)
+                self._leave(session)
+
+    def _join(self, session: Session) -> None:
+        self._ticker.join(session)
+        self._sessions.add(session)
+        if self.keeper and session.record:
+            self.keeper.attach(session.record)
+
+    def _leave(self, session: Session) -> None:
+        self._ticker.leave(session)
+        self._sessions.discard(session)
+        if self.keeper and session.record:
+            self.keeper.detach(session.record)
 
     async def _watch_lag(self) -> None:
         while True:

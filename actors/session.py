@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 from actors.client_events import ClientEventHandler
 from actors.listening.audio_input import AudioInput, speech_settings
@@ -21,13 +22,16 @@ from actors.replying.lead_in import LeadIn
 from actors.replying.replies import Replies
 from actors.replying.reply import Reply
 from actors.replying.requests import ReplyRequest
+from actors.resuming import MoveRequest, go_on, restore, snapshot_of
 from actors.stages.retry import StageFailures, contained
 from actors.stages.services import Services
 from actors.stages.session_context import SessionContext
+from actors.survival.session_record import SessionRecord
 from actors.turn_taking.barge_in import BargeInDetector
 from actors.turn_taking.command_executor import CommandExecutor
 from actors.turn_taking.utterance import CallerUtterance
 from rejoinder.core.errors import CallerError
+from rejoinder.core.survival.snapshot import resume_count
 from rejoinder.core.turns import events as turn_events
 from rejoinder.core.turns import machine as turns
 from rejoinder.core.turns.endpointing import DetectionMode
@@ -52,17 +56,23 @@ class Session:
         audio_input: The caller's audio.
     """
 
-    def __init__(self, context: SessionContext, group: asyncio.TaskGroup, wake_ticker: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: SessionContext,
+        group: asyncio.TaskGroup,
+        wake_ticker: Callable[[], None],
+        record: SessionRecord | None = None,
+    ) -> None:
         """Build the session and its parts. Callers use `open` instead.
 
         Args:
             context: Identity, conversation, wire and services.
             group: Owns all tasks of the session.
             wake_ticker: Called when received audio waits for its voice activity decision.
+            record: The session's record in the journal; None if there is no journal.
         """
         services = context.services
-        self.context = context
-        self.state = TurnState()
+        self.context, self.state = context, TurnState()
         self.replies = Replies(context, group, self._reply_ended)
         self._lead_in = LeadIn(context, self._quiet_after, self._say_lead_in)
         self._services = services
@@ -78,7 +88,7 @@ class Session:
             background=services.settings.background,
         )
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
-        self._client_events = ClientEventHandler(self, context)
+        self._client_events = ClientEventHandler(self, context, record.expires_at if record else None)
         self._vad_failures = StageFailures(services.metrics)
         self._pending_greeting = services.settings.conversation.greeting
         # True if the newest audio message displaced audio that was still needed. The client gets one error event for
@@ -100,6 +110,22 @@ class Session:
             barge_in=self._barge_in,
             post=self._mailbox.post,
         )
+        self._record = record
+        self._move: MoveRequest | None = None
+        if record:
+            self._join(record)
+
+    def _join(self, record: SessionRecord) -> None:
+        """Let the journal make snapshots of this session, and take over the state of the snapshot that it resumes."""
+        record.capture = partial(snapshot_of, self, record.origin)
+        record.speaking = lambda: (
+            self.replies.current.advance if self.replies.audible and self.replies.current else None
+        )
+        self._move = MoveRequest(self, record, asyncio.get_running_loop().call_later)
+        if record.origin.snapshot and record.origin.resumption:
+            restore(self, record.origin.snapshot, record.origin.resumption)
+            if record.origin.snapshot.greeted:
+                self._pending_greeting = ""
 
     # -- called by the transport (WebSocket) ---------------------------------------------------------------------------
 
@@ -114,6 +140,7 @@ class Session:
         *,
         wake_ticker: Callable[[], None],
         tenant: str = "",
+        record: SessionRecord | None = None,
     ) -> AsyncIterator[Session]:
         """Yield a session that has sent session.created and accepts audio and events.
 
@@ -128,12 +155,21 @@ class Session:
             config: The configuration to start with.
             wake_ticker: Called when received audio waits for its voice activity decision.
             tenant: Digest of the API key. Only sessions of one tenant share cached answers.
+            record: The session's record in the journal. It says what the session goes on with. None: no journal.
         """
-        context = SessionContext.create(key, services=services, send=send, config=config, tenant=tenant)
+        context = SessionContext.create(
+            key,
+            services=services,
+            send=record.watching(send) if record else send,
+            config=config,
+            tenant=tenant,
+            resumed=resume_count(record.origin.generation) if record else 0,
+            changed=record.changed if record else lambda: None,
+        )
         try:
             async with asyncio.TaskGroup() as group:
-                session = cls(context, group, wake_ticker)
-                session._client_events.announce_session()
+                session = cls(context, group, wake_ticker, record)
+                session._announce()
                 session.replies.read_ahead()
                 group.create_task(session._take_events())
                 try:
@@ -143,6 +179,13 @@ class Session:
                 raise _SessionClosed
         except BaseExceptionGroup as faults:
             _raise_first(faults)
+
+    def _announce(self) -> None:
+        """Send session.created. If the session is resumed, send what is known of it and go on with it."""
+        record = self._record
+        self._client_events.announce_session(server.resume_offer(record.token, record.expires_at) if record else None)
+        if record and record.origin.resumption:
+            go_on(self, record.origin.resumption)
 
     async def _take_events(self) -> None:
         """Handle one event after another, until cancelled."""
@@ -154,6 +197,21 @@ class Session:
         self._lead_in.close()
         self._client_events.close()
         self.audio_input.release()
+
+    @property
+    def record(self) -> SessionRecord | None:
+        """The session's record in the journal; None if there is no journal."""
+        return self._record
+
+    @property
+    def greeted(self) -> bool:
+        """True if no greeting is to be spoken any more."""
+        return not self._pending_greeting
+
+    def ask_to_move(self, reason: str) -> None:
+        """Ask the client to connect to another host, at the next boundary between turns. `reason` is a word for it."""
+        if self._move:
+            self._move.ask(reason)
 
     @property
     def config(self) -> SessionConfig:
@@ -245,6 +303,8 @@ class Session:
         self.state, commands = turns.step(self.state, event, self.context.turn_rules, self._occurred_at(event))
         for command in commands:
             self._executor.execute(command, self.state.start)
+        if self._move:
+            self._move.stepped()
 
     def _occurred_at(self, event: TurnEvent) -> float:
         """Return the monotonic time of an event, in seconds.

@@ -1,7 +1,8 @@
 """`rejoinder serve`: start or join a Ray cluster, deploy the application, and remove both at the end.
 
 A cluster that this module started is stopped. A cluster that it joined keeps running without the application, and keeps
-Ray Serve if Serve ran there before.
+Ray Serve if Serve ran there before. Every step of the end has a time limit: what Ray does not stop is killed, if it was
+started here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import grpc
 
 from cluster.environment import REQUIRED, free_port, own_head_environment
 from cluster.fitting import demands, misfits, offers
-from cluster.listeners import NODE_FOLDER, check_port, write_owner
+from cluster.head_watch import Head, HeadLost, OwnProcesses, RemoteGcs, within
+from cluster.leftovers import NODE_FOLDER, NodeGuard, end, processes_of, write_owner
+from cluster.listeners import check_port
 from rejoinder.core.errors import BackendError, ConfigError
 from rejoinder.core.settings.serve_file import ServeFile
 
@@ -38,6 +41,8 @@ READY_TIMEOUT_S = 600.0
 INGRESS_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 """Seconds that the head of a cluster has to answer."""
+REMOVE_S = 30.0
+"""Seconds that Serve has to remove the application, and Ray to end its processes, before they are killed."""
 
 MAX_CAUSE = 400
 """Characters of a cause that are printed."""
@@ -54,9 +59,22 @@ class LaunchProgress:
     deployments: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The connection of this process to a Ray cluster.
+
+    Attributes:
+        own: True if the cluster was started here.
+        head: The cluster's head, for `head_watch.await_end`.
+    """
+
+    own: bool
+    head: Head
+
+
 @contextlib.contextmanager
-def cluster(address: str, runtime_env: Mapping[str, Any] | None = None, *, hosts: int = 1) -> Iterator[bool]:
-    """Connect to a Ray cluster while the context is open; yield True if it was started here.
+def cluster(address: str, runtime_env: Mapping[str, Any] | None = None, *, hosts: int = 1) -> Iterator[Connection]:
+    """Connect to a Ray cluster while the context is open; yield the connection.
 
     Args:
         address: "local" starts a head. "auto" joins RAY_ADDRESS or the cluster on this machine, or starts a head if
@@ -66,17 +84,18 @@ def cluster(address: str, runtime_env: Mapping[str, Any] | None = None, *, hosts
 
     Raises:
         ConfigError: No cluster answers at the address, or one of its nodes cannot run Rejoinder.
+        HeadLost: The cluster that was started here did not stop in time, so its processes were killed.
     """
     target, field = _resolved(address)
     if target != "local" and _join(target, runtime_env, field):
         try:
             _check_nodes()
-            yield False
+            yield Connection(own=False, head=RemoteGcs(_gcs_address()))
         finally:
             _leave()
     elif target in ("auto", "local"):
         with _own_head(runtime_env, hosts):
-            yield True
+            yield Connection(own=True, head=OwnProcesses())
     else:
         remedy = "Start one with `ray start --head`, or use `--address local` to start one here."
         raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field=field)
@@ -185,10 +204,16 @@ def version_error(address: str, field: str, error: RuntimeError) -> ConfigError 
     )
 
 
+def _gcs_address() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def _leave() -> None:
     import ray
 
-    ray.shutdown()
+    within(REMOVE_S, ray.shutdown)
 
 
 @contextlib.contextmanager
@@ -198,6 +223,7 @@ def _own_head(runtime_env: Mapping[str, Any] | None, hosts: int) -> Iterator[Non
     # folder that it gets to all users, so it gets one inside.
     directory = Path(tempfile.mkdtemp(prefix=NODE_FOLDER, dir="/tmp"))
     write_owner(directory)
+    guard = NodeGuard()
     os.environ.update(own_head_environment(directory, hosts))
     import ray
 
@@ -213,9 +239,24 @@ def _own_head(runtime_env: Mapping[str, Any] | None, hosts: int) -> Iterator[Non
             logging_level="ERROR",
         )
         yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(directory, ignore_errors=True)
+    except HeadLost:
+        _kill_node(directory, guard)
+        raise
+    except BaseException:
+        within(REMOVE_S, ray.shutdown)
+        _kill_node(directory, guard)
+        raise
+    orderly = within(REMOVE_S, ray.shutdown)
+    _kill_node(directory, guard)
+    if not orderly:
+        raise HeadLost(f"Ray did not stop within {REMOVE_S:.0f} s, so its processes were killed.")
+
+
+def _kill_node(directory: Path, guard: NodeGuard) -> None:
+    """End what is left of a node that was started here, and delete its folder."""
+    end(processes_of(directory))
+    shutil.rmtree(directory, ignore_errors=True)
+    guard.release()
 
 
 def run_on_node(node: Mapping[str, Any], function: Callable[[], Answer]) -> Answer:
@@ -282,6 +323,7 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
         BackendError: The application did not become healthy.
         ConfigError: Serve runs on another port, the application runs already, the port cannot be used, or the replicas
             do not fit on the nodes.
+        HeadLost: Raised by the block if Ray's head is gone. Serve is then not asked to remove the application.
     """
     from ray import serve
     from ray.serve.config import HTTPOptions
@@ -312,13 +354,22 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
         url = f"http://{options.host}:{port}"
         _await_ingress(url)
         yield url
-    finally:
-        if running is None and serve.status().applications.keys() <= {app.name}:
-            serve.shutdown()
-        else:
-            # Running conversations may continue until graceful_shutdown_timeout_s. Do not wait for them here.
-            with contextlib.suppress(TimeoutError):
-                serve.delete(app.name)
+    except HeadLost:
+        raise
+    except BaseException:
+        within(REMOVE_S, lambda: _remove(serve, app.name, running is None))
+        raise
+    within(REMOVE_S, lambda: _remove(serve, app.name, running is None))
+
+
+def _remove(serve: Any, name: str, own: bool) -> None:
+    """Remove the application, and Serve too if it was started here (`own`) and has no other application."""
+    if own and serve.status().applications.keys() <= {name}:
+        serve.shutdown()
+    else:
+        # Running conversations may continue until graceful_shutdown_timeout_s. Do not wait for them here.
+        with contextlib.suppress(TimeoutError):
+            serve.delete(name)
 
 
 def _deploy(serve: Any, app: Any, name: str, report: Callable[[LaunchProgress], None]) -> None:

@@ -34,6 +34,9 @@ from rejoinder.core.settings.settings import Autoscaling, Resources, Settings, S
 # as one request until it ends.
 HTTP_HEADROOM = 32
 
+SURGE_PERCENT = 25
+"""Default of `surge_percent`: one further replica for up to four."""
+
 
 def build(args: dict[str, Any]) -> Application:
     """Return the application with the settings in `args`, the section `args` of ray_config.yaml.
@@ -86,6 +89,7 @@ def stage_deployment(cls: type, stage: StageSettings, name: str = "") -> serve.D
         **_replicas(
             stage.autoscaling,
             StagePolicy,
+            stage.reservation,
             target=min(stage.autoscaling.target_ongoing_requests, stage.places),
             queue_limit_s=stage.autoscaling.queue_delay_ms / 1000,
         ),
@@ -105,6 +109,7 @@ def _host(settings: Settings) -> serve.Deployment:
         **_replicas(
             host.autoscaling,
             HostPolicy,
+            host.resources,
             target=host.autoscaling.target_ongoing_requests,
             most=host.max_sessions,
             headroom=host.autoscaling.headroom,
@@ -114,19 +119,25 @@ def _host(settings: Settings) -> serve.Deployment:
     )
 
 
-def _replicas(scaling: Autoscaling, policy: type, **limits: float) -> dict[str, Any]:
+def _replicas(scaling: Autoscaling, policy: type, resources: Resources, **limits: float) -> dict[str, Any]:
     """Return the options for the number of replicas: `num_replicas` if it is fixed, else `autoscaling_config`.
+
+    `max_surge_percent` lets a new version start before the old one stops, so that calls and requests always find a
+    replica.
 
     Args:
         scaling: The settings. The number is fixed if `min_replicas` equals `max_replicas`.
         policy: Class of the autoscaling policy.
+        resources: What each replica reserves. A GPU is seldom free for a further replica.
         limits: Keyword arguments of the policy's constructor.
     """
+    surge = scaling.surge_percent
+    rollout = {"max_surge_percent": (0 if resources.num_gpus else SURGE_PERCENT) if surge is None else surge}
     if scaling.min_replicas == scaling.max_replicas:
-        return {"num_replicas": scaling.min_replicas}
-    options = scaling.model_dump(exclude={"headroom", "start_s", "queue_delay_ms"})
+        return rollout | {"num_replicas": scaling.min_replicas}
+    options = scaling.model_dump(exclude={"headroom", "start_s", "queue_delay_ms", "surge_percent"})
     autoscaling_policy = AutoscalingPolicy(policy_function=policy, policy_kwargs=limits)
-    return {"autoscaling_config": AutoscalingConfig(**options, policy=autoscaling_policy)}
+    return rollout | {"autoscaling_config": AutoscalingConfig(**options, policy=autoscaling_policy)}
 
 
 def _actor(resources: Resources) -> dict[str, Any]:

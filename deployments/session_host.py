@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from actors.host import Host, synthesize_held_clips
 from actors.stages.ports import Stages
 from actors.stages.services import Services
+from actors.stages.stage_watch import Probe, StageWatch
 from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
 from deployments.serving.access import open_access
@@ -27,6 +29,7 @@ from deployments.serving.compat import broadcast
 from deployments.serving.handles import (
     AnswerCacheHandle,
     LlmHandle,
+    StageProbe,
     SttHandle,
     TtsHandle,
     TurnDetectorHandle,
@@ -39,10 +42,13 @@ from deployments.serving.metrics import AdmissionCollector, ConversationMetrics,
 from deployments.serving.regions import RegionDirectory, places_of
 from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
+from deployments.survival.keeping import open_keeper, open_store
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.errors import BackendError
 from rejoinder.core.resilience.redispatch import handshake_retries
+from rejoinder.core.resilience.stage_admission import StageAdmission
+from rejoinder.core.resilience.stage_load import StageReport
 from rejoinder.core.settings.settings import Settings
 
 # Timeout in seconds for a replica to describe itself. A slower replica is left out of the Prometheus targets, because
@@ -83,11 +89,8 @@ class SessionHost:
         slots = {name: int(replica["slots"]) for name, replica in described.items()}
         admission = open_admission(settings, slots, phase=random.random())
         self._port.registry.register(AdmissionCollector(admission))
-        exchange = LoadExchange(
-            serve.get_replica_context().replica_id.unique_id,
-            lambda: admission.live,
-            lambda stage, report: admission.note(stage, report, clock()),
-        )
+        watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, clock)
+        exchange = _exchange(admission, watch, clock)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
         phrases = await synthesize_held_clips(
             stages,
@@ -95,6 +98,9 @@ class SessionHost:
             language=settings.tts.spoken_language,
             lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
         )
+        context = serve.get_replica_context()
+        store = open_store(settings.journal, context.app_name, context.replica_id.unique_id, metrics)
+        signing_key = self.access.settings.signing_key
         self.host = Host(
             Services.over(
                 stages,
@@ -106,6 +112,9 @@ class SessionHost:
                 stage_admission=admission,
             ),
             retries=handshake_retries(os.environ),
+            watch=watch,
+            keeper=open_keeper(settings, store, metrics, clock, signing_key=signing_key),
+            free_elsewhere=self._free_elsewhere,
         )
         self._running = asyncio.create_task(self.host.run())
         # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would
@@ -135,6 +144,19 @@ class SessionHost:
             suppressor=suppressors(self._settings.noise),
         )
 
+    def _probes(self) -> dict[str, Probe]:
+        """Return the probes of the stages without which no turn is answered, by stage.
+
+        Without the turn detector silence ends a turn, and without the answer cache the language model answers.
+        """
+        handles = self._handles
+        groups = {"vad": ["vad"], "stt": ["stt"], "llm": ["llm", "llm_backup"], "tts": ["tts"]}
+        return {
+            stage: StageProbe(stage, *(handles[name] for name in names if name in handles))
+            for stage, names in groups.items()
+            if stage in handles
+        }
+
     async def targets(self) -> list[dict[str, Any]]:
         """Return every replica that answers, as Prometheus HTTP service discovery targets.
 
@@ -151,8 +173,13 @@ class SessionHost:
         return await self._regions.listing()
 
     async def own_places(self) -> dict[str, int]:
-        """Return the number of calls of this host, and their limit."""
-        return {"sessions": self.host.live, "max_sessions": self._settings.host.max_sessions}
+        """Return the number of calls of this host, and their limit. A host that has lost a stage has no free place."""
+        limit = self.host.live if self.host.lost_stages else self._settings.host.max_sessions
+        return {"sessions": self.host.live, "max_sessions": limit}
+
+    async def _free_elsewhere(self) -> int:
+        """Return the number of free places of the hosts that Serve sends calls to: not of one that is drained."""
+        return (await self.places())["free"]
 
     async def _sum_places(self) -> dict[str, int]:
         return places_of(await _answers(_hosts(), "own_places"))
@@ -201,6 +228,16 @@ class SessionHost:
             raise BackendError(f"the host's task ended: {self._running!r}", stage="host")
         if self.host.loop_lag_s * 1000 > self._settings.host.max_loop_lag_ms:
             raise BackendError(f"the event loop is {self.host.loop_lag_s:.1f} s late.", stage="host")
+
+
+def _exchange(admission: StageAdmission, watch: StageWatch, clock: Callable[[], float]) -> LoadExchange:
+    """Return the exchange of load with the stages, whose reports also show that the stages are there."""
+
+    def note(stage: str, report: StageReport) -> None:
+        admission.note(stage, report, clock())
+        watch.answered(stage)
+
+    return LoadExchange(serve.get_replica_context().replica_id.unique_id, lambda: admission.live, note)
 
 
 def _hosts() -> DeploymentHandle:

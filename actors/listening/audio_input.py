@@ -269,6 +269,11 @@ class AudioInput:
         """
         return self._level.is_background(level, self._background, addressed=addressed)
 
+    @property
+    def caller_dbfs(self) -> float | None:
+        """Level of the caller's speech in dBFS; None before the first turn."""
+        return self._level.caller_dbfs
+
     def caller_heard(self, level: float) -> None:
         """Update the estimate of the caller's level; `level` is the level of one of the caller's turns, in dBFS."""
         if math.isfinite(level):

@@ -11,12 +11,13 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from actors.stages.hedged_llm import GenerationStats
-from actors.stages.ports import LlmRequest, TokenDelta
+from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from actors.stages.retry import StageFailures
 from actors.stages.services import Services
 from rejoinder.core.reply.openings import opening_for
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.openings import Opening
+from rejoinder.core.survival.resumption import KnownAnswer
 from rejoinder.core.wire.server import ResponseEvents
 
 # If the language model's text after an opening begins with one of these characters, no space is put between the two.
@@ -68,6 +69,38 @@ async def stream_after_opening(
                 yield replace(delta, text=space + delta.text)
         if generated.strip():
             return
+
+
+async def stream_after_known(
+    known: KnownAnswer, services: Services, request: LlmRequest, failures: StageFailures, *, stats: GenerationStats
+) -> AsyncGenerator[TokenDelta, None]:
+    """Yield the rest of an answer that was cut off: the known words that were not heard, then what follows them.
+
+    Close the generator to stop. The arguments are those of `stream_after_opening`.
+
+    Args:
+        known: The beginning of the answer.
+        services: The hedger and the settings are used.
+        request: The request for the whole answer.
+        failures: Records failures and recovery of the language model.
+        stats: Filled in while the generation runs.
+
+    Raises:
+        BackendError: All attempts failed for `give_up_after_s` seconds.
+    """
+    if known.complete:
+        stats.finish, stats.usage = "stop", LlmUsage(0, 0)
+        yield TokenDelta(known.unheard, 0, "stop", stats.usage)
+        return
+    if known.unheard:
+        yield TokenDelta(known.unheard, 0)
+    generated, give_up_s = "", services.settings.conversation.give_up_after_s
+    rest = services.hedger.stream(replace(request, prefix=known.prefix), failures, stats, give_up_s)
+    async with aclosing(rest) as deltas:
+        async for delta in deltas:
+            space = " " if known.unheard and not generated and not _needs_no_space(delta.text) else ""
+            generated += delta.text
+            yield replace(delta, text=space + delta.text)
 
 
 def _needs_no_space(text: str) -> bool:

@@ -96,7 +96,7 @@ class Prompts:
         If `transcript` is not empty, it is added as the newest turn of the caller.
         """
         newest = [ChatMessage("user", transcript)] if transcript else []
-        turns = self._context.conversation.messages() + newest
+        turns = self._context.conversation.messages(without=request.known.items if request.known else ()) + newest
         return self.summaries.window.prompt(request.instructions, turns, self.summaries.newest)
 
     def language_notice(self, end_of_turn: EndOfTurnRequest) -> str:
@@ -159,6 +159,7 @@ class Prompts:
 
     def _use(self, turn: CommittedTurn, transcript: Transcript, kind: str) -> None:
         self._context.conversation.update(replace(turn.item, text=transcript.text))
+        self._context.changed()
         self._services.journal.write(kind, {"item": turn.item.id, "text": transcript.text})
 
     def _announce(self, turn: CommittedTurn, transcript: Transcript) -> None:

@@ -24,6 +24,10 @@ class RecentReplies:
             _, oldest = self._replies.popitem(last=False)
             self._spoken = self._spoken or oldest.audio_ms > 0
 
+    def voiced(self) -> None:
+        """Record that audio was sent before, by the host that had the session."""
+        self._spoken = True
+
     @property
     def spoken(self) -> bool:
         """True once any audio of a reply was sent to the client."""

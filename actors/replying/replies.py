@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from actors.listening.end_of_turn import EndOfTurnRequest
@@ -19,6 +20,7 @@ from actors.stages.retry import StageFailures, contained
 from actors.stages.session_context import SessionContext
 from rejoinder.core.measuring.waterfall import Marks
 from rejoinder.core.reply.answer_cache import CacheScope
+from rejoinder.core.survival.snapshot import LastReply
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.server import ResponseStatus
@@ -152,8 +154,28 @@ class Replies:
         if self.current is not None and self.current in self._running:
             return
         plan = self._plan(self._terms(self.default_request()), partial(_until_over, failures), failures, lambda: None)
+        plan = replace(plan, answers=False)
         self.current = Reply(plan, self._context, Marks())
         self._launch(self.current, self._group.create_task(self._run(self.current, previous=None)))
+
+    def last_reply(self) -> LastReply | None:
+        """Return the conversation's newest reply for a snapshot; None if there is none, or it was interrupted."""
+        reply = self.current
+        if reply is None or not reply.plan.answers:
+            if self._unanswered is None or not self._context.turn_rules.auto_reply:
+                return None
+            return LastReply()
+        request = reply.plan.terms.request
+        known = request.known
+        default = self.default_request() == replace(request, known=None)
+        return LastReply(
+            request=None if default else request.to_json(),
+            item_id=None if reply.response.phase is ResponsePhase.UNSEEN else reply.plan.events.item_id,
+            progress=reply.progress(),
+            ended=not reply.open,
+            earlier=known.heard if known else "",
+            earlier_items=known.items if known else (),
+        )
 
     def cut(self, reason: str, interrupted_at: float | None) -> None:
         """Cancel the running replies of the conversation: stop their audio and their engine calls.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -21,14 +21,15 @@ from typing import Literal
 
 from actors.replying.called_tools import CalledTools
 from actors.replying.fillers import Fillers
-from actors.replying.openings import opening_of, stream_after_opening
+from actors.replying.openings import opening_of, stream_after_known, stream_after_opening
 from actors.replying.requests import CommittedTurn, ReplyTerms
 from actors.replying.response import Response, ResponseEnd, ResponsePhase
 from actors.replying.speech_output import SpeechOutput, SpeechOutputSettings
 from actors.stages.degradation import SessionDegradation
 from actors.stages.hedged_llm import GenerationStats
-from actors.stages.ports import LlmRequest
+from actors.stages.ports import LlmRequest, TokenDelta
 from actors.stages.retry import StageFailures
+from actors.stages.services import Services
 from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import CallerError, RejoinderError
@@ -41,6 +42,7 @@ from rejoinder.core.reply.segmenter import Segmenter, segment_of
 from rejoinder.core.reply.spoken.hidden import HiddenTextFilter
 from rejoinder.core.reply.spoken.units import SpeechSegment
 from rejoinder.core.settings.settings import Settings
+from rejoinder.core.survival.snapshot import SpokenProgress
 from rejoinder.core.wire.endings import INTERNAL, Sentence, ending_of, failure_of, stage_of
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.server import ResponseEvents, ResponseStatus
@@ -67,6 +69,7 @@ class ReplyPlan:
             is not committed.
         notice: Returns the words of the reply if the turn needs no answer of the language model, because the caller
             speaks a language that is not served; "" otherwise. Called when the transcript is available.
+        answers: False if the reply only apologises, so that it is not continued after a resume.
     """
 
     events: ResponseEvents
@@ -78,6 +81,7 @@ class ReplyPlan:
     cache_scope: CacheScope
     answered_turn: Callable[[], CommittedTurn | None]
     notice: Callable[[], str] = lambda: ""
+    answers: bool = True
 
 
 class Reply:
@@ -119,6 +123,7 @@ class Reply:
         self._said: list[SpeechSegment] = []
         self._called = CalledTools(plan.terms.request.tools, context)
         self._segments = 0
+        self._generated = False
         self._released = asyncio.Event()
         if not drafted:
             self._released.set()
@@ -151,6 +156,15 @@ class Reply:
     def audio_ms(self) -> int:
         """Length of the audio sent so far, in ms."""
         return self._speech.audio_ms
+
+    def progress(self) -> SpokenProgress | None:
+        """Return how far the answer was spoken; None if it is in text, or no word of it is known."""
+        return self._speech.progress(self._said, complete=self._generated) if self.plan.events.spoken else None
+
+    @property
+    def advance(self) -> tuple[int, bool, int]:
+        """A value that changes whenever more of the answer is known, or more of it was spoken (in half seconds)."""
+        return len(self._said), self._generated, self.audio_ms // 500
 
     def release(self, marks: Marks) -> None:
         """Start to send a drafted reply. The stage times measured so far are added to the turn's `marks`."""
@@ -226,6 +240,11 @@ class Reply:
         """
         return f"{self.fillers.spoken_text} {self._speech.words_around(before_s, after_s)}".strip(), self._speech.left_s
 
+    @property
+    def played_s(self) -> float:
+        """Seconds of the reply's audio that the listener has heard, clips included."""
+        return self._speech.played_s
+
     # -- called by the speech output (SpeechListener) ------------------------------------------------------------------
 
     def synthesis_started(self) -> None:
@@ -276,7 +295,7 @@ class Reply:
             speaking = group.create_task(self._speech.run()) if self.plan.events.spoken else None
             if speaking:
                 self.fillers.begin(group, lambda: self.marks, self.plan.answered_turn)
-            answered = await self._generate()
+            answered = self._generated = await self._generate()
             await self._speech.finish()
             if speaking:
                 await speaking
@@ -296,22 +315,21 @@ class Reply:
             await self._output(text, [self._segment_of(text)])
             return True
         settings = self._services.settings.conversation
-        offer = self.plan.terms.request.tools
+        wanted = self.plan.terms.request
         request = LlmRequest(
             prompt,
-            self.plan.terms.request.max_tokens,
+            wanted.max_tokens,
             settings.temperature,
             session=self._session_id,
             small=DegradationMeasure.SMALL_MODEL in self.measures,
-            tools=offer,
+            tools=wanted.tools,
         )
         segmenter = self.plan.degradation.segmenter(self.measures)
         # A model that has begun to speak an opening rarely calls a tool.
-        opening = "" if offer.active else opening_of(self.plan.events, prompt, settings.openings)
+        silent = wanted.known or wanted.tools.active
+        opening = "" if silent else opening_of(self.plan.events, prompt, settings.openings)
         self._mark(None, None if opening else Stage.LLM_FIRST_TOKEN)
-        ask = partial(stream_after_opening, opening, self._services, request, self._failures, stats=self.generation)
-        cached = self._services.answer_cache.stream(request, self.plan.cache_scope, self.generation, ask)
-        stream = ask() if offer.forced else cached
+        stream = answer_stream(self.plan, self._services, request, opening, stats=self.generation)
         shown = HiddenTextFilter()
         async with aclosing(stream) as deltas:
             async for delta in deltas:
@@ -389,6 +407,8 @@ class Reply:
         """
         spoken = self.plan.events.spoken
         present = self.answer_from_ms is not None if spoken else bool(self.answer)
+        known = self.plan.terms.request.known
+        present = present or bool(known and known.heard)
         ending = ending_of(self.generation.finish, present=present, called=bool(self.response.calls))
         if ending.sentence is not Sentence.NONE:
             logger.warning("a reply of %s has no answer: %s", self._session_id, ending.reason)
@@ -438,6 +458,24 @@ class Reply:
                 status, details=details, text=text, audio_ms=self.audio_ms, usage=self.generation.usage, report=report
             )
         )
+
+
+def answer_stream(
+    plan: ReplyPlan, services: Services, request: LlmRequest, opening: str, *, stats: GenerationStats
+) -> AsyncGenerator[TokenDelta, None]:
+    """Return the deltas of the answer: from the cache, from the language model, or the rest of an answer cut off.
+
+    Args:
+        plan: What the reply answers.
+        services: The hedger, the answer cache and the settings are used.
+        request: The request for the whole answer. If it must call a tool, the cache is not asked.
+        opening: The opening; "" for none.
+        stats: Filled in while the generation runs.
+    """
+    if known := plan.terms.request.known:
+        return stream_after_known(known, services, request, plan.failures, stats=stats)
+    ask = partial(stream_after_opening, opening, services, request, plan.failures, stats=stats)
+    return ask() if request.tools.forced else services.answer_cache.stream(request, plan.cache_scope, stats, ask)
 
 
 def _speech_settings(settings: Settings, plan: ReplyPlan) -> SpeechOutputSettings:

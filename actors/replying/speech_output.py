@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -27,6 +27,7 @@ from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.reply.playout import Playout
 from rejoinder.core.reply.replay_buffer import ReplayBuffer, ReplayPiece
 from rejoinder.core.reply.spoken.units import SpeechSegment
+from rejoinder.core.survival.snapshot import SpokenProgress
 
 Clock = Callable[[], float]
 
@@ -126,6 +127,8 @@ class SpeechOutput:
         self._synthesized = False
         self._wants_text = True
         self._resumed_at_s = 0.0
+        # Number of segments whose audio has begun to arrive.
+        self._begun = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._changed = asyncio.Event()
@@ -210,6 +213,24 @@ class SpeechOutput:
         self._buffer.clear()
         return self.heard_text()
 
+    def progress(self, coming: Sequence[SpeechSegment], *, complete: bool) -> SpokenProgress | None:
+        """Return how far the answer was spoken; None if no word of it is known.
+
+        Args:
+            coming: All segments that were passed to `say`.
+            complete: True if no segment follows them.
+        """
+        line = self._playout.timeline(coming[self._begun :])
+        if not line.text:
+            return None
+        return SpokenProgress(
+            line.text,
+            tuple(line.marks),
+            heard_ms=round(self._playout.position_s(self._clock()) * 1000),
+            sent_ms=self.audio_ms,
+            complete=complete,
+        )
+
     def sent_text(self) -> str:
         """Return the text of the answer whose audio was sent."""
         return self._playout.heard_text(self._playout.reached_s)
@@ -217,6 +238,11 @@ class SpeechOutput:
     def heard_text(self, at_s: float | None = None) -> str:
         """Return the text of the answer that was heard until now, or in the first `at_s` seconds of the audio."""
         return self._playout.heard_text(self._playout.position_s(self._clock()) if at_s is None else at_s)
+
+    @property
+    def played_s(self) -> float:
+        """Seconds of audio that the listener has heard."""
+        return self._playout.position_s(self._clock())
 
     def words_around(self, before_s: float, after_s: float) -> str:
         """Return the words from `before_s` seconds before the listener's position to `after_s` seconds after it."""
@@ -288,6 +314,7 @@ class SpeechOutput:
         if begun:
             words = begun.written if begun.glued else f" {begun.written}"
             self._playout.begin(begun)
+            self._begun += 1
             self._listener.first_audio_ready()
         self._playout.add(len(pcm) // SAMPLE_BYTES)
         self._buffer.add(ReplayPiece(words, pcm))

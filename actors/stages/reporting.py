@@ -97,6 +97,15 @@ class Metrics(Protocol):
         """
         ...
 
+    def survival(self, outcome: str, count: int = 1) -> None:
+        """Count `count` events of the session journal.
+
+        `outcome` is "stored", "failed" or "dropped" because a journal is full (snapshots), "resumed", "not_found" or
+        "unreadable" (sessions that a client wanted to resume), "superseded" (sessions that were resumed elsewhere), or
+        "asked_to_move".
+        """
+        ...
+
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         """Count an error; `fault` says who or what caused it, and `stage` names the stage where it happened."""
         ...

@@ -36,6 +36,7 @@ class SessionContext:
         emit: Adds an event_id to a server event and sends it. It never blocks.
         services: The services that all sessions of the host share.
         current: Holder of the configuration in effect.
+        changed: Called if the conversation has changed without an event that tells of it.
     """
 
     id: str
@@ -45,10 +46,19 @@ class SessionContext:
     emit: Callable[[Json], None]
     services: Services
     current: CurrentConfig
+    changed: Callable[[], None] = lambda: None
 
     @classmethod
     def create(
-        cls, key: str, services: Services, send: Callable[[Json], None], config: SessionConfig, *, tenant: str = ""
+        cls,
+        key: str,
+        services: Services,
+        send: Callable[[Json], None],
+        config: SessionConfig,
+        *,
+        tenant: str = "",
+        resumed: int = 0,
+        changed: Callable[[], None] = lambda: None,
     ) -> SessionContext:
         """Return the context of a new session with an empty conversation.
 
@@ -58,8 +68,11 @@ class SessionContext:
             send: Called with each server event, which has its event_id. It must not block.
             config: The configuration to start with.
             tenant: Digest of the API key; "" if there are no keys.
+            resumed: How often the session was resumed. Its new ids contain the number, so that they differ from those
+                that the hosts before have made.
+            changed: Called if the conversation has changed without an event that tells of it.
         """
-        stamp = IdStamp(key)
+        stamp = IdStamp(f"{key}r{resumed}" if resumed else key)
 
         def emit(event: Json) -> None:
             send({"event_id": stamp("event"), **event})
@@ -72,6 +85,7 @@ class SessionContext:
             emit=emit,
             services=services,
             current=CurrentConfig(config),
+            changed=changed,
         )
 
     @property

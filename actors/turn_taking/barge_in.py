@@ -166,7 +166,13 @@ class BargeInDetector:
         return self._addresses_agent(transcript.text)
 
     def _addresses_agent(self, text: str) -> bool:
-        reading = classify_speech(text, self._agent_speech(), self._settings, self._services.settings.stt.main_language)
+        reading = classify_speech(
+            text,
+            self._agent_speech(),
+            self._settings,
+            self._services.settings.stt.main_language,
+            speech_s=self._speech_s(),
+        )
         if reading is SpeechKind.ADDRESSED and self._is_background(text):
             reading = SpeechKind.BACKGROUND
         if reading is not SpeechKind.ADDRESSED:
@@ -189,4 +195,10 @@ class BargeInDetector:
         if reply is None:
             return AgentSpeech("", interrupting, math.inf)
         text, left_s = reply.words_around(SPOKEN_BEFORE_S, SPOKEN_BEHIND_S)
-        return AgentSpeech(text, interrupting, left_s)
+        return AgentSpeech(text, interrupting, left_s, reply.played_s)
+
+    def _speech_s(self) -> float:
+        """Return the length of the utterance so far, in seconds."""
+        state = self._state()
+        end = self._audio_input.processed if state.caller is CallerState.SPEAKING else state.speech_end
+        return max(0, end - state.start) / STT_RATE

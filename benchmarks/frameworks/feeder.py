@@ -108,7 +108,10 @@ class Feeder:
 
     @property
     def counted_from(self) -> float:
-        """Time at which the warm-up ends (monotonic clock, in seconds). Then every session is in its second cycle."""
+        """Time at which the warm-up ends (monotonic clock, in seconds).
+
+        By then every session has spoken, and was answered, once.
+        """
         return self.begin + self.warm_up_s
 
     async def feed(self) -> None:

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from actors.host import Host, synthesize_held_clips
 from actors.stages.ports import LlmPort, Stages, SttPort, TtsPort
 from actors.stages.services import Services
+from actors.survival.snapshot_store import LocalSnapshots
 from deployments.engines.emulated import EmulatedStt, EmulatedTts
 from deployments.engines.speech_in.noise import suppressors
 from deployments.llm import Llm
@@ -30,6 +31,7 @@ from deployments.serving.http_routes import http_app
 from deployments.serving.journal import LogJournal
 from deployments.serving.metrics import ConversationMetrics
 from deployments.serving.regions import RegionDirectory, places_of
+from deployments.survival.keeping import open_keeper
 from deployments.transports.call_protocol import CallProtocol
 from deployments.turn_detector import TurnDetector
 from deployments.vad import load_silero
@@ -100,9 +102,10 @@ async def running_host(stages: Stages, settings: Settings, clock: Callable[[], f
         lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
     )
     metrics = ConversationMetrics(CollectorRegistry())
-    host = Host(
-        Services.over(stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock)
+    services = Services.over(
+        stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock
     )
+    host = Host(services, keeper=open_keeper(settings, LocalSnapshots(settings.journal), metrics, clock))
     running = asyncio.create_task(host.run())
     try:
         yield host

@@ -110,7 +110,10 @@ class Feed(asyncio.Protocol):
         self._transport.write(json.dumps(message).encode() + b"\n")
 
     def data_received(self, data: bytes) -> None:
-        """Pass every complete record's frames to their sessions."""
+        """Pass each audio frame to its session, once the whole batch that contains it has arrived.
+
+        A batch is its length, and then the session's number and 20 ms of audio for each frame.
+        """
         buffer = self._buffer
         buffer += data
         start = 0

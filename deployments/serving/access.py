@@ -53,7 +53,8 @@ def open_access(settings: Settings, environment: Mapping[str, str] = os.environ)
 def carrying_keys(settings: Settings, environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings with the launcher's keys as digests, for hosts on nodes that do not have them.
 
-    The hosts then refuse to start without a key. They also get a signing key for client secrets.
+    The hosts then refuse to start without a key. They also get a signing key for client secrets, and the key that
+    encrypts conversations in the session journal.
 
     Raises:
         ConfigError: The keys cannot be read.
@@ -65,4 +66,10 @@ def carrying_keys(settings: Settings, environment: Mapping[str, str] = os.enviro
         "required": settings.access.required or bool(keys),
         "signing_key": signing_key,
     }
-    return settings.model_copy(update={"access": settings.access.model_copy(update=update)})
+    journal_key = environment.get(settings.journal.key_env, "") or settings.journal.key
+    return settings.model_copy(
+        update={
+            "access": settings.access.model_copy(update=update),
+            "journal": settings.journal.model_copy(update={"key": journal_key}),
+        }
+    )

@@ -327,8 +327,15 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         The default does nothing.
         """
 
+    def on_stop(self) -> None:
+        """Hook for a subclass: called when uvicorn stops, because Serve drains this replica.
+
+        The default does nothing.
+        """
+
     def shutdown(self) -> None:
-        """Do nothing, so that the connection stays open when uvicorn stops. Serve waits until the connection ends."""
+        """Keep the connection open when uvicorn stops, and call `on_stop`. Serve waits until the connection ends."""
+        self.on_stop()
 
     def handle_connect(self, event: Request) -> None:
         """Answer the handshake as uvicorn does, and call `on_upgrade` if it is valid."""

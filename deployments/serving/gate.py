@@ -10,14 +10,18 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
+from actors.survival.session_keeper import SessionKeeper
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import CallerError
+from rejoinder.core.survival.resume_token import ResumeToken
+from rejoinder.core.survival.resumption import HeardReport
 from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, refuse
 
@@ -57,14 +61,58 @@ def admitted(access: AccessControl, headers: Mapping[str, str], *scopes: Scope) 
     return refusal_of(401, "invalid_api_key", "Missing or unknown API key.")
 
 
+@dataclass(frozen=True, slots=True)
+class ResumeRequest:
+    """A client's request to go on with a session.
+
+    Attributes:
+        token: Its resume token, which is valid.
+        report: What it has played of the last reply; None if it did not say.
+        client: The client.
+    """
+
+    token: ResumeToken
+    report: HeardReport | None
+    client: Client
+
+
+async def resume_request(
+    access: AccessControl, keeper: SessionKeeper | None, headers: Mapping[str, str], query: Mapping[str, str]
+) -> ResumeRequest | Response | None:
+    """Return the client's request to resume a session, or the response that refuses it; None if it wants a new one.
+
+    Args:
+        access: The access control of the host.
+        keeper: Knows the resume tokens; None if the host has no journal. Then every token is refused.
+        headers: The request's headers, with names in lower case or a case-insensitive mapping.
+        query: The parameters of the request's address.
+    """
+    text = query.get("resume_token") or headers.get("x-rejoinder-resume")
+    if not text:
+        return None
+    if not access.origin_allowed(headers.get("origin"), headers.get("host")):
+        return refusal_of(403, "origin_not_allowed", "Pages of this origin may not connect: see access.origins.")
+    token = await keeper.token(text) if keeper else None
+    client = access.resuming(token.owner, tuple(_candidates(headers)), time.time()) if token else None
+    if token is None or client is None:
+        return refusal_of(401, "invalid_resume_token", "The resume token is wrong or expired. Open a new session.")
+    played = query.get("heard") or headers.get("x-rejoinder-heard") or ""
+    item_id, _, milliseconds = played.rpartition(":")
+    if not played:
+        return ResumeRequest(token, None, client)
+    if not item_id or not milliseconds.isascii() or not milliseconds.isdigit() or len(milliseconds) > 9:
+        return refusal_of(400, "invalid_value", "heard is not ITEM_ID:MILLISECONDS, such as heard=item_ab_0003:1250.")
+    return ResumeRequest(token, HeardReport(item_id, int(milliseconds)), client)
+
+
 @contextmanager
-def key_place(access: AccessControl, client: Client) -> Iterator[None]:
-    """Count a session of a client's key until the block ends.
+def key_place(access: AccessControl, client: Client, *, resumed: bool = False) -> Iterator[None]:
+    """Count a session of a client's key until the block ends. A session that is `resumed` is never refused.
 
     Raises:
         KeyLimitReached: The key may have no further session now.
     """
-    if wait_s := access.enter(client, time.monotonic()):
+    if wait_s := access.enter(client, time.monotonic(), resumed=resumed):
         raise KeyLimitReached(wait_s)
     try:
         yield

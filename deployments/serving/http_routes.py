@@ -20,18 +20,30 @@ from fastapi.responses import Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
-from deployments.serving.gate import KeyLimitReached, admitted, create_secret, key_place, refusal_of, started
+from deployments.serving.gate import (
+    KeyLimitReached,
+    ResumeRequest,
+    admitted,
+    create_secret,
+    key_place,
+    refusal_of,
+    resume_request,
+    started,
+)
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
-from rejoinder.core.access.access_control import AccessControl
+from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
-from rejoinder.core.errors import Overloaded
+from rejoinder.core.errors import BackendError, Overloaded
 
 MODEL = "rejoinder"
 NOT_READY = (
     "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second. If the "
     "error persists, start every node with RAY_SERVE_ENABLE_HA_PROXY=1."
 )
+
+
+NOT_FOUND = "No journal has this conversation any more. Open a new session and send its history."
 
 
 class ProxyCheck:
@@ -104,13 +116,17 @@ def http_app(served: RoutedHost) -> FastAPI:
 
         `problem` says what is wrong with the configuration of the language model, if its server refuses the key, the
         model or the address; otherwise it is null.
-        The status code is 503 if the request came through Serve's Python proxy: HAProxy does not reach this host yet.
+        `unreachable` lists the stages that the host cannot reach.
+        The status code is 503 if there are any, or if the request came through Serve's Python proxy: HAProxy does not
+        reach this host yet. New calls are refused meanwhile.
         """
-        direct = proxy_check.is_direct(request.scope)
-        response.status_code = 200 if direct else 503
+        direct, lost = proxy_check.is_direct(request.scope), served.host.lost_stages
+        response.status_code = 200 if direct and not lost else 503
         problem = served.host.services.hedger.backends.configuration_fault
+        status = f"cannot reach {', '.join(lost)}" if lost else "ok"
         return {
-            "status": "ok" if direct else "behind Serve's Python proxy",
+            "status": status if direct else "behind Serve's Python proxy",
+            "unreachable": lost,
             "problem": str(problem) if problem else None,
             "sessions": served.host.live,
             "max_sessions": served.host.services.settings.host.max_sessions,
@@ -165,34 +181,65 @@ def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
 
 
 async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyCheck) -> None:
-    """Refuse the connection with status 401, 403, 429 or 503, or accept it and run the conversation until it ends.
+    """Refuse the connection with an HTTP status, or accept it and run the conversation until it ends.
+
+    401, 403, 404 (no journal has the session to resume), 429 and 503 are the usual ones.
 
     Args:
         served: The host, with its accepted keys.
         socket: The connection, not yet accepted.
         proxy_check: Tells whether the connection came through Serve's Python proxy, which is refused.
     """
-    client = admitted(served.access, socket.headers, Scope.TALK)
+    resume = await resume_request(served.access, served.host.keeper, socket.headers, socket.query_params)
+    if isinstance(resume, Response):
+        await socket.send_denial_response(resume)
+        return
+    client = resume.client if resume else admitted(served.access, socket.headers, Scope.TALK)
     if isinstance(client, Response):
         await socket.send_denial_response(client)
         return
     if not proxy_check.is_direct(socket.scope):
-        refusal = refusal_of(503, "not_ready", NOT_READY)
-        refusal.headers["Retry-After"] = "1"
-        await socket.send_denial_response(refusal)
+        await socket.send_denial_response(_try_again("not_ready", NOT_READY, 1.0))
         return
     try:
-        with key_place(served.access, client), served.host.seat():
-            offered = socket.scope.get("subprotocols") or []
-            await socket.accept("realtime" if "realtime" in offered else None)
-            model = socket.query_params.get("model") or MODEL
-            shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
-            await RealtimeSocket(
-                socket, host=served.host, config=started(client.session, model), shortcut=shortcut, tenant=client.tenant
-            ).converse()
+        with key_place(served.access, client, resumed=bool(resume)), served.host.seat(resumed=bool(resume)):
+            await _serve(served.host, socket, client, resume)
     except KeyLimitReached as limit:
         await socket.send_denial_response(limit.refusal)
     except Overloaded as full:
-        refusal = refusal_of(503, "overloaded", str(full))
-        refusal.headers["Retry-After"] = str(math.ceil(full.retry_after_s))
-        await socket.send_denial_response(refusal)
+        await socket.send_denial_response(_try_again("overloaded", str(full), full.retry_after_s))
+
+
+async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRequest | None) -> None:
+    """Accept the connection of an admitted client and run its conversation, or go on with the one that it resumes."""
+    owner = client.key.digest if client.key else ""
+    origin = None
+    if resume and host.keeper:
+        try:
+            origin = await host.keeper.claim(resume.token, resume.report)
+        except BackendError as fault:
+            await socket.send_denial_response(_try_again("journal_unavailable", str(fault), 1.0))
+            return
+        if origin is None:
+            await socket.send_denial_response(refusal_of(404, "session_not_found", NOT_FOUND))
+            return
+    offered = socket.scope.get("subprotocols") or []
+    await socket.accept("realtime" if "realtime" in offered else None)
+    model = socket.query_params.get("model") or MODEL
+    shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
+    await RealtimeSocket(
+        socket,
+        host=host,
+        config=started(client.session, model),
+        shortcut=shortcut,
+        tenant=client.tenant,
+        owner=owner,
+        origin=origin,
+    ).converse()
+
+
+def _try_again(code: str, message: str, after_s: float) -> Response:
+    """Return a refusal with status 503 and Retry-After, which HAProxy answers by asking another host."""
+    refusal = refusal_of(503, code, message)
+    refusal.headers["Retry-After"] = str(math.ceil(after_s))
+    return refusal

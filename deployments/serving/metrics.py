@@ -81,6 +81,11 @@ HOST_HELP = {
         "Degradation measures that a session took because a stage was slow, by measure: short_segment, no_speculation, "
         "small_model or filler."
     ),
+    "rejoinder_session_journal_total": (
+        "Events of the session journal, by outcome: stored, failed or dropped because a journal is full (snapshots), "
+        "resumed, not_found or unreadable (sessions that a client wanted to resume), superseded (resumed elsewhere), "
+        "asked_to_move (by a drained host)."
+    ),
     "rejoinder_errors_total": (
         "Errors, by fault (caller, backend, overload or internal) and by the stage where they occurred."
     ),
@@ -184,6 +189,7 @@ class ConversationMetrics:
         self._fillers = histogram("rejoinder_filler_seconds")
         self._dismissed = counter("rejoinder_dismissed_speech_total", "reason")
         self._degradation = counter("rejoinder_degradation_steps_total", "measure")
+        self._survival = counter("rejoinder_session_journal_total", "outcome")
         self._errors = counter("rejoinder_errors_total", "fault", "stage")
 
     def turn(
@@ -274,6 +280,10 @@ class ConversationMetrics:
     def dismissed_speech(self, reading: str) -> None:
         """Count an utterance that became no turn. `reading`, the label `reason`, is a value of `SpeechKind`."""
         self._dismissed.labels(reading).inc()
+
+    def survival(self, outcome: str, count: int = 1) -> None:
+        """Count `count` events of the session journal. HOST_HELP lists the outcomes."""
+        self._survival.labels(outcome).inc(count)
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         """Count an error by the party at fault and by the stage where it occurred."""

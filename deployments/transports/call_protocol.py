@@ -67,6 +67,7 @@ class CallProtocol(UvicornWebSocket):
         config.ws_max_size = limits.audio_message_bytes
         super().__init__(config, *args, **more)
         self._take: Callable[[bytes], bool] | None = None
+        self._act_on_stop: Callable[[], None] | None = None
         self._guard = FrameGuard(limits)
         self._unanswered = 0
         self._in_message = False
@@ -99,6 +100,10 @@ class CallProtocol(UvicornWebSocket):
         """Count an event of `size` bytes that answers the client. Large answers slow the client down."""
         self._guard.answered(self.loop.time(), size)
 
+    def when_stopped(self, act: Callable[[], None] | None) -> None:
+        """Call `act` when uvicorn stops because Serve drains the host; None to call nothing."""
+        self._act_on_stop = act
+
     # -- methods that uvicorn calls --------------------------------------------------------------------------------
 
     def on_upgrade(self, extensions: dict[str, Any]) -> None:
@@ -109,6 +114,11 @@ class CallProtocol(UvicornWebSocket):
         """Process what the client has sent before the handshake was answered."""
         if not self.closing:
             self._continue()
+
+    def on_stop(self) -> None:
+        """Tell the application that the host is being drained."""
+        if self._act_on_stop:
+            self._act_on_stop()
 
     def on_message(self) -> None:
         """Count a message for uvicorn's path. The fast path is closed until the application calls `answered` for it."""

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from actors.host import Host
 from actors.session import Session
+from actors.survival.session_record import SessionOrigin
 from rejoinder.core.access.activity import ConnectionActivity, Inactivity
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import client, server
@@ -34,6 +35,11 @@ logger = logging.getLogger(__name__)
 CLOSE_GOING_AWAY = 1001
 CLOSE_INTERNAL_ERROR = 1011
 CLOSE_TRY_LATER = 1013
+CLOSE_RESUMED_ELSEWHERE = 4409
+CLOSE_NORMAL = 1000
+"""Code with which a client ends its session. Any other code, and uvicorn's 1005 for a connection that broke, leaves the
+session to be resumed.
+"""
 CLOSE_LIMITS = frozenset({1008, 1009})
 """Codes with which `CallProtocol` closes the connection of a client that breaks a limit."""
 
@@ -76,6 +82,10 @@ class AudioShortcut(Protocol):
         """
         ...
 
+    def when_stopped(self, act: Callable[[], None] | None) -> None:
+        """Call `act` when the server stops because the host is being drained; None to call nothing."""
+        ...
+
     def answered(self) -> None:
         """Record that one message from `AcceptedSocket.receive` has been processed."""
         ...
@@ -96,6 +106,7 @@ class _NoShortcut:
     """
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
+    def when_stopped(self, act: Callable[[], None] | None) -> None: ...
     def answered(self) -> None: ...
     def charge(self, size: int) -> None: ...
     def abort_after(self, seconds: float) -> None: ...
@@ -136,6 +147,8 @@ class RealtimeSocket:
         shortcut: AudioShortcut | None = None,
         *,
         tenant: str = "",
+        owner: str = "",
+        origin: SessionOrigin | None = None,
     ) -> None:
         """Prepare the conversation.
 
@@ -145,14 +158,22 @@ class RealtimeSocket:
             config: The configuration with which the session begins.
             shortcut: The connection's fast path for audio, if it has one.
             tenant: Name under which the answer cache keeps this client's answers, derived from the API key.
+            owner: Digest of the client's API key; "" if the host has no keys.
+            origin: What the session goes on with; None for a new session. Its configuration replaces `config`.
         """
         settings = host.services.settings
         self._socket = socket
         self._shortcut = shortcut or _NoShortcut()
         self._host = host
+        self._key = secrets.token_hex(6)
+        self._max_s = settings.host.session_max_s
+        if origin and origin.snapshot and host.keeper:
+            config, self._key = origin.snapshot.config, origin.snapshot.key
+            self._max_s = host.keeper.left_s(origin)
         self._config = config
         self._tenant = tenant
-        self._max_s = settings.host.session_max_s
+        self._owner = owner
+        self._origin = origin
         self._limits = settings.limits
         self._stored = host.services.stored
         self._outgoing: asyncio.Queue[str] = asyncio.Queue(settings.host.send_queue_events)
@@ -168,15 +189,24 @@ class RealtimeSocket:
         Cancelling ends the session and cancels all its engine calls.
         """
         try:
-            async with self._host.converse(secrets.token_hex(6), self._send, self._config, self._tenant) as session:
+            self._shortcut.when_stopped(self._host.drain)
+            async with self._host.converse(
+                self._key, self._send, self._config, self._tenant, owner=self._owner, origin=self._origin
+            ) as session:
                 end = await _first_of(
-                    self._read(session), self._write(), self._disconnect_slow(), self._expire(session), self._watch()
+                    self._read(session),
+                    self._write(),
+                    self._disconnect_slow(),
+                    self._expire(session),
+                    self._watch(),
+                    self._resumed_elsewhere(session),
                 )
         except Exception:  # catch everything here: a bug ends this call and no other
             logger.exception("session failed")
             self._host.services.metrics.error("internal", "session")
             end = _End(CLOSE_INTERNAL_ERROR, "internal error")
         finally:
+            self._shortcut.when_stopped(None)
             self._stored.release(self._unsent)
         if end.code is not None:
             await self._close(end.code, end.reason)
@@ -222,6 +252,8 @@ class RealtimeSocket:
                 if message["type"] == "websocket.disconnect":
                     if message.get("code") in CLOSE_LIMITS:
                         self._host.services.metrics.error("caller", "limit")
+                    if session.record and message.get("code") == CLOSE_NORMAL:
+                        session.record.ended = True
                     return _End(None)
                 self._received += 1
                 text = message.get("text")
@@ -291,8 +323,21 @@ class RealtimeSocket:
         event = server.error(fault, None)
         event["error"]["code"] = "session_expired"
         session.emit(event)
+        if session.record:
+            session.record.ended = True
         await asyncio.sleep(0)
         return _End(CLOSE_GOING_AWAY, "session expired")
+
+    async def _resumed_elsewhere(self, session: Session) -> _End:
+        """Return when another connection has resumed the session."""
+        if session.record is None:
+            await asyncio.Event().wait()
+        else:
+            await session.record.taken.wait()
+        message = "Another connection has resumed this session."
+        session.emit(server.error(CallerError(message, code="session_resumed_elsewhere"), None))
+        await asyncio.sleep(0)
+        return _End(CLOSE_RESUMED_ELSEWHERE, message)
 
 
 async def _first_of(*works: Coroutine[Any, Any, _End]) -> _End:

@@ -3,7 +3,7 @@
     python talk.py question.wav --url ws://127.0.0.1:8000/v1 --out answer.wav
 
 The question is a WAV file: 24 kHz, mono, 16 bits. It is sent in real time, followed by silence, as a microphone would.
-Prints both transcripts and writes the answer's audio.
+Prints both transcripts and writes the answer's audio. If the connection is lost, the conversation goes on over another.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import wave
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeSessionCreateRequestParam
+from websockets.exceptions import ConnectionClosed
 
 RATE = 24_000
 FRAME_S = 0.02
@@ -51,26 +52,60 @@ async def talk(url: str, question: bytes) -> bytes:
     """Send the question, print its transcript and the answer's, and return the answer's audio (24 kHz, 16-bit PCM)."""
     http = url.replace("ws", "http", 1)
     client = AsyncOpenAI(api_key=os.environ.get("REJOINDER_API_KEY", "none"), base_url=http, websocket_base_url=url)
-    answer = b""
-    async with client.realtime.connect(model="rejoinder") as connection:
-        await connection.session.update(session=SESSION)
-        speaking = asyncio.create_task(speak(connection, question))
-        async for event in connection:
-            if event.type == "conversation.item.input_audio_transcription.completed":
-                print(f"you:       {event.transcript}")
-            elif event.type == "input_audio_buffer.speech_started":
-                # The user interrupts the answer. A client with a loudspeaker must also drop the audio not yet played.
-                answer = b""
-            elif event.type == "response.output_audio.delta":
-                answer += base64.b64decode(event.delta)
-            elif event.type == "response.output_audio_transcript.done":
-                print(f"rejoinder: {event.transcript}")
-            elif event.type == "error":
-                raise RuntimeError(event.error.message)
-            elif event.type == "response.done":
-                break
-        speaking.cancel()
-    return answer
+    turn = Turn(question)
+    for _ in range(10):
+        try:
+            async with client.realtime.connect(model="rejoinder", extra_query=turn.resume()) as connection:
+                await turn.hold(connection)
+                return turn.answer
+        except (ConnectionClosed, OSError):
+            if not turn.token:
+                raise
+            await asyncio.sleep(0.2)
+    raise RuntimeError("the connection was lost and did not come back")
+
+
+class Turn:
+    """One question and its answer, over one or more connections."""
+
+    def __init__(self, question: bytes) -> None:
+        self.question = question
+        self.answer = b""
+        self.item = ""
+        self.token = ""
+
+    def resume(self) -> dict[str, str]:
+        """Return the query parameters that continue the conversation: its token, and how much audio has arrived."""
+        heard = {"heard": f"{self.item}:{len(self.answer) // 48}"} if self.item else {}
+        return {"resume_token": self.token, **heard} if self.token else {}
+
+    async def hold(self, connection: AsyncRealtimeConnection) -> None:
+        """Speak, and take the server's events, until the answer is complete."""
+        if not self.token:
+            await connection.session.update(session=SESSION)
+        speaking = asyncio.create_task(speak(connection, self.question))
+        try:
+            async for event in connection:
+                if event.type == "session.created":
+                    self.token = (event.model_extra or {}).get("rejoinder", {}).get("resume_token", "")
+                elif event.type == "input_audio_buffer.committed":
+                    self.question = b""  # the server has it: after a lost connection it is not sent again
+                elif event.type == "conversation.item.input_audio_transcription.completed":
+                    print(f"you:       {event.transcript}")
+                elif event.type == "input_audio_buffer.speech_started":
+                    # The user interrupts. A client with a loudspeaker must also drop the audio not yet played.
+                    self.answer = b""
+                elif event.type == "response.output_audio.delta":
+                    self.item = event.item_id
+                    self.answer += base64.b64decode(event.delta)
+                elif event.type == "response.output_audio_transcript.done":
+                    print(f"rejoinder: {event.transcript}")
+                elif event.type == "error":
+                    raise RuntimeError(event.error.message)
+                elif event.type == "response.done":
+                    return
+        finally:
+            speaking.cancel()
 
 
 def main() -> None:

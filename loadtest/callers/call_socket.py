@@ -1,24 +1,30 @@
 """WebSocket connection of a caller: the OpenAI Realtime protocol over picows.
 
-`dial` connects and configures the session. The caller sends audio only after that.
+`dial` connects and configures a session, `redial` connects to a session that lost its connection. The caller sends
+audio only after that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
+from urllib.parse import urlencode
 
 import orjson
 import picows
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
+from loadtest.callers.resume_state import RESUMED
 from loadtest.scenario.utterances import FRAME_S
 from rejoinder.core.wire.formats import AudioFormat
 
 SETUP_TIMEOUT_S = 10.0
 """Timeout in seconds for the connection and the session's confirmation. A server normally confirms at once."""
+
+REDIAL_TIMEOUT_S = 2.0
+"""Timeout in seconds of one attempt to continue a session. The next attempt may reach another entry."""
 
 WRITE_STALL_S = 5.0
 """A call is dropped if the server does not read its audio for this number of seconds."""
@@ -79,31 +85,39 @@ class CallSocket(WSListener):
 
     Attributes:
         participant: The caller that `begin` has set, or None before.
+        on_unsent: Called with the deadline of each frame that is due after the connection was lost, or None.
         sent: Number of messages that `send_frame` has sent.
         bytes_sent: Payload bytes of the messages that `send_frame` has sent.
         bytes_received: Payload bytes of all frames received.
+        created: The event `session.created`, empty before it has arrived.
         rtts_s: Round-trip times of the answered pings, in seconds.
         lost: True once the connection has ended.
         cause: Reason for the end of the connection, in words. Valid only if `lost` is true.
-        ready: Future that completes when the server confirms the session. It fails with ConnectionError if the server
+        close_code: Code of the server's close frame, 0 without one.
+        ready: Future that completes with the event that confirms the session: `session.updated`, or
+            `rejoinder.session.resumed` for a session that continues. It fails with ConnectionError if the server
             reports an error or closes the connection.
     """
 
-    def __init__(self, configure: bytes, on_lost: Callable[[CallSocket], None]) -> None:
+    def __init__(self, configure: bytes | None, on_lost: Callable[[CallSocket], None]) -> None:
         """Create the listener of a connection.
 
         Args:
-            configure: The `session.update` event to send first.
+            configure: The `session.update` event to send first. None to continue a session, which has its settings.
             on_lost: Called once when the connection ends, also after `close`.
         """
         self.participant: CallParticipant | None = None
+        self.on_unsent: Callable[[float], None] | None = None
         self.sent = 0
         self.bytes_sent = 0
         self.bytes_received = 0
         self.rtts_s: list[float] = []
         self.lost = False
         self.cause = "the connection broke"
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.close_code = 0
+        self.created: dict[str, Any] = {}
+        self.ready: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._early: list[tuple[bytes, float]] = []
         self._configure = configure
         self._on_lost = on_lost
         self._transport: WSTransport | None = None
@@ -114,9 +128,10 @@ class CallSocket(WSListener):
     # -- callbacks that picows calls -------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Send the `session.update` event that configures the session."""
+        """Send the `session.update` event that configures the session, if it is a new one."""
         self._transport = transport
-        transport.send(WSMsgType.TEXT, self._configure)
+        if self._configure is not None:
+            transport.send(WSMsgType.TEXT, self._configure)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Handle one WebSocket frame.
@@ -133,7 +148,8 @@ class CallSocket(WSListener):
         elif kind == WSMsgType.PING:
             transport.send_pong(payload)
         elif kind == WSMsgType.CLOSE:
-            self.cause = f"closed by the server, code {int.from_bytes(payload[:2])} {frame.get_close_reason()}".rstrip()
+            self.close_code = int.from_bytes(payload[:2])
+            self.cause = f"closed by the server, code {self.close_code} {frame.get_close_reason()}".rstrip()
             transport.disconnect()
         elif not frame.fin or self._fragments:
             self._fragments.append(payload)
@@ -163,13 +179,18 @@ class CallSocket(WSListener):
     def send_frame(self, due: float) -> int:
         """Send the participant's messages for one frame deadline and return their number.
 
+        After the loss of the connection, call `on_unsent` instead.
         Disconnect the call if the send buffer has been full for more than `WRITE_STALL_S` seconds.
 
         Args:
             due: The deadline in seconds of the monotonic clock.
         """
         participant, transport = self.participant, self._transport
-        if participant is None or transport is None or self.lost:
+        if participant is None or transport is None:
+            return 0
+        if self.lost:
+            if self.on_unsent:
+                self.on_unsent(due)
             return 0
         messages = participant.leaving(due)
         for message in messages:
@@ -200,8 +221,14 @@ class CallSocket(WSListener):
             self._transport.send(WSMsgType.TEXT, message)
 
     def begin(self, participant: CallParticipant) -> None:
-        """Start the call: from now on, `participant` receives the server's events and supplies the messages to send."""
+        """Start the call: from now on, `participant` receives the server's events and supplies the messages to send.
+
+        It first receives the events that have arrived since the server confirmed the session.
+        """
         self.participant = participant
+        for message, arrived in self._early:
+            participant.take(message, arrived)
+        self._early.clear()
 
     async def close(self) -> None:
         """Send a close frame, wait up to 1 s for the server to disconnect, and else disconnect."""
@@ -217,10 +244,14 @@ class CallSocket(WSListener):
     def _handle_event(self, message: bytes, arrived: float) -> None:
         if self.participant:
             self.participant.take(message, arrived)
-        elif not self.ready.done():
+        elif self.ready.done():
+            self._early.append((message, arrived))
+        else:
             event = orjson.loads(message)
-            if event["type"] == "session.updated":
-                self.ready.set_result(None)
+            if event["type"] == "session.created":
+                self.created = event
+            elif event["type"] == ("session.updated" if self._configure is not None else RESUMED):
+                self.ready.set_result(event)
             elif event["type"] == "error":
                 self.ready.set_exception(ConnectionError(str(event["error"].get("message"))))
 
@@ -239,11 +270,36 @@ async def dial(url: str, key: str, configure: bytes, on_lost: Callable[[CallSock
         ConnectionError: The server cannot be reached, rejects the session, or closes the connection.
         TimeoutError: The session is not confirmed within `SETUP_TIMEOUT_S`.
     """
-    async with asyncio.timeout(SETUP_TIMEOUT_S):
+    return await _connected(
+        f"{url}/realtime?model=rejoinder", key, lambda: CallSocket(configure, on_lost), SETUP_TIMEOUT_S
+    )
+
+
+async def redial(url: str, key: str, query: Mapping[str, str], on_lost: Callable[[CallSocket], None]) -> CallSocket:
+    """Connect to a server and continue a session there.
+
+    Args:
+        url: OpenAI base URL with ws:// or wss://.
+        key: API key.
+        query: Query parameters that name the session, from `ResumeState.query`.
+        on_lost: Called once, with the socket, when the connection ends.
+
+    Raises:
+        CallRefused: The server refused the WebSocket upgrade.
+        ConnectionError: The server cannot be reached, does not continue the session, or closes the connection.
+        TimeoutError: The session does not continue within `REDIAL_TIMEOUT_S`.
+    """
+    address = f"{url}/realtime?{urlencode({'model': 'rejoinder', **query})}"
+    return await _connected(address, key, lambda: CallSocket(None, on_lost), REDIAL_TIMEOUT_S)
+
+
+async def _connected(address: str, key: str, listener: Callable[[], CallSocket], timeout_s: float) -> CallSocket:
+    """Connect to a WebSocket address and return the socket once the server has confirmed the session."""
+    async with asyncio.timeout(timeout_s):
         try:
-            _, listener = await picows.ws_connect(
-                lambda: CallSocket(configure, on_lost),
-                f"{url}/realtime?model=rejoinder",
+            _, created = await picows.ws_connect(
+                listener,
+                address,
                 extra_headers={"Authorization": f"Bearer {key}"},
                 max_frame_size=MAX_EVENT_BYTES,
                 logger_name="loadtest",
@@ -252,7 +308,7 @@ async def dial(url: str, key: str, configure: bytes, on_lost: Callable[[CallSock
             raise CallRefused(_status(error)) from error
         except (picows.WSError, OSError) as error:
             raise ConnectionError(str(error)) from error
-        socket = cast(CallSocket, listener)
+        socket = cast(CallSocket, created)
         try:
             await socket.ready
         except BaseException:

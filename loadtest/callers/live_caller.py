@@ -24,6 +24,7 @@ from openai.types.realtime import ResponseDoneEvent as ResponseDone
 from pydantic import ValidationError
 
 from loadtest.callers.loudspeaker import Loudspeaker
+from loadtest.callers.resume_state import Position
 from loadtest.callers.scripted_caller import Truncate
 from loadtest.results.turn_record import ServerReport, TurnOutcome, TurnRecord, stages_ms, unanswered_record
 from loadtest.scenario.microphone import FRAME_MS
@@ -102,6 +103,8 @@ class LiveCaller:
         self._answer = ""
         self._transcripts: dict[str, str] = {}
         self._typed_at: float | None = None
+        self._item_from_s = 0.0
+        self._continues = False
 
     def captured(self, now: float) -> None:
         """Note that one microphone frame (20 ms) was captured completely at `now`."""
@@ -118,6 +121,20 @@ class LiveCaller:
         """Return True if audio of a reply is left to play at `now`."""
         return self._playback.playing(now)
 
+    def position(self) -> Position | None:
+        """Return how much of the newest reply the client has. None without a reply."""
+        return Position(self._item, self._item_ms(self._playback.received_s)) if self._item else None
+
+    def resumed(self, heard: str | None) -> None:
+        """Note that the session continues on another connection.
+
+        `heard` are the words that the caller has heard of the newest reply, if the next response continues it; else
+        None.
+        """
+        self._continues = heard is not None
+        if heard is not None:
+            self._answer = f"{heard} "
+
     def take(self, event: ServerEvent, now: float) -> list[Command]:
         """Handle a server event that arrived at `now`, and return what the client must do, in order."""
         match event:
@@ -129,7 +146,8 @@ class LiveCaller:
             case AudioDelta(response_id=key, item_id=item_id, delta=delta):
                 if key != self._response:
                     self._begin(key)
-                self._item = item_id
+                if item_id != self._item:
+                    self._item, self._item_from_s = item_id, self._playback.received_s
                 pcm = base64.b64decode(delta)
                 self._playback.receive(pcm, now)
                 return [Play(pcm)]
@@ -146,14 +164,21 @@ class LiveCaller:
                 return []  # other events do not change what the person hears or sees
 
     def _begin(self, response: str) -> None:
-        self._response, self._answer = response, ""
+        self._response = response
+        if self._continues:
+            self._continues = False
+            return
+        self._answer = ""
         self._playback = Loudspeaker(free_at=self._playback.ends_at)
+
+    def _item_ms(self, position_s: float) -> int:
+        return max(0, round((position_s - self._item_from_s) * 1000))
 
     def _interrupt(self, now: float) -> list[Command]:
         """Stop the reply that is playing. Return the commands, none if no reply is playing."""
         if not self._playback.playing(now):
             return []
-        played_ms = int(self._playback.played_s(now) * 1000)
+        played_ms = self._item_ms(self._playback.played_s(now))
         self._playback.flush(now)
         return [StopPlayback(), Truncate(self._item, played_ms)]
 

@@ -86,6 +86,11 @@ class Loudspeaker:
         raise AssertionError("an audible sample lies inside the audio that was searched")
 
     @property
+    def received_s(self) -> float:
+        """Length in seconds of all received audio, without the parts that a flush has dropped."""
+        return sum(_seconds(chunk.pcm) for chunk in self._chunks)
+
+    @property
     def received(self) -> bytes:
         """All received audio, without the parts that a flush has dropped."""
         return b"".join(chunk.pcm for chunk in self._chunks)

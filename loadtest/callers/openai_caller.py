@@ -1,25 +1,36 @@
 """A scripted conversation with a server in real time, over the unmodified `openai` client.
 
 A conversation runs three tasks: one sends a microphone frame at every deadline, one receives events with their arrival
-times, and one measures the round-trip time with pings.
+times, and one measures the round-trip time with pings. If the connection is lost, the conversation continues on another
+one, if the server offers that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count, cycle
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
-from openai.types.realtime import RealtimeErrorEvent, RealtimeSessionCreateRequestParam, SessionUpdatedEvent
+from openai.types.realtime import (
+    RealtimeErrorEvent,
+    RealtimeServerEvent,
+    RealtimeSessionCreateRequestParam,
+    SessionUpdatedEvent,
+)
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from loadtest.callers.compat import ping
+from loadtest.callers.resume_state import ELSEWHERE, GIVE_UP_S, MOVE, RESUMED, Position, ResumeState, pause_s
 from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedCaller, ScriptedLine, Truncate
 from loadtest.results.turn_record import TurnRecord
 from loadtest.scenario.microphone import FRAME_MS
@@ -34,6 +45,8 @@ PING_PERIOD_S = 0.5
 SETUP_TIMEOUT_S = 10.0
 # Time limit in seconds for the connection, after which the next server is tried.
 CONNECT_S = 10.0
+# Time limit in seconds of one attempt to continue a session. The next attempt may reach another entry.
+RESUME_S = 2.0
 MODEL = "rejoinder"
 
 SESSION: RealtimeSessionCreateRequestParam = {
@@ -98,13 +111,163 @@ class HeldCall:
         return float(p99) * 1000, max(self.lateness_s) * 1000
 
 
+class ResumableCaller(Protocol):
+    """The caller of a conversation that can continue on another connection."""
+
+    def position(self) -> Position | None:
+        """Return how much of the newest reply the caller has. None without a reply."""
+        ...
+
+    def resumed(self, heard: str | None) -> None:
+        """Note that the session continues.
+
+        `heard` are the words that the caller has heard of the newest reply, if the next response continues it; else
+        None.
+        """
+        ...
+
+
+class ServerConnection:
+    """Connection to a server, which is replaced when it is lost. Several tasks may use it at the same time."""
+
+    def __init__(self, server: ServerAddress, connection: AsyncRealtimeConnection, stack: AsyncExitStack) -> None:
+        """Wrap a connection whose session is not configured yet.
+
+        Args:
+            server: Addresses to connect to again.
+            connection: The first connection.
+            stack: Closes the connections that follow.
+        """
+        self._server = server
+        self._connection = connection
+        self._stack = stack
+        self._resumption = ResumeState()
+        self._sending = asyncio.Lock()
+        self._up = asyncio.Event()
+        self._up.set()
+
+    async def append(self, pcm: bytes) -> None:
+        """Send 20 ms of audio (24 kHz 16-bit PCM). While there is no connection the audio is kept and sent later."""
+        frame = base64.b64encode(pcm)
+        async with self._sending:
+            self._resumption.sent(frame)
+            with suppress(ConnectionClosed):
+                await self._connection.input_audio_buffer.append(audio=frame.decode("ascii"))
+
+    async def request(self, send: Callable[[AsyncRealtimeConnection], Awaitable[None]]) -> None:
+        """Call `send` with the connection. If the connection is lost meanwhile, call it again with the next one."""
+        while True:
+            await self._up.wait()
+            try:
+                return await send(self._connection)
+            except ConnectionClosed:
+                self._up.clear()
+
+    async def ping(self) -> float | None:
+        """Return the round-trip time of a ping in seconds. None if the connection is lost meanwhile."""
+        await self._up.wait()
+        try:
+            return await ping(self._connection)
+        except ConnectionClosed:
+            return None
+
+    async def events(self, caller: ResumableCaller) -> AsyncIterator[tuple[RealtimeServerEvent, float]]:
+        """Yield each server event with its arrival time, in seconds on the event loop's clock.
+
+        `caller` is asked for its position when the connection is lost, and told when the session continues.
+
+        Raises:
+            ConnectionClosed: The connection was lost, and the session cannot continue.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                event: dict[str, Any] = json.loads(await self._connection.recv_bytes())
+            except ConnectionClosed as closed:
+                self._up.clear()
+                elsewhere = closed.rcvd is not None and closed.rcvd.code == ELSEWHERE
+                if elsewhere or not await self._continue(caller):
+                    raise
+                continue
+            arrived = clock()
+            if event.get("type") == MOVE:
+                await self._continue(caller)
+                continue
+            self._resumption.take(event)
+            yield self._connection.parse_event(json.dumps(event)), arrived
+
+    async def configure(self) -> None:
+        """Configure the session as in `SESSION`. Raise BackendError if the server rejects or does not confirm it."""
+        await self._connection.session.update(session=SESSION)
+        try:
+            async with asyncio.timeout(SETUP_TIMEOUT_S):
+                while True:
+                    message = await self._connection.recv_bytes()
+                    self._resumption.take(json.loads(message))
+                    match self._connection.parse_event(message):
+                        case SessionUpdatedEvent():
+                            return
+                        case RealtimeErrorEvent(error=error):
+                            raise BackendError(f"The server rejects the session: {error.message}")
+                        case _:
+                            pass  # session.created
+        except TimeoutError:
+            raise BackendError(f"The server did not confirm the session within {SETUP_TIMEOUT_S:g} s.") from None
+        except ConnectionClosed as closed:
+            raise BackendError(f"The server closed the connection before the session started ({closed}).") from None
+
+    async def _continue(self, caller: ResumableCaller) -> bool:
+        """Connect again and continue the session. Return False if the server does not continue it.
+
+        The attempts go to all servers in turn. They end when a server rejects the token, or after `GIVE_UP_S`.
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + GIVE_UP_S
+        for attempt, url in zip(count(), cycle((self._server.url, *self._server.fallbacks)), strict=False):
+            await asyncio.sleep(pause_s(attempt, random.random()))
+            if self._resumption.token is None or clock() > until:
+                return False
+            try:
+                connection, event = await self._reconnect(url, caller.position())
+            except InvalidStatus as refusal:
+                if refusal.response.status_code in (401, 403, 404):
+                    return False
+            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed):
+                continue
+            else:
+                await self._replace(connection, event)
+                caller.resumed(event.get("heard_transcript"))
+                return True
+        raise AssertionError("the attempts are endless")
+
+    async def _reconnect(self, url: str, position: Position | None) -> tuple[AsyncRealtimeConnection, dict[str, Any]]:
+        """Return a connection on which the server continues the session, and its event `rejoinder.session.resumed`."""
+        async with asyncio.timeout(RESUME_S):
+            connection = await _open(url, self._server.api_key, self._stack, self._resumption.query(position))
+            while True:
+                event: dict[str, Any] = json.loads(await connection.recv_bytes())
+                if event["type"] == RESUMED:
+                    return connection, event
+                self._resumption.take(event)
+
+    async def _replace(self, connection: AsyncRealtimeConnection, event: dict[str, Any]) -> None:
+        """Use another connection from now on. Send the audio again that the session lacks, before any newer audio."""
+        old = self._connection
+        async with self._sending:
+            self._connection = connection
+            for frame in self._resumption.resend(event):
+                await connection.input_audio_buffer.append(audio=frame.decode("ascii"))
+        self._up.set()
+        await old.close()
+
+
 async def talk(
     server: ServerAddress, lines: list[ScriptedLine], behavior: ScriptedBehavior, on_turn: Callable[[TurnRecord], None]
 ) -> HeldCall:
     """Run one conversation with a server and return it. Cancelling the task hangs up.
 
-    If the connection is lost during the conversation, the remaining turns are unanswered and the reason is in the
-    caller's `faults`.
+    If the connection is lost and the server does not continue the conversation, the remaining turns are unanswered and
+    the reason is in the caller's `faults`.
 
     Args:
         server: Address of the server.
@@ -132,10 +295,8 @@ async def talk(
     return call
 
 
-async def _send_frames(
-    connection: AsyncRealtimeConnection, call: HeldCall, on_turn: Callable[[TurnRecord], None]
-) -> None:
-    """Send a microphone frame at every deadline until the conversation is finished or the connection is lost.
+async def _send_frames(connection: ServerConnection, call: HeldCall, on_turn: Callable[[TurnRecord], None]) -> None:
+    """Send a microphone frame at every deadline until the conversation is finished.
 
     Call `on_turn` with the record of each turn when it is over.
     """
@@ -145,11 +306,7 @@ async def _send_frames(
         due = caller.microphone.due
         if (early := due - clock()) > 0:
             await asyncio.sleep(early)
-        audio = base64.b64encode(caller.next_frame()).decode("ascii")
-        try:
-            await connection.input_audio_buffer.append(audio=audio)
-        except ConnectionClosed:
-            return  # the connection is lost; `_receive_events` records why
+        await connection.append(caller.next_frame())
         call.lateness_s.append(clock() - due)
         if reported < caller.closed:
             for record in caller.records()[reported : caller.closed]:
@@ -157,38 +314,36 @@ async def _send_frames(
             reported = caller.closed
 
 
-async def _receive_events(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> None:
+async def _receive_events(connection: ServerConnection, caller: ScriptedCaller) -> None:
     """Pass server events to `caller` until the connection is lost, and send the truncations that `caller` returns."""
-    clock = asyncio.get_running_loop().time
     try:
-        while True:
-            message = await connection.recv_bytes()
-            arrived = clock()
-            command = caller.take(connection.parse_event(message), arrived)
+        async for event, arrived in connection.events(caller):
+            command = caller.take(event, arrived)
             if command:
                 await truncate(connection, command)
     except ConnectionClosed as closed:
         caller.faults.append(f"the connection was lost ({closed}).")
 
 
-async def truncate(connection: AsyncRealtimeConnection, command: Truncate) -> None:
+async def truncate(connection: ServerConnection, command: Truncate) -> None:
     """Tell the server how much of a reply was played."""
-    await connection.conversation.item.truncate(
-        item_id=command.item_id, content_index=0, audio_end_ms=command.audio_end_ms
+    await connection.request(
+        lambda current: current.conversation.item.truncate(
+            item_id=command.item_id, content_index=0, audio_end_ms=command.audio_end_ms
+        )
     )
 
 
-async def _ping(connection: AsyncRealtimeConnection, caller: ScriptedCaller) -> None:
-    try:
-        while True:
-            await asyncio.sleep(PING_PERIOD_S)
-            caller.round_trip(await ping(connection))
-    except ConnectionClosed:
-        return  # the connection is lost; `_receive_events` records why
+async def _ping(connection: ServerConnection, caller: ScriptedCaller) -> None:
+    while True:
+        await asyncio.sleep(PING_PERIOD_S)
+        took_s = await connection.ping()
+        if took_s is not None:
+            caller.round_trip(took_s)
 
 
 @asynccontextmanager
-async def connected(server: ServerAddress) -> AsyncIterator[AsyncRealtimeConnection]:
+async def connected(server: ServerAddress) -> AsyncIterator[ServerConnection]:
     """Connect to a server, configure the session as in `SESSION`, yield the connection and close it at the end.
 
     Raises:
@@ -197,8 +352,8 @@ async def connected(server: ServerAddress) -> AsyncIterator[AsyncRealtimeConnect
         Overloaded: The server has no free session.
     """
     async with AsyncExitStack() as stack:
-        connection = await _first(server, stack)
-        await _configure(connection)
+        connection = ServerConnection(server, await _first(server, stack), stack)
+        await connection.configure()
         yield connection
 
 
@@ -217,13 +372,17 @@ async def _first(server: ServerAddress, stack: AsyncExitStack) -> AsyncRealtimeC
 
 
 async def _connect(url: str, api_key: str, stack: AsyncExitStack) -> AsyncRealtimeConnection:
-    base_url = url.replace("ws", "http", 1)
-    client = await stack.enter_async_context(AsyncOpenAI(api_key=api_key, base_url=base_url, websocket_base_url=url))
     try:
         async with asyncio.timeout(CONNECT_S):
-            connection = await client.realtime.connect(model=MODEL).enter()
+            return await _open(url, api_key, stack, {})
     except (OSError, TimeoutError, InvalidHandshake) as error:
         raise _refusal(url, error) from error
+
+
+async def _open(url: str, api_key: str, stack: AsyncExitStack, query: dict[str, str]) -> AsyncRealtimeConnection:
+    base_url = url.replace("ws", "http", 1)
+    client = await stack.enter_async_context(AsyncOpenAI(api_key=api_key, base_url=base_url, websocket_base_url=url))
+    connection = await client.realtime.connect(model=MODEL, extra_query=query).enter()
     stack.push_async_callback(connection.close)
     return connection
 
@@ -250,20 +409,3 @@ def _seconds(retry_after: str | None) -> float:
         return float(retry_after or 1)
     except ValueError:  # Retry-After may also be a date. Assume 1 s instead of parsing it.
         return 1.0
-
-
-async def _configure(connection: AsyncRealtimeConnection) -> None:
-    """Configure the session as in `SESSION`. Raise BackendError if the server rejects or does not confirm it."""
-    await connection.session.update(session=SESSION)
-    try:
-        async with asyncio.timeout(SETUP_TIMEOUT_S):
-            async for event in connection:
-                if isinstance(event, SessionUpdatedEvent):
-                    return
-                if isinstance(event, RealtimeErrorEvent):
-                    raise BackendError(f"The server rejects the session: {event.error.message}")
-    except TimeoutError:
-        raise BackendError(f"The server did not confirm the session within {SETUP_TIMEOUT_S:g} s.") from None
-    except ConnectionClosed as closed:
-        raise BackendError(f"The server closed the connection before the session started ({closed}).") from None
-    raise BackendError("The server closed the connection before the session started.")

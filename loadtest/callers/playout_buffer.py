@@ -32,6 +32,9 @@ class BufferedReply:
         underruns: Number of underruns.
         stalled_s: Silence inside the reply in seconds, from underruns and from cuts after which it was resumed.
         deltas: (position in the audio, time at which it is played) of each received piece of audio, in seconds.
+        item_from_s: Position at which the audio of `item_id` starts, in seconds. It is above 0 if the reply continued
+            in another item after its connection was lost.
+        continued: True if the reply continued on another connection.
     """
 
     key: str
@@ -47,6 +50,8 @@ class BufferedReply:
     underruns: int = 0
     stalled_s: float = 0.0
     deltas: list[tuple[float, float]] = field(default_factory=list, repr=False)
+    item_from_s: float = 0.0
+    continued: bool = False
 
     @property
     def answered_at(self) -> float | None:
@@ -96,6 +101,19 @@ class BufferedReply:
         """
         self.stalled_s += now - (self.cut_at or now)
         self.ends_at, self.cut_at = now, None
+
+    def continue_as(self, key: str, item_id: str) -> None:
+        """Continue the reply as another response.
+
+        Args:
+            key: Id of the other response.
+            item_id: Id of its conversation item.
+        """
+        self.key, self.item_id, self.item_from_s, self.continued = key, item_id, self.received_s, True
+
+    def item_ms(self, position_s: float) -> int:
+        """Return a position in the audio, in seconds, as whole milliseconds of the audio of `item_id`."""
+        return max(0, round((position_s - self.item_from_s) * 1000))
 
     def hang_up(self, now: float) -> None:
         """Mark the reply as cut if it is playing when the caller hangs up.

@@ -38,6 +38,7 @@ from openai.types.realtime import ResponseCreatedEvent as ResponseCreated
 from openai.types.realtime import ResponseDoneEvent as ResponseDone
 from pydantic import ValidationError
 
+from loadtest.callers.resume_state import Position
 from loadtest.callers.scripted_turn import ReceivedReply, ScriptedTurn
 from loadtest.results.turn_record import ServerReport, TurnRecord, unanswered_record
 from loadtest.scenario.clips import Clip
@@ -118,6 +119,7 @@ class ScriptedCaller:
         self._replies: dict[str, ReceivedReply] = {}
         self._speech_detected = False
         self._newest_item = ""
+        self._continues: ReceivedReply | None = None
 
     # -- speaking: the frames that the caller sends ------------------------------------------------------------------
 
@@ -211,6 +213,21 @@ class ScriptedCaller:
                 self._take_response(event, now)
         return None
 
+    def position(self) -> Position | None:
+        """Return how much of the newest reply the caller has. None without a reply."""
+        reply = next(reversed(self._replies.values()), None)
+        return None if reply is None else Position(reply.item_id, reply.item_ms(reply.playback.received_s))
+
+    def resumed(self, heard: str | None) -> None:
+        """Note that the session continues on another connection.
+
+        `heard` are the words that the caller has heard of the newest reply, if the next response continues it; else
+        None.
+        """
+        self._continues = None if heard is None else next(reversed(self._replies.values()), None)
+        if self._continues and heard is not None:
+            self._continues.transcript = f"{heard} "
+
     def round_trip(self, seconds: float) -> None:
         """Record the round-trip time of a ping, in seconds, for the current turn."""
         if self._turns:
@@ -218,19 +235,23 @@ class ScriptedCaller:
 
     def _take_response(self, event: ServerEvent, now: float) -> None:
         match event:
+            case ResponseCreated(response=response) if self._continues:
+                self._replies[response.id or ""] = self._continues
+                self._continues.continued, self._continues = True, None
             case ResponseCreated(response=response):
                 reply = self._replies[response.id or ""] = ReceivedReply()
                 turn = next((turn for turn in reversed(self._turns) if turn.items), None)
                 if turn and not turn.given_up:
                     turn.replies.setdefault(turn.items[-1], reply)
             case AudioDelta(response_id=key, item_id=item_id, delta=delta) if key in self._replies:
-                self._replies[key].item_id = item_id
+                self._note_item(self._replies[key], item_id)
                 self._note_resumed(self._replies[key])
                 self._replies[key].playback.receive(base64.b64decode(delta), now)
             case TranscriptDelta(response_id=key, delta=delta) if key in self._replies:
                 self._replies[key].transcript += delta
             case TranscriptDone(response_id=key, transcript=transcript) if key in self._replies:
-                self._replies[key].transcript = transcript
+                if not self._replies[key].continued:
+                    self._replies[key].transcript = transcript
             case ResponseDone(response=response) if response.id in self._replies:
                 self._note_done(self._replies[response.id], event, now)
             case _:
@@ -254,6 +275,12 @@ class ScriptedCaller:
         for turn in self._turns:
             turn.items = [item for item in turn.items if item != self._newest_item]
 
+    @staticmethod
+    def _note_item(reply: ReceivedReply, item_id: str) -> None:
+        """Note the item of the audio that follows. A reply that continues on another connection has two items."""
+        if reply.item_id != item_id:
+            reply.item_id, reply.item_from_s = item_id, reply.playback.received_s
+
     def _note_resumed(self, reply: ReceivedReply) -> None:
         """Note that the server sends more audio of a reply. If the reply counted as interrupted, it no longer does."""
         if reply.cut:
@@ -269,7 +296,7 @@ class ScriptedCaller:
         usage = event.response.usage
         if usage and usage.input_tokens and usage.input_token_details:
             reply.prompt_tokens, reply.cached_tokens = usage.input_tokens, usage.input_token_details.cached_tokens
-        extra = (event.model_extra or {}).get("rejoinder")
+        extra = None if reply.continued else (event.model_extra or {}).get("rejoinder")
         try:
             reply.report = None if extra is None else ServerReport.model_validate(extra)
         except ValidationError as error:
@@ -300,14 +327,14 @@ class ScriptedCaller:
         cut = next((turn for turn in self._turns if turn.reply is playing), None)
         if latest and cut and cut is not latest:
             cut.stop_s = now - latest.speech_begins
-        return Truncate(playing.item_id, int(played_s * 1000))
+        return Truncate(playing.item_id, playing.item_ms(played_s))
 
     # -- results of the conversation ---------------------------------------------------------------------------------
 
     @property
     def replies(self) -> list[ReceivedReply]:
         """Every response with audio, in the order in which the server created them."""
-        return [reply for reply in self._replies.values() if reply.playback.began_at is not None]
+        return [reply for reply in dict.fromkeys(self._replies.values()) if reply.playback.began_at is not None]
 
     @property
     def turns(self) -> Sequence[ScriptedTurn]:

@@ -28,6 +28,10 @@ class ReceivedReply:
         cached_tokens: Prompt tokens from the language model's prefix cache, or None if unknown.
         done_at: Time of `response.done` in seconds on the client's clock, or None while the response may still grow.
         cut: True if the caller interrupted the response.
+        item_from_s: Position in the audio at which the audio of `item_id` starts, in seconds. It is above 0 if the
+            response continued in another item after its connection was lost.
+        continued: True if the response continued on another connection. The server's report then covers only the rest
+            of it.
     """
 
     playback: Loudspeaker = field(default_factory=Loudspeaker)
@@ -40,6 +44,12 @@ class ReceivedReply:
     cached_tokens: int | None = None
     done_at: float | None = None
     cut: bool = False
+    item_from_s: float = 0.0
+    continued: bool = False
+
+    def item_ms(self, position_s: float) -> int:
+        """Return a position in the audio, in seconds, as whole milliseconds of the audio of `item_id`."""
+        return max(0, round((position_s - self.item_from_s) * 1000))
 
 
 @dataclass(slots=True, eq=False)

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import orjson
 
 from loadtest.callers.playout_buffer import BufferedReply, PlayoutBuffer
+from loadtest.callers.resume_state import MOVE, Position, ResumeState
 from loadtest.callers.turn_outcomes import OpenTurn, TurnOutcomes
 from loadtest.scenario.network import NetworkPath, Uplink
 from loadtest.scenario.scenario import CallerBehavior
@@ -87,6 +88,8 @@ class SimulatedCaller:
         path: Emulated network of the call.
         phase: Current phase.
         ends_at: Time at which the call ends. No turn starts after it.
+        resumption: What the call needs to continue on another connection.
+        moving: True if the server has asked the caller to connect again.
     """
 
     def __init__(
@@ -111,6 +114,8 @@ class SimulatedCaller:
         self.path = path
         self.phase = CallPhase.WAITING
         self.ends_at = began_at + (call.ends_s - call.at_s)
+        self.resumption = ResumeState()
+        self.moving = False
         self._shared = shared
         self._send = send
         self._player = PlayoutBuffer(shared.speech.wire, shared.playout_buffer_s)
@@ -123,6 +128,8 @@ class SimulatedCaller:
         self._turn: OpenTurn | None = None
         self._interrupted: OpenTurn | None = None
         self._replies: dict[str, BufferedReply] = {}
+        self._continues: BufferedReply | None = None
+        self._lost_at = began_at
         self._newest_arrival = began_at
         self._delayed_events: deque[tuple[float, bytes]] = deque()
         self._uplink = Uplink(path)
@@ -147,9 +154,41 @@ class SimulatedCaller:
         """
         messages = self._uplink.leaving(self._frame(due), due)
         self._frames_due += len(messages)
+        for message in messages:
+            self.resumption.sent(message)
         while self._delayed_events and self._delayed_events[0][0] <= due:
             self._send(self._delayed_events.popleft()[1])
         return messages
+
+    def hold(self, due: float) -> None:
+        """Keep the messages of the deadline `due`, in seconds, while there is no connection. The caller speaks on."""
+        for message in self._uplink.leaving(self._frame(due), due):
+            self.resumption.sent(message)
+
+    # -- continuing on another connection --------------------------------------------------------------------------
+
+    def position(self) -> Position | None:
+        """Return how much of the newest reply the caller has. None without a reply."""
+        reply = next(reversed(self._replies.values()), None)
+        return None if reply is None else Position(reply.item_id, reply.item_ms(reply.received_s))
+
+    def reconnect(self, send: Callable[[bytes], None], event: dict[str, Any], *, lost_at: float, now: float) -> None:
+        """Continue the call on another connection, on which the server has confirmed the session.
+
+        Args:
+            send: Function that sends an event on the connection.
+            event: The event `rejoinder.session.resumed`.
+            lost_at: Time at which the connection before was lost.
+            now: Current time.
+        """
+        self._send, self._lost_at, self.moving = send, lost_at, False
+        if (event.get("response") or {}).get("kind") == "continued":
+            self._continues = next(reversed(self._replies.values()), None)
+        for message in self.resumption.resend(event):
+            send(message)
+        self._shared.outcomes.record_resumed(lost_at, now)
+
+    # -- the frames of the caller ----------------------------------------------------------------------------------
 
     def _frame(self, due: float) -> bytes | None:
         """Return the next 20 ms of the caller's audio as a message, or None while the caller is muted.
@@ -299,12 +338,17 @@ class SimulatedCaller:
         # TCP delivers in order, so no event reaches the caller before an earlier event.
         now = self._newest_arrival = max(self._newest_arrival, arrived + self.path.down_s + self.path.late_s())
         event = orjson.loads(message)
+        self.resumption.take(event)
         handler = self._HANDLERS.get(event.get("type"))
         if handler:
             handler(self, event, now)
 
     def _on_created(self, event: dict[str, Any], now: float) -> None:
-        turn = self._turn
+        turn, reply = self._turn, self._continues
+        if reply is not None:
+            reply.continue_as(event["response"]["id"], "")
+            self._continues, self._replies = None, {reply.key: reply}
+            return
         reply = BufferedReply(event["response"]["id"])
         self._replies = {reply.key: reply}
         if turn is None or turn.detected_whole is None:
@@ -317,6 +361,8 @@ class SimulatedCaller:
     def _on_audio(self, event: dict[str, Any], now: float) -> None:
         reply = self._replies.get(event["response_id"])
         if reply:
+            if reply.continued and not reply.item_id:
+                self._shared.outcomes.record_gap(now - max(reply.ends_at, self._lost_at))
             reply.item_id = event["item_id"]
             self._player.play(reply, event["delta"], now)
 
@@ -350,6 +396,9 @@ class SimulatedCaller:
             if ends_s > 0:
                 turn.detected_whole = ends_s >= turn.utterance.speech_end_s - PREMATURE_S
 
+    def _on_move(self, event: dict[str, Any], now: float) -> None:
+        self.moving = True
+
     def _on_error(self, event: dict[str, Any], now: float) -> None:
         self._shared.outcomes.count_error(str(event.get("error", {}).get("code")))
 
@@ -360,6 +409,7 @@ class SimulatedCaller:
         "input_audio_buffer.speech_started": _on_started,
         "input_audio_buffer.speech_stopped": _on_stopped,
         "error": _on_error,
+        MOVE: _on_move,
     }
 
 
@@ -368,6 +418,6 @@ def truncate(reply: BufferedReply, now: float) -> bytes:
 
     They are counted up to `now`, in seconds on the caller's clock.
     """
-    played_ms = int(reply.played_s(now) * 1000)
+    played_ms = reply.item_ms(reply.played_s(now))
     event = {"type": "conversation.item.truncate", "item_id": reply.item_id, "content_index": 0}
     return orjson.dumps(event | {"audio_end_ms": played_ms})

@@ -32,6 +32,10 @@ EOU, AUDIO = "eou", "audio"
 """Names of the series of the latency guide's VAD/EOU component (silence + endpoint) and audio pipeline (delivery +
 unattributed)."""
 
+RESUME, GAP = "resume", "resume_gap"
+"""Names of the series of lost connections: the time from the loss to the continued session, and the silence that a
+caller heard in a reply that continued."""
+
 _SUMS = {EOU: (Stage.SILENCE.value, Stage.ENDPOINT.value), AUDIO: (Stage.DELIVERY.value, UNATTRIBUTED)}
 
 
@@ -110,6 +114,15 @@ class TurnOutcomes:
         """Count an error event from the server, by its error code."""
         self._histograms.counts[f"error:{code}"] += 1
 
+    def record_resumed(self, lost_at: float, now: float) -> None:
+        """Record that a call continues at `now` whose connection was lost at `lost_at`, both in seconds."""
+        self._histograms.counts["resumed"] += 1
+        self._histograms.record(RESUME, max(0.0, now - lost_at))
+
+    def record_gap(self, seconds: float) -> None:
+        """Record the silence, in seconds, inside a reply that continues on another connection."""
+        self._histograms.record(GAP, max(0.0, seconds))
+
     def record_stop(self, seconds: float, turn: OpenTurn) -> None:
         """Record how long an interrupted reply took to stop.
 
@@ -174,7 +187,7 @@ class TurnOutcomes:
                 histograms.record(name, max(0.0, sum_s))
         for stage, raw_ms in (report.get("raw_ms") or {}).items():
             histograms.record(RAW + stage, raw_ms / 1000)
-        if shares is None:
+        if shares is None and not reply.continued:
             counts["unreported"] += 1
 
 

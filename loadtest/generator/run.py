@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from hdrh.histogram import HdrHistogram
 
-from loadtest.callers.turn_outcomes import REGION
+from loadtest.callers.turn_outcomes import REGION, RESUME
 from loadtest.generator.assignment import WorkerAssignment, scenario_document
 from loadtest.generator.self_check import failure_causes
 from loadtest.generator.server_view import MemoryWatch, ServerView
@@ -138,7 +138,7 @@ def result(
         regions=tuple(_regions(series)),
         timeline=progress.timeline(),
         causes=causes,
-        notes=tuple(_notes(progress.merged.counts, emulated(engines))),
+        notes=tuple(_notes(progress.merged.counts, series, emulated(engines))),
         memory_mb=memory_mb,
         slowest=tuple(turn for _, turn in progress.merged.slowest),
     )
@@ -172,6 +172,8 @@ def _counts(progress: RunProgress, scheduled: int) -> Counts:
         sessions_refused=counts["refused"],
         sessions_failed=counts["setup_failed"],
         sessions_dropped=counts["dropped"],
+        sessions_lost=counts["lost"],
+        sessions_resumed=counts["resumed"],
         turns=counts["turns"],
         answered=counts["answered"],
         interrupted=counts["interrupted"],
@@ -207,13 +209,17 @@ def _regions(series: dict[str, HdrHistogram]) -> list[Region]:
     return rows
 
 
-def _notes(counts: Counter[str], emulated_engines: dict[str, str]) -> list[str]:
+def _notes(counts: Counter[str], series: dict[str, HdrHistogram], emulated_engines: dict[str, str]) -> list[str]:
     stages = ", ".join(sorted(emulated_engines))
     notes = [f"The engines of {stages} are emulated: this run does not measure their models."] if stages else []
     for prefix, what in (("error:", "Server errors"), ("drop:", "Dropped calls")):
         notes += [
             f"{what} ({name.removeprefix(prefix)}): {counts[name]}." for name in counts if name.startswith(prefix)
         ]
+    if counts["lost"]:
+        resumed = latency(series[RESUME]) if RESUME in series else None
+        took = f", after {resumed.p50_ms:.0f} ms at the median and {resumed.p95_ms:.0f} ms at p95" if resumed else ""
+        notes.append(f"{counts['resumed']} of {counts['lost']} lost connections were resumed{took}.")
     if counts["undrained"]:
         notes.append(f"{counts['undrained']} calls were still open at the end of the drain time.")
     if counts["abandoned"]:

@@ -16,12 +16,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count, cycle
 from typing import Any
 
 import uvloop
 
-from loadtest.callers.call_socket import CallRefused, CallSocket, dial, session_update
+from loadtest.callers.call_socket import CallRefused, CallSocket, dial, redial, session_update
+from loadtest.callers.resume_state import ELSEWHERE, GIVE_UP_S, pause_s
 from loadtest.callers.simulated_caller import SharedCallerSettings, SimulatedCaller
 from loadtest.callers.turn_outcomes import TurnOutcomes
 from loadtest.generator.assignment import WorkerAssignment
@@ -50,12 +52,21 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(slots=True)
 class _LiveCall:
-    """A call in progress, with its connection, its simulated caller, and the time of the last ping."""
+    """A call in progress.
+
+    Attributes:
+        socket: Newest connection of the call.
+        caller: The simulated caller.
+        call: The call's entry in the schedule.
+        pinged_at: Time of the last ping.
+        lost: Set when a connection of the call is lost.
+    """
 
     socket: CallSocket
     caller: SimulatedCaller
     call: Call
     pinged_at: float
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Worker:
@@ -76,7 +87,7 @@ class Worker:
         self._histograms = TurnHistograms()
         self._pacer = FramePacer(start)
         self._lag = LoopLag()
-        self._live: dict[CallSocket, _LiveCall] = {}
+        self._live: dict[int, _LiveCall] = {}
         self._traffic: Counter[str] = Counter()
         measure_to = start + assignment.measure_to_s
         outcomes = TurnOutcomes(
@@ -137,18 +148,20 @@ class Worker:
             call, path=path, shared=self._shared, send=socket.send_event, began_at=time.monotonic()
         )
         socket.begin(caller)
-        self._live[socket] = _LiveCall(socket, caller, call, time.monotonic())
+        socket.on_unsent = caller.hold
+        caller.resumption.take(socket.created)
+        live = self._live[call.number] = _LiveCall(socket, caller, call, pinged_at=time.monotonic(), lost=lost)
         self._pacer.join(socket, call.slot)
         dropped = False
         try:
-            dropped = await self._until_over(caller, socket, lost)
+            dropped = await self._until_over(live)
         except asyncio.CancelledError:
             counts["undrained"] += 1
             raise
         finally:
-            self._pacer.leave(socket, call.slot)
-            self._end(self._live.pop(socket), dropped)
-            await socket.close()
+            self._pacer.leave(live.socket, call.slot)
+            self._end(self._live.pop(call.number), dropped)
+            await live.socket.close()
 
     async def _dial(self, lost: asyncio.Event) -> CallSocket:
         """Connect to the first server that takes the call. If none does, raise the error of the last one.
@@ -164,20 +177,70 @@ class Worker:
                 self._histograms.counts["failed_over"] += 1
         return await dial(last, scenario.api_key, self._configure, lambda _: lost.set())
 
-    async def _until_over(self, caller: SimulatedCaller, socket: CallSocket, lost: asyncio.Event) -> bool:
-        """Wait until the call is over or the connection is lost. Return True if the connection was lost.
-
-        `lost` is the event that is set when the connection is lost. `socket` then states the cause, which is counted.
-        """
+    async def _until_over(self, live: _LiveCall) -> bool:
+        """Wait until the call is over. Return True if its connection was lost and the call could not continue."""
+        counts, caller = self._histograms.counts, live.caller
         while not caller.over:
             try:
                 async with asyncio.timeout(0.25):
-                    await lost.wait()
+                    await live.lost.wait()
             except TimeoutError:
-                continue
-            self._histograms.counts.update(("dropped", f"drop:{socket.cause}"))
-            return True
+                if not caller.moving:
+                    continue
+            cause, lost = live.socket.cause, live.socket.lost
+            counts["lost"] += lost
+            if not await self._continue(live) and lost:
+                counts.update(("dropped", f"drop:{cause}"))
+                return True
         return False
+
+    async def _continue(self, live: _LiveCall) -> bool:
+        """Connect the call again and continue its session. Return False if that is impossible.
+
+        The attempts go to all servers of the scenario in turn. They end when the server does not know the session,
+        after `GIVE_UP_S`, or when the caller hangs up.
+        """
+        scenario, caller, old = self._assignment.scenario, live.caller, live.socket
+        resumption, lost_at = caller.resumption, time.monotonic()
+        caller.moving = False
+        if not scenario.resume or resumption.token is None or old.close_code == ELSEWHERE:
+            return False
+        for attempt, url in zip(count(), cycle((scenario.url, *scenario.fallbacks)), strict=False):
+            await asyncio.sleep(pause_s(attempt, random.random()))
+            if caller.over or time.monotonic() > lost_at + GIVE_UP_S:
+                return caller.over
+            lost = asyncio.Event()
+            query = resumption.query(caller.position())
+            try:
+                socket = await redial(url, scenario.api_key, query, lambda _, lost=lost: lost.set())  # type: ignore[misc]
+            except CallRefused as refusal:
+                if refusal.status in (401, 403, 404):
+                    return False
+            except (ConnectionError, TimeoutError):
+                continue
+            else:
+                await self._replace(live, socket, lost, lost_at)
+                return True
+        raise AssertionError("the attempts are endless")
+
+    async def _replace(self, live: _LiveCall, socket: CallSocket, lost: asyncio.Event, lost_at: float) -> None:
+        """Continue a call on another connection, and close the one before.
+
+        Args:
+            live: The call.
+            socket: The connection, on which the server has confirmed the session.
+            lost: Event that is set when `socket` is lost.
+            lost_at: Time at which the connection before was lost.
+        """
+        self._collect(live)
+        old, live.socket, live.lost = live.socket, socket, lost
+        live.caller.resumption.take(socket.created)
+        live.caller.reconnect(socket.send_event, dict(socket.ready.result()), lost_at=lost_at, now=time.monotonic())
+        socket.begin(live.caller)
+        socket.on_unsent = live.caller.hold
+        self._pacer.leave(old, live.call.slot)
+        self._pacer.join(socket, live.call.slot)
+        await old.close()
 
     def _end(self, live: _LiveCall, dropped: bool) -> None:
         """End the caller's turn, and add the call's last counters to the worker's totals.
@@ -209,7 +272,7 @@ class Worker:
             for number, live in enumerate(list(self._live.values())):
                 if number % BATCH == BATCH - 1:
                     await asyncio.sleep(0)
-                if live.socket in self._live:
+                if live.call.number in self._live:
                     self._collect_and_ping(live, time.monotonic())
             self._send_report(final=False)
 

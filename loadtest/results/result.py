@@ -162,7 +162,10 @@ class Counts:
         sessions_opened: Calls that were connected and configured.
         sessions_refused: Calls that the server refused with HTTP 429 or 503.
         sessions_failed: Calls that could not be set up for any other reason.
-        sessions_dropped: Calls that the server ended, or whose connection broke, before the caller hung up.
+        sessions_dropped: Calls that the server ended, or whose connection broke, before the caller hung up, and that
+            did not continue on another connection.
+        sessions_lost: Connections that the server ended, or that broke, before the caller hung up.
+        sessions_resumed: Connections lost after which the call continued on another connection.
         turns: Turns, by outcome: answered + interrupted + failed + unanswered.
         answered: Turns whose reply was played to its end.
         interrupted: Turns whose reply was audible until the caller interrupted it or hung up.
@@ -186,6 +189,8 @@ class Counts:
     sessions_refused: int = 0
     sessions_failed: int = 0
     sessions_dropped: int = 0
+    sessions_lost: int = 0
+    sessions_resumed: int = 0
     turns: int = 0
     answered: int = 0
     interrupted: int = 0

@@ -145,6 +145,8 @@ class Scenario:
         owned: If true, the server may be on another machine. Set it only if you operate that server. Default false.
         fallbacks: Base URLs of further servers. A call that `url` does not take goes to the first of them that does.
             Set by the option `--nearest`. Default: none.
+        resume: If true, a caller whose connection is lost connects again and continues the conversation, if the server
+            offers that. Default true.
         ray_address: HOST:PORT of a Ray cluster whose nodes run the workers. Default: this machine runs them.
 
     Raises:
@@ -176,6 +178,7 @@ class Scenario:
     playout_buffer_ms: float = 60.0
     owned: bool = False
     fallbacks: tuple[str, ...] = ()
+    resume: bool = True
     ray_address: str = ""
 
     def __post_init__(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
     from loadtest.callers.live_caller import Command, LiveCaller, TurnOver
-    from loadtest.callers.openai_caller import ServerAddress
+    from loadtest.callers.openai_caller import ServerAddress, ServerConnection
     from loadtest.callers.sound_card import SoundCard
 
 Typed = Annotated[bool, typer.Option("--typed", help="Type your turns instead of speaking them. Ctrl-D ends the chat.")]
@@ -121,28 +120,23 @@ async def hold(
                 raise result
 
 
-async def _speak(connection: AsyncRealtimeConnection, caller: LiveCaller, sound: SoundCard, half_duplex: bool) -> None:
-    """Send the microphone's frames until the connection is lost.
+async def _speak(connection: ServerConnection, caller: LiveCaller, sound: SoundCard, half_duplex: bool) -> None:
+    """Send the microphone's frames until cancelled.
 
     With `half_duplex`, send silence instead while a reply plays.
     """
-    from websockets.exceptions import ConnectionClosed
-
     clock = asyncio.get_running_loop().time
     while True:
         frame = await sound.record()
         caller.captured(clock())
         if half_duplex and caller.playing(clock()):
             frame = bytes(len(frame))
-        try:
-            await connection.input_audio_buffer.append(audio=base64.b64encode(frame).decode("ascii"))
-        except ConnectionClosed:
-            return  # `_receive` reports the loss
+        await connection.append(frame)
 
 
 async def _type(
     console: Console,
-    connection: AsyncRealtimeConnection,
+    connection: ServerConnection,
     caller: LiveCaller,
     read_line: Callable[[], str],
     *,
@@ -154,6 +148,13 @@ async def _type(
     `replied` is set by `_receive` when a response has ended.
     """
     clock = asyncio.get_running_loop().time
+
+    async def ask(current: AsyncRealtimeConnection) -> None:
+        await current.conversation.item.create(
+            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": line.strip()}]}
+        )
+        await current.response.create()
+
     while True:
         console.print(Text("you        ", style="bold"), end="")
         line = await asyncio.to_thread(read_line)
@@ -164,16 +165,13 @@ async def _type(
             continue
         replied.clear()
         await _execute(console, connection, sound, caller.typed(clock()))
-        await connection.conversation.item.create(
-            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": line.strip()}]}
-        )
-        await connection.response.create()
+        await connection.request(ask)
         await replied.wait()
 
 
 async def _receive(
     console: Console,
-    connection: AsyncRealtimeConnection,
+    connection: ServerConnection,
     caller: LiveCaller,
     sound: SoundCard | None,
     *,
@@ -187,12 +185,9 @@ async def _receive(
 
     from loadtest.callers.live_caller import TurnOver
 
-    clock = asyncio.get_running_loop().time
     try:
-        while True:
-            message = await connection.recv_bytes()
-            arrived = clock()
-            commands = caller.take(connection.parse_event(message), arrived)
+        async for event, arrived in connection.events(caller):
+            commands = caller.take(event, arrived)
             await _execute(console, connection, sound, commands)
             if any(isinstance(command, TurnOver) for command in commands):
                 replied.set()
@@ -201,7 +196,7 @@ async def _receive(
 
 
 async def _execute(
-    console: Console, connection: AsyncRealtimeConnection, sound: SoundCard | None, commands: Sequence[Command]
+    console: Console, connection: ServerConnection, sound: SoundCard | None, commands: Sequence[Command]
 ) -> None:
     from loadtest.callers.live_caller import Fault, Heard, Play, ReplyText, StopPlayback, TurnOver
     from loadtest.callers.openai_caller import truncate

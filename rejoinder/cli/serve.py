@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,6 +19,7 @@ from cluster.config_file import read_config
 from cluster.doctor.machine import needed_models
 from cluster.doctor.servers import server_faults
 from cluster.environment import check_open_files
+from cluster.head_watch import HeadLost, await_end
 from cluster.launch import LaunchProgress, application, cluster
 from deployments.engines.model_files import check_model_files
 from deployments.engines.speech_in.noise import suppressors
@@ -27,6 +30,9 @@ from rejoinder.core.settings.section import is_loopback
 from rejoinder.core.settings.serve_file import ServeFile
 from rejoinder.core.settings.settings import parse_settings
 from rejoinder.store import ModelStatus, open_store
+
+HEAD_LOST = 1
+"""Exit status if Ray's head dies while the system runs, or does not stop at its end."""
 
 
 def serve(
@@ -56,7 +62,7 @@ def serve(
 
     Ctrl-C stops what this command started: the application, and Ray if it was not running before.
 
-    Exit status: 0 after Ctrl-C, 2 if the system cannot start.
+    Exit status: 0 after Ctrl-C, 2 if the system cannot start, 1 if Ray's head dies while it runs.
     """
     document = _with_keys(_emulating(_with_port(read_config(config), port), emulate))
     _check_entry(document, insecure)
@@ -69,15 +75,29 @@ def serve(
     stop = threading.Event()
     _stop_on_signals(stop)
     hosts = document.application.args.host.autoscaling.max_replicas
-    with cluster(address, document.application.runtime_env, hosts=hosts) as own:
-        _stop_on_signals(stop)  # again, because Ray replaced the handler of SIGTERM by one that aborts this process
-        console.print("Started a local Ray cluster." if own else "Joined the running Ray cluster.")
-        live = Live(console=console, refresh_per_second=4, transient=True)
-        with live, application(document, lambda progress: live.update(_table(progress))) as url:
-            live.stop()
-            console.print(_urls(url))
-            stop.wait()
-            console.print("Stopping ...")
+    try:
+        with cluster(address, document.application.runtime_env, hosts=hosts) as joined:
+            _stop_on_signals(stop)  # again, because Ray replaced the handler of SIGTERM by one that aborts this process
+            console.print("Started a local Ray cluster." if joined.own else "Joined the running Ray cluster.")
+            live = Live(console=console, refresh_per_second=4, transient=True)
+            with live, application(document, lambda progress: live.update(_table(progress))) as url:
+                live.stop()
+                console.print(_urls(url))
+                await_end(stop, joined.head, url, console.print)
+                console.print("Stopping ...")
+    except HeadLost as lost:
+        _abort(lost)
+
+
+def _abort(lost: HeadLost) -> NoReturn:
+    """Print why the system ended, and end this process at once with status 1.
+
+    The interpreter's own end would call Ray, which waits for processes that are gone.
+    """
+    typer.secho(str(lost), fg=typer.colors.RED, err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(HEAD_LOST)
 
 
 def _with_port(document: ServeFile, port: int | None) -> ServeFile:

@@ -398,6 +398,9 @@ class CountingMetrics:
     def dismissed_speech(self, reading: str) -> None:
         self.counts[f"overheard {reading}"] += 1
 
+    def survival(self, outcome: str, count: int = 1) -> None:
+        self.counts[f"survival {outcome}"] += count
+
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         self.counts[f"{fault} {stage}"] += 1
 

@@ -20,9 +20,13 @@ from actors.host import Host
 from actors.session import Session
 from actors.stages.ports import AnswerCachePort, NoiseSuppressor, Stages
 from actors.stages.services import Services
+from actors.stages.stage_watch import StageWatch
+from actors.survival.session_keeper import SessionKeeper
+from actors.survival.snapshot_store import LocalSnapshots, SnapshotStore
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
 from rejoinder.core.resilience.stage_admission import StageAdmission
 from rejoinder.core.settings.settings import Settings
+from rejoinder.core.survival.journal_table import JournalTable
 from rejoinder.core.wire import client
 from tests.actors.fakes import CountingMetrics, LoudnessVad, ScriptedStt, ScriptedTurn, SilentJournal, ToneTts, WordyLlm
 from tests.actors.wire_rules import Wire
@@ -71,6 +75,11 @@ class Play:
     phrases: tuple[HeldClip, ...] = ()
     stage_admission: StageAdmission | None = None
     retries: int = 0
+    watch: StageWatch | None = None
+    table: JournalTable | None = None
+    """Table in which the hosts keep their sessions; None for no journal. Several plays may share one."""
+    store: SnapshotStore | None = None
+    """Store in the place of one over `table`."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Host]:
@@ -91,13 +100,21 @@ class Play:
             clock=clock,
             stage_admission=self.stage_admission,
         )
-        host = Host(services, retries=self.retries)
+        host = Host(services, retries=self.retries, keeper=self._keeper(clock), watch=self.watch)
         running = asyncio.create_task(host.run())
         try:
             yield host
         finally:
             running.cancel()
             await asyncio.wait({running})
+
+    def _keeper(self, clock: Callable[[], float]) -> SessionKeeper | None:
+        if self.table is None and self.store is None:
+            return None
+        store = self.store or LocalSnapshots(self.settings.journal, self.table, holder="host")
+        return SessionKeeper(
+            store, self.metrics, clock, session_s=3600, keep_s=120, signing_key="key", wall_clock=clock
+        )
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[Caller]:

@@ -215,7 +215,8 @@ def show(console: Console, found: RunResult) -> None:
     counts = found.counts
     console.print(
         f"{counts.sessions_opened} of {counts.sessions_scheduled} calls held, {counts.sessions_refused} refused, "
-        f"{counts.sessions_failed} failed, {counts.sessions_dropped} dropped; {counts.turns} turns: "
+        f"{counts.sessions_failed} failed, {counts.sessions_dropped} dropped, "
+        f"{counts.sessions_resumed} resumed; {counts.turns} turns: "
         f"{counts.answered} answered, {counts.interrupted} interrupted, {counts.failed} failed, "
         f"{counts.unanswered} unanswered, {counts.premature} premature; {counts.underruns} underruns."
     )

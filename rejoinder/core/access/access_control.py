@@ -74,7 +74,26 @@ class AccessControl:
             return None
         return Client(issuer, secret.session)
 
-    def enter(self, client: Client, now: float) -> float:
+    def resuming(self, owner: str, candidates: Iterable[str], now: float) -> Client | None:
+        """Return the client that resumes a session, None if it is not the owner's or the owner's key is gone.
+
+        The resume token is enough: a client secret may have expired since the session began. But a client that sends
+        another valid key is not the owner.
+
+        Args:
+            owner: Digest of the key that opened the session, from the checked resume token; "" if there were no keys.
+            candidates: The texts that the client sent where a key may stand.
+            now: Unix time in seconds.
+        """
+        if not self.keys:
+            return Client(None) if not owner else None
+        sender = self.client(candidates, Scope.TALK, now)
+        key = next((key for key in self.keys if key.digest == owner and key.allows(Scope.TALK)), None)
+        if key is None or (sender and sender.key and sender.key.digest != owner):
+            return None
+        return Client(key)
+
+    def enter(self, client: Client, now: float, *, resumed: bool = False) -> float:
         """Count a new session of a client and return 0. If its key may have no more, return seconds to wait before.
 
         Call `leave` when the session ends.
@@ -82,10 +101,14 @@ class AccessControl:
         Args:
             client: The client.
             now: Monotonic time in seconds.
+            resumed: True for a session that was cut off. It is counted and never refused.
         """
         if client.key is None:
             return 0.0
         key = client.key
+        if resumed:
+            self._sessions[key.digest] += 1
+            return 0.0
         most = self.settings.sessions_per_key if key.sessions is None else key.sessions
         if most and self._sessions[key.digest] >= most:
             return MINUTE_S / 12

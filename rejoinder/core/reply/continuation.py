@@ -16,8 +16,8 @@ from rejoinder.core.reply.spoken.rules.prose import INITIALS
 from rejoinder.core.reply.spoken.units import WordBoundary
 
 _WORD = re.compile(r"(\S+)(\s+)")
-# Number of characters. A server that was asked to continue is assumed to repeat the first answer instead, if its answer
-# begins with the same SAME_BEGINNING characters.
+# Number of characters. A server that was asked to continue an answer may repeat it from its start instead. It is
+# assumed to do so if its text begins with the same SAME_BEGINNING characters as the answer.
 SAME_BEGINNING = 12
 # Abbreviations whose full stop does not end a sentence. "dr", "st" and "no" are added, because ABBREVIATIONS leaves out
 # those whose meaning depends on the words around them.
@@ -46,7 +46,10 @@ def _last_sentence_start(text: str) -> int:
 
 
 class Continuation:
-    """Filter of the streamed second answer. Its results follow the first `kept` characters of the first answer.
+    """Filter of the answer that a server streams after an earlier answer to the same question broke off.
+
+    The earlier answer is the first one, the streamed answer is the second one. The text that the filter returns follows
+    the first `kept` characters of the first answer.
 
     Attributes:
         kept: Number of characters of the first answer that stay. It is final once `push` or `end` has returned text. If

@@ -23,10 +23,12 @@ heard, and the rest is queued again.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rejoinder.core.audio.pcm import WIRE_RATE
-from rejoinder.core.reply.spoken.units import SpeechSegment, SpokenUnit, join_spoken, join_written
+from rejoinder.core.reply.spoken.units import SpeechSegment, SpokenUnit, join_spoken, join_written, spoken_characters
+from rejoinder.core.reply.timeline import Timeline
 
 CHARACTERS_PER_S = 15.0
 """Speaking rate of English: 150 words per minute, of six characters with the space. Used for incomplete segments."""
@@ -150,6 +152,20 @@ class Playout:
         """
         return join_written(self._heard(position_s))
 
+    def timeline(self, coming: Sequence[SpeechSegment] = ()) -> Timeline:
+        """Return the words of the reply and where in the audio they end. Audio that does not exist yet is estimated.
+
+        Args:
+            coming: Segments that are to be spoken after those that have begun.
+        """
+        line = Timeline()
+        for index, segment in enumerate(self._segments):
+            length = self._length(segment, complete=index < self._complete)
+            line.add(segment.units, segment.start / self._rate, length / self._rate)
+        for later in coming:
+            line.add(later.units, line.end_s, sum(map(spoken_characters, later.units)) / CHARACTERS_PER_S)
+        return line
+
     def _heard(self, position_s: float) -> list[SpokenUnit]:
         position = position_s * self._rate
         heard: list[SpokenUnit] = []
@@ -174,7 +190,7 @@ class Playout:
     def _length(self, segment: _Segment, *, complete: bool) -> float:
         if complete:
             return segment.samples
-        estimated = sum(map(_characters, segment.units)) / CHARACTERS_PER_S * self._rate
+        estimated = sum(map(spoken_characters, segment.units)) / CHARACTERS_PER_S * self._rate
         return max(segment.samples, estimated)
 
 
@@ -184,17 +200,12 @@ def _units_within(units: tuple[SpokenUnit, ...], share: float) -> tuple[SpokenUn
     A unit of which nothing is spoken is included if the next spoken unit is. At the end of a segment, it is included if
     the last spoken unit is.
     """
-    limit = share * sum(map(_characters, units))
+    limit = share * sum(map(spoken_characters, units))
     spoken, heard = 0, 0
     for index, unit in enumerate(units):
-        spoken += _characters(unit)
+        spoken += spoken_characters(unit)
         if spoken > limit:
             return units[:heard]
         if unit.spoken:
             heard = index + 1
     return units if limit > 0 else ()
-
-
-def _characters(unit: SpokenUnit) -> int:
-    """Return the number of spoken characters of a word, plus one for a space; 0 if nothing is spoken."""
-    return len(unit.spoken) + 1 if unit.spoken else 0

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rejoinder.core.reply.tools.calls import ToolCall
 
@@ -41,6 +41,21 @@ class ChatMessage:
     content: str
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
+
+    def to_json(self) -> list[Any]:
+        """Return the message as JSON values, which `from_json` reads."""
+        return [
+            self.role,
+            self.content,
+            [[call.name, call.arguments, call.call_id] for call in self.calls],
+            self.call_id,
+        ]
+
+    @classmethod
+    def from_json(cls, values: Sequence[Any]) -> ChatMessage:
+        """Return the message that `to_json` has encoded."""
+        role, content, calls, call_id = values
+        return cls(role, content, tuple(ToolCall(*call) for call in calls), call_id)
 
     @property
     def length(self) -> int:

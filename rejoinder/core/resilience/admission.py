@@ -29,7 +29,7 @@ class AdmissionRefusal(Enum):
     UTILISATION: a stage would have too few free slots. LATENCY: turns would take too long. QUEUE: requests wait too
     long in a stage. SPEED: answers are written more slowly than they are spoken. GROWTH: there would be many more calls
     than were served before. COLD_START: the load of a call is not known yet. SHARE: the host has used its share of the
-    free places until the next report.
+    free places until the next report. UNREACHABLE: the host cannot reach a stage (`reachability.Reachability`).
     """
 
     FULL = "full"
@@ -41,6 +41,7 @@ class AdmissionRefusal(Enum):
     GROWTH = "growth"
     COLD_START = "cold_start"
     SHARE = "share"
+    UNREACHABLE = "unreachable"
 
 
 class Admission:
@@ -69,10 +70,15 @@ class Admission:
         """The newest measured lag of the event loop in seconds, or 0 before the first measurement."""
         return self._lags[-1] if self._lags else 0.0
 
-    def refusal(self, taken: int) -> AdmissionRefusal | None:
-        """Return why a new call is refused while the host has `taken` calls, or None if it is admitted."""
+    def refusal(self, taken: int, *, resumed: bool = False) -> AdmissionRefusal | None:
+        """Return why a new call is refused while the host has `taken` calls, or None if it is admitted.
+
+        A call that was cut off and is `resumed` is only refused if the host has no place: it comes before new calls.
+        """
         if taken >= self._places:
             return AdmissionRefusal.FULL
+        if resumed:
+            return None
         late = len(self._lags) == LOOKS and min(self._lags) > self._lag_limit_s
         return AdmissionRefusal.LATE if late else None
 

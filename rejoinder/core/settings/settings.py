@@ -35,6 +35,7 @@ from rejoinder.core.settings.stages import (
     TurnDetectorSettings,
     VadSettings,
 )
+from rejoinder.core.settings.survival.journal import JournalSettings
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "HedgingSettings",
     "HostSettings",
     "InterimTranscriptSettings",
+    "JournalSettings",
     "LimitSettings",
     "LlmSettings",
     "ModelStoreSettings",
@@ -316,6 +318,10 @@ class HostSettings(Section):
     """Event-loop lag in milliseconds above which new calls are refused, once it lasts 2 s.
     A further call would slow down all calls of the host.
     """
+    stage_lost_after_s: Positive = 5.0
+    """Seconds without any answer of speech to text, the language model or the voice after which a host refuses new
+    calls, because nobody would answer them. Shorter outages cost the callers an apology.
+    """
     scale_at_loop_lag_ms: Positive = 50
     """Event-loop lag in milliseconds above which autoscaling adds a host, even if it has few calls."""
     metrics_port: int = Field(0, ge=0, le=65535)
@@ -362,6 +368,8 @@ class Settings(Section):
     """Who may connect: keys, and origins of web pages."""
     limits: LimitSettings = LimitSettings()
     """What one client may send, store and occupy."""
+    journal: JournalSettings = JournalSettings()
+    """Copies of the running conversations, with which calls survive their host."""
     regions: RegionSettings = RegionSettings()
     """Regions: this system's name, and the addresses of all regions."""
     admission: AdmissionSettings = AdmissionSettings()

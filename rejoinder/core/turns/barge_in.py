@@ -7,6 +7,7 @@ must be able to stop the agent.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ _REQUEST_EN = re.compile(
     r"|should|tell|show|give|call|book|cancel|change|send|play|set|find|open|close|start|stop|wait|repeat|say|read"
     r"|write|explain|transfer|connect|check|order|remind|turn)\b"
 )
+ECHO_SLACK_S = 0.5
+"""Seconds by which an echo may seem longer than the played audio: the loudspeaker's delay, and reverberation."""
+
 _SHORT_ANSWER = 4
 _UNSURE_WORDS = 2
 _SHORT_ANSWERS = frozenset({"no", "yes", "what", "why", "who", "hello", "help", "nein", "ja"})
@@ -62,14 +66,18 @@ class AgentSpeech:
         interrupted: Whether the caller's speech interrupts the reply. False if the reply has ended, or if the client
             has switched interruptions off.
         remaining_s: Seconds of the reply that have not been played yet.
+        played_s: Seconds of the reply that have been played.
     """
 
     text: str
     interrupted: bool
     remaining_s: float
+    played_s: float = math.inf
 
 
-def classify_speech(text: str, agent: AgentSpeech, settings: BargeInSettings, language: str) -> SpeechKind:
+def classify_speech(
+    text: str, agent: AgentSpeech, settings: BargeInSettings, language: str, *, speech_s: float = 0.0
+) -> SpeechKind:
     """Return the class of speech over a reply, or just after one.
 
     Args:
@@ -77,11 +85,14 @@ def classify_speech(text: str, agent: AgentSpeech, settings: BargeInSettings, la
         agent: The agent's speech at the same time.
         settings: The number of words that ends a reply, phrase lists, and whether the echo guard is on.
         language: Language code, such as "en", which selects the phrase lists.
+        speech_s: Length of the speech in seconds. Speech that is longer than the played part of the reply is no echo of
+            it: a caller who goes on after a pause may say the words with which a reply has just begun.
     """
     heard = words(text)
     if has_stop_word(text, settings, language):
         return SpeechKind.ADDRESSED
-    if settings.echo_guard and is_echo(heard, words(agent.text)):
+    may_echo = settings.echo_guard and speech_s <= agent.played_s + ECHO_SLACK_S
+    if may_echo and is_echo(heard, words(agent.text)):
         return SpeechKind.ECHO
     if not agent.interrupted or not settings.min_words:
         return SpeechKind.ADDRESSED

@@ -6,7 +6,7 @@ mistake does not end the session.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -162,9 +162,12 @@ class Conversation:
         item = self.get(item_id)
         self.update(replace(item, text=played, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
 
-    def messages(self) -> list[ChatMessage]:
-        """Return the conversation for the language model (`chat_history.chat_messages`)."""
-        return chat_messages(self._items)
+    def messages(self, without: Container[str] = ()) -> list[ChatMessage]:
+        """Return the conversation for the language model (`chat_history.chat_messages`).
+
+        The items whose ids are in `without` are left out.
+        """
+        return chat_messages(item for item in self._items if item.id not in without)
 
     @property
     def open_calls(self) -> frozenset[str]:

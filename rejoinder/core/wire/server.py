@@ -37,6 +37,43 @@ def session_event(kind: Literal["created", "updated"], session: Json) -> Json:
     return {"type": f"session.{kind}", "session": session}
 
 
+def resume_offer(token: str, expires_at: int) -> Json:
+    """Return the part of session.created with which the client can resume the session after its connection broke.
+
+    Args:
+        token: The resume token.
+        expires_at: Unix time in seconds at which it expires.
+    """
+    return {"rejoinder": {"resume_token": token, "resume_expires_at": expires_at}}
+
+
+def resumed(
+    items: Sequence[Item], audio_after: str | None, kind: str | None, continues: str | None, *, heard: str | None
+) -> Json:
+    """Return rejoinder.session.resumed, which tells the client what the host knows of the conversation.
+
+    Args:
+        items: The items of the conversation.
+        audio_after: Id of the last item that came from the caller's audio. The client sends the audio after it again.
+        kind: "continued" if an answer goes on, "answered" if a question is answered, None if nothing is said.
+        continues: Id of the item whose answer goes on; None if none does.
+        heard: The words of this answer that the caller has heard, as the conversation has them; None if none goes on.
+    """
+    return {
+        "type": "rejoinder.session.resumed",
+        "items": len(items),
+        "last_item_id": items[-1].id if items else None,
+        "audio_after_item_id": audio_after,
+        "response": {"kind": kind, "continues_item_id": continues} if kind else None,
+        "heard_transcript": heard,
+    }
+
+
+def move(reason: str) -> Json:
+    """Return rejoinder.session.move, which asks the client to connect again with its resume token."""
+    return {"type": "rejoinder.session.move", "reason": reason}
+
+
 def error(fault: CallerError, client_event_id: str | None) -> Json:
     """Return an error event for invalid input of the client; the session stays open.
 

@@ -353,6 +353,22 @@ async def test_an_echo_is_not_answered_without_interruption() -> None:
 
 
 @virtual
+async def test_a_caller_who_goes_on_with_the_words_of_the_reply_is_heard() -> None:
+    """A reply has just begun when the caller, who had only paused, goes on with the same words. It is no echo: it is
+    longer than what was played of the reply. It becomes a turn and is answered.
+    """
+    play = Play(stt=ScriptedStt(deque([QUESTION, "The sun"])))
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta")
+        await caller.hush(0.2)
+        await caller.speak(1.5)
+        await caller.hush(3.0)
+    assert [text for _, text in prompts(play)[-1]][-1] == "The sun"
+    assert caller.of("response.done")[0]["response"]["status"] == "cancelled"
+
+
+@virtual
 async def test_a_client_that_cancels_a_paused_reply_is_obeyed() -> None:
     """response.cancel ends a paused reply, and the sound that paused it becomes no turn."""
     play = Play(stt=ScriptedStt(deque([QUESTION, ""])))

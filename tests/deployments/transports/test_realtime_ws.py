@@ -145,6 +145,8 @@ class ClosableSocket:
         self.sent = 0
         self.aborted_after: float | None = None
 
+    def when_stopped(self, act: object) -> None: ...
+
     async def receive(self) -> Mapping[str, Any]:
         if self._message is None:
             await asyncio.Event().wait()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,3 +83,52 @@ async def scripted(script: Script) -> AsyncIterator[str]:
 
 async def send(connection: ServerConnection, kind: str, **fields: Any) -> None:
     await connection.send(json.dumps({"type": kind, "event_id": "event_1"} | fields))
+
+
+class Relay:
+    """A TCP relay to servers, in front of which the connections can be cut.
+
+    Attributes:
+        ports: Ports of the servers on 127.0.0.1. New connections go to the first one.
+    """
+
+    def __init__(self, ports: list[int]) -> None:
+        self.ports = ports
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """Break all connections without a close frame, and send new ones to the next server."""
+        self.ports.append(self.ports.pop(0))
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Relay one connection until either side ends it."""
+        server, server_writer = await asyncio.open_connection("127.0.0.1", self.ports[0])
+        pair = {writer, server_writer}
+        self._writers |= pair
+        ways = {
+            asyncio.create_task(_copy(reader, server_writer)),
+            asyncio.create_task(_copy(server, writer)),
+        }
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        for end in pair:
+            end.close()
+        self._writers -= pair
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+
+
+@asynccontextmanager
+async def relayed(*urls: str) -> AsyncIterator[tuple[str, Relay]]:
+    """Run a relay in front of servers with these ws:// base URLs. Yield (its base URL, the relay)."""
+    relay = Relay([int(url.split(":")[2].split("/")[0]) for url in urls])
+    server = await asyncio.start_server(relay.connect, "127.0.0.1", 0)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", relay

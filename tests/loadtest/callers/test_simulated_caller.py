@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtest.callers.resume_state import Position
 from loadtest.callers.simulated_caller import SharedCallerSettings, SimulatedCaller
 from loadtest.callers.turn_outcomes import TurnOutcomes
 from loadtest.results.histograms import MergedHistograms, TurnHistograms
@@ -342,3 +343,65 @@ def test_stages_sum_to_the_whole() -> None:
     parts = sum(means[name] for name in (*report["stages_ms"], "unattributed"))  # type: ignore[misc]
     assert parts == pytest.approx(means[VOICE_TO_VOICE], abs=5)
     assert harness.histograms.counts["hedged"] == 1
+
+
+# -- connections that are lost ------------------------------------------------------------------------------------
+
+
+def resume(harness: Harness, kind: str | None, lost_at: float) -> list[bytes]:
+    """Continue the call on another connection. Return the frames that the caller sends again."""
+    sent: list[bytes] = []
+    event = {"audio_after_item_id": None, "response": kind and {"kind": kind, "continues_item_id": "i"}}
+    harness.caller.reconnect(sent.append, event, lost_at=lost_at, now=harness.now)
+    return sent
+
+
+def test_a_reply_continues_on_another_connection() -> None:
+    """A reply whose connection was lost in the middle and that goes on elsewhere counts as one answered reply."""
+    harness = Harness().until_spoken().stopped()
+    harness.hear(type="response.created", response={"id": "r"})
+    for _ in range(3):
+        harness.hear(type="response.output_audio.delta", response_id="r", item_id="i", delta=TENTH)
+    assert harness.caller.position() == Position("i", 300)
+    lost_at = harness.now
+    resume(harness.until(lost_at + 0.5), "continued", lost_at)
+    harness.hear(type="response.created", response={"id": "r2"})
+    harness.hear(type="response.output_audio.delta", response_id="r2", item_id="i2", delta=TENTH)
+    assert harness.caller.position() == Position("i2", 100)
+    harness.hear(type="response.done", response={"id": "r2", "status": "completed"}).until(harness.now + 1)
+    counts = harness.histograms.counts
+    assert (counts["answered"], counts["resumed"], counts["unreported"]) == (1, 1, 0)
+    recorded = MergedHistograms()
+    recorded.add(0, harness.histograms.flush())
+    assert recorded.seconds["resume"].get_max_value() / 1000 == pytest.approx(500, abs=21)
+    # The caller had 300 ms of audio to play in the half second without a connection.
+    assert recorded.seconds["resume_gap"].get_max_value() / 1000 == pytest.approx(200, abs=21)
+
+
+def test_speech_goes_on_while_there_is_no_connection() -> None:
+    """What the caller says meanwhile is kept and sent again, and positions of the new connection fit the turn."""
+    harness = Harness().until_spoken()
+    start = round(harness.speech_at[0] / FRAME_S)
+    harness.hear(type="input_audio_buffer.speech_started", item_id="a", audio_start_ms=start * 20)
+    lost_at = harness.now
+    while harness.now < lost_at + 0.2:
+        harness.caller.hold(harness.now)
+        harness.now += FRAME_S
+    frames = resume(harness, None, lost_at)
+    spoken = [number for number, message in enumerate(frames) if message != SPEECH.silence]
+    assert len(spoken) == len(SPEECH.utterances[0].messages)
+    end_ms = (spoken[0] * FRAME_S + SPEECH.utterances[0].speech_end_s) * 1000
+    harness.hear(type="input_audio_buffer.speech_stopped", item_id="a", audio_end_ms=end_ms)
+    harness.hear(type="response.created", response={"id": "r"})
+    harness.hear(type="response.output_audio.delta", response_id="r", item_id="i", delta=TENTH)
+    harness.hear(type="response.done", response={"id": "r", "status": "completed"}).until(harness.now + 1)
+    assert harness.histograms.counts["answered"] == 1
+    assert harness.histograms.counts["premature"] == 0
+
+
+def test_a_caller_moves_when_the_server_asks() -> None:
+    """A host that is about to stop asks its callers to connect again."""
+    harness = Harness().until(1.0)
+    assert not harness.caller.moving
+    harness.hear(type="rejoinder.session.move", reason="draining")
+    assert harness.caller.moving

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +125,7 @@ def serving(
     environment: Mapping[str, str] = os.environ,
     port: int = 0,
     orderly: bool = True,
+    within: Sequence[str] = (),
 ) -> Iterator[Served]:
     """Run `rejoinder serve` until the block ends. Raise RuntimeError with its output if it does not start.
 
@@ -135,6 +136,7 @@ def serving(
         environment: Environment variables of the process.
         port: HTTP port, 0 for a free one.
         orderly: True to stop the process with SIGINT. False to kill it, if its cluster is to be killed too.
+        within: Words of a command that executes the command after it, such as `unshare`.
     """
     port = port or free_port()
     config = tmp_path / "ray_config.yaml"
@@ -149,7 +151,7 @@ def serving(
         ],
     }
     config.write_text(yaml.safe_dump(document), encoding="utf-8")
-    command = [sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", address]
+    command = [*within, sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", address]
     log = tmp_path / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT)

@@ -75,6 +75,11 @@ class SpeechSegment:
         return bool(self.units) and self.units[0].glued
 
 
+def spoken_characters(unit: SpokenUnit) -> int:
+    """Return the number of spoken characters of a word, plus one for a space; 0 if nothing is spoken."""
+    return len(unit.spoken) + 1 if unit.spoken else 0
+
+
 def join_written(units: Iterable[SpokenUnit]) -> str:
     """Return the written words of `units`, joined by single spaces where they are separate words."""
     text = ""

@@ -1,0 +1,1 @@
+"""Survival of calls: records of running conversations and the store that keeps them."""

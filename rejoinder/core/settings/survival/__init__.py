@@ -1,0 +1,1 @@
+"""Settings of the session journal, with which calls survive their host."""

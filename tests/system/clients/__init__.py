@@ -1,0 +1,1 @@
+"""Tests of real clients against a real system."""
