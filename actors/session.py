@@ -72,21 +72,13 @@ class Session:
             record: The session's record in the journal; None if there is no journal.
         """
         services = context.services
-        self.context, self.state = context, TurnState()
+        self.context = context
+        self.state = TurnState()
         self.replies = Replies(context, group, self._reply_ended)
         self._lead_in = LeadIn(context, self._quiet_after, self._say_lead_in)
         self._services = services
         self._wake_ticker = wake_ticker
-        suppressor = services.stages.suppressor() if services.stages.suppressor else None
-        speech = speech_settings(services.settings.speech, context.config.detection)
-        host = services.settings.host
-        self.audio_input = AudioInput(
-            speech,
-            host.audio_ring_s,
-            suppressor,
-            max_ring_s=host.max_buffered_audio_s,
-            background=services.settings.background,
-        )
+        self.audio_input = _audio_input(context)
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._client_events = ClientEventHandler(self, context, record.expires_at if record else None)
         self._vad_failures = StageFailures(services.metrics)
@@ -375,9 +367,23 @@ class Session:
             self._mailbox.post(turn_events.ReplyEnded())
 
 
+def _audio_input(context: SessionContext) -> AudioInput:
+    services = context.services
+    settings = services.settings
+    return AudioInput(
+        speech_settings(settings.speech, context.config.detection),
+        settings.host.audio_ring_s,
+        services.stages.suppressor() if services.stages.suppressor else None,
+        max_ring_s=settings.host.max_buffered_audio_s,
+        background=settings.background,
+        stored=services.stored,
+    )
+
+
 def _audio_lost(kept_s: float) -> CallerError:
     return CallerError(
-        f"More than {kept_s:g} s of audio wait to be transcribed. The oldest audio is dropped.",
+        f"More audio waits to be transcribed than the server keeps: {kept_s:g} s of a client, and what"
+        " limits.host_bytes permits for all clients together. The oldest audio is dropped.",
         "Commit or clear the input audio buffer sooner.",
         code="input_audio_buffer_full",
     )

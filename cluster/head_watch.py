@@ -11,9 +11,10 @@ import socket
 import threading
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -26,6 +27,8 @@ CALLS_GO_ON_S = 50.0
 """Seconds for which calls go on without the GCS: less than the minute after which Ray ends its processes."""
 ANSWER_S = 2.0
 """Seconds that a server has to answer."""
+ANSWERS = 10
+"""Answers of hosts, one every LOOK_S, from which the number of calls is taken."""
 
 
 class HeadLost(BackendError):
@@ -90,11 +93,11 @@ def await_end(stop: threading.Event, head: Head, url: str, say: Callable[[str], 
     Raises:
         HeadLost: The head has died, and no call goes on, or `stop` is set while the head is gone.
     """
-    fate, told = HeadFate(CALLS_GO_ON_S), HeadVerdict.RUNNING
+    fate, told, calls = HeadFate(CALLS_GO_ON_S), HeadVerdict.RUNNING, _Calls(url)
     while not stop.wait(LOOK_S):
         state = head.state()
         if not state.gcs:
-            state = HeadState(gcs=False, raylet=state.raylet, calls=_calls(url))
+            state = HeadState(gcs=False, raylet=state.raylet, calls=calls.ask())
         verdict = fate.step(state, time.monotonic())
         if verdict is HeadVerdict.ENDED:
             part = "GCS, its table of nodes and processes" if state.raylet else "raylet, its process of this machine"
@@ -110,13 +113,24 @@ def await_end(stop: threading.Event, head: Head, url: str, say: Callable[[str], 
         raise HeadLost("Stopped while Ray's head (GCS) was gone, so the application was not removed from it.")
 
 
-def _calls(url: str) -> int | None:
-    """Return the number of calls of all hosts, None if it is not known."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        with urllib.request.urlopen(f"{url.replace('0.0.0.0', '127.0.0.1')}/v1/places", timeout=ANSWER_S) as answer:
-            places: Any = json.load(answer)
-        return int(places["sessions"]) if places["hosts"] else None
-    return None
+class _Calls:
+    """Number of calls of a system, from `/healthz`, which each host answers without Ray.
+
+    Each question goes to one of the hosts. There are no calls if the last ANSWERS answers all said so.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url.replace('0.0.0.0', '127.0.0.1')}/healthz"
+        self._answers: deque[int] = deque(maxlen=ANSWERS)
+
+    def ask(self) -> int | None:
+        """Return the largest of the last answers, None if there are fewer than ANSWERS."""
+        try:
+            with urllib.request.urlopen(self._url, timeout=ANSWER_S) as answer:
+                self._answers.append(int(json.load(answer)["sessions"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # a host that does not answer may have calls
+        return max(self._answers) if len(self._answers) == ANSWERS else None
 
 
 def within(seconds: float, act: Callable[[], object]) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import ssl
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ import grpc
 
 from cluster.environment import REQUIRED, free_port, own_head_environment
 from cluster.fitting import demands, misfits, offers
+from cluster.haproxy import write_launcher
 from cluster.head_watch import Head, HeadLost, OwnProcesses, RemoteGcs, within
 from cluster.leftovers import NODE_FOLDER, NodeGuard, end, processes_of, write_owner
 from cluster.listeners import check_port
@@ -73,7 +75,14 @@ class Connection:
 
 
 @contextlib.contextmanager
-def cluster(address: str, runtime_env: Mapping[str, Any] | None = None, *, hosts: int = 1) -> Iterator[Connection]:
+def cluster(
+    address: str,
+    runtime_env: Mapping[str, Any] | None = None,
+    *,
+    hosts: int = 1,
+    entry: Mapping[str, str] | None = None,
+    alone: bool = False,
+) -> Iterator[Connection]:
     """Connect to a Ray cluster while the context is open; yield the connection.
 
     Args:
@@ -81,6 +90,10 @@ def cluster(address: str, runtime_env: Mapping[str, Any] | None = None, *, hosts
             there is none. HOST:PORT joins that cluster.
         runtime_env: Ray's `runtime_env` of the workers, such as environment variables.
         hosts: Maximum number of session hosts. HAProxy of a head that is started tries several of them for a handshake.
+        entry: Variables of HAProxy (`entry_variables`). A head that is started gets them. The nodes of a cluster that
+            is joined must have them already.
+        alone: True if only programs of this machine call. Ray of a head that is started then listens on the loopback
+            address only, and so do the metrics of the replicas.
 
     Raises:
         ConfigError: No cluster answers at the address, or one of its nodes cannot run Rejoinder.
@@ -89,12 +102,12 @@ def cluster(address: str, runtime_env: Mapping[str, Any] | None = None, *, hosts
     target, field = _resolved(address)
     if target != "local" and _join(target, runtime_env, field):
         try:
-            _check_nodes()
+            _check_nodes(entry or {})
             yield Connection(own=False, head=RemoteGcs(_gcs_address()))
         finally:
             _leave()
     elif target in ("auto", "local"):
-        with _own_head(runtime_env, hosts):
+        with _own_head(runtime_env, hosts, entry or {}, alone=alone):
             yield Connection(own=True, head=OwnProcesses())
     else:
         remedy = "Start one with `ray start --head`, or use `--address local` to start one here."
@@ -113,7 +126,7 @@ def joined(address: str) -> Iterator[None]:
         remedy = "Start one with `ray start --head`, or leave --address out to check this machine."
         raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field=field)
     try:
-        _check_nodes()
+        _check_nodes({})
         yield
     finally:
         _leave()
@@ -217,14 +230,17 @@ def _leave() -> None:
 
 
 @contextlib.contextmanager
-def _own_head(runtime_env: Mapping[str, Any] | None, hosts: int) -> Iterator[None]:
+def _own_head(
+    runtime_env: Mapping[str, Any] | None, hosts: int, entry: Mapping[str, str], *, alone: bool
+) -> Iterator[None]:
     # Ray creates sockets below this folder, whose paths are limited to 107 bytes. Only this user may enter it: HAProxy
     # lets everyone who reaches its admin socket stop the servers, and Ray lets everyone read its logs. Ray opens the
     # folder that it gets to all users, so it gets one inside.
     directory = Path(tempfile.mkdtemp(prefix=NODE_FOLDER, dir="/tmp"))
     write_owner(directory)
+    write_launcher(directory)
     guard = NodeGuard()
-    os.environ.update(own_head_environment(directory, hosts))
+    os.environ.update({**own_head_environment(directory, hosts), **entry})
     import ray
 
     from deployments.serving.compat import start_local_ray
@@ -232,6 +248,7 @@ def _own_head(runtime_env: Mapping[str, Any] | None, hosts: int) -> Iterator[Non
     try:
         start_local_ray(
             directory / RAY_FOLDER,
+            alone=alone,
             runtime_env=dict(runtime_env or {}),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
@@ -279,18 +296,23 @@ def run_on_node(node: Mapping[str, Any], function: Callable[[], Answer]) -> Answ
 
 def serve_port() -> int | None:
     """Return the HTTP port of the Ray Serve that runs on the joined cluster, None if none runs."""
-    from deployments.serving.compat import serve_http_port
+    from deployments.serving.compat import serve_address
 
-    return serve_http_port()
+    address = serve_address()
+    return None if address is None else address[1]
 
 
-def _check_nodes() -> None:
-    """Raise ConfigError for a node that cannot run the application, with what it lacks and the fix."""
+def _check_nodes(entry: Mapping[str, str]) -> None:
+    """Raise ConfigError for a node that cannot run the application, with what it lacks and the fix.
+
+    `entry` has the variables of HAProxy that the settings ask for.
+    """
+    required = {**REQUIRED, **entry}
 
     def inspect() -> dict[str, str]:
         import importlib.util
 
-        variables = {name: os.environ.get(name, "") for name in REQUIRED}
+        variables = {name: os.environ.get(name, "") for name in required}
         missing = [name for name in ("rejoinder", "deployments") if importlib.util.find_spec(name) is None]
         return variables | {"missing": ", ".join(missing)}
 
@@ -302,7 +324,7 @@ def _check_nodes() -> None:
                 "Install the checkout in that node's environment, or set runtime_env.working_dir to it.",
                 field="--address",
             )
-        for variable, value in REQUIRED.items():
+        for variable, value in required.items():
             if state[variable] != value:
                 raise ConfigError(
                     f"node {name} runs without {variable}={value}.",
@@ -333,6 +355,7 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
     running = serve_port()
     options = config.http_options
     port = options.port or running or free_port()
+    tls = config.application.args.tls
     if running not in (None, port):
         remedy = f"Use that port (`--port {running}`), or stop the Serve that runs there."
         raise ConfigError(f"Serve on this cluster listens on port {running}.", remedy, field="http_options.port")
@@ -351,7 +374,7 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
     )
     try:
         _deploy(serve, bind(app.args), app.name, report)
-        url = f"http://{options.host}:{port}"
+        url = f"https://{options.host}:{tls.port or port}" if tls.certificate else f"http://{options.host}:{port}"
         _await_ingress(url)
         yield url
     except HeadLost:
@@ -399,9 +422,13 @@ def _await_ingress(url: str) -> None:
     """Wait until HAProxy routes requests to a host, which is a moment after Serve reports the application as ready."""
     deadline = time.monotonic() + INGRESS_TIMEOUT_S
     failure = "no answer"
+    # It is our own server at a loopback address, for which its certificate need not be.
+    unchecked = ssl.create_default_context()
+    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{url.replace('0.0.0.0', '127.0.0.1')}/healthz", timeout=POLL_S * 4):
+            address = f"{url.replace('0.0.0.0', '127.0.0.1')}/healthz"
+            with urllib.request.urlopen(address, timeout=POLL_S * 4, context=unchecked):
                 return
         except OSError as error:  # HTTPError is an OSError
             failure = str(error)

@@ -21,11 +21,12 @@ from actors.host import Host, synthesize_held_clips
 from actors.stages.ports import Stages
 from actors.stages.services import Services
 from actors.stages.stage_watch import Probe, StageWatch
+from actors.survival.session_keeper import SessionKeeper
 from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
 from deployments.serving.access import open_access
 from deployments.serving.autoscaling import ARRIVALS_PER_S, ENDED, LOOP_LAG_S, SERVICE_S, SESSIONS
-from deployments.serving.compat import broadcast
+from deployments.serving.compat import broadcast, serve_address
 from deployments.serving.handles import (
     AnswerCacheHandle,
     LlmHandle,
@@ -45,6 +46,7 @@ from deployments.serving.ttl_cache import TtlCache
 from deployments.survival.keeping import open_keeper, open_store
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
+from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.errors import BackendError
 from rejoinder.core.resilience.redispatch import handshake_retries
 from rejoinder.core.resilience.stage_admission import StageAdmission
@@ -75,32 +77,29 @@ class SessionHost:
             handles: The deployment handles by stage name. Without the handle "vad", voice activity detection runs in
                 this process. "answer_cache" and "llm_backup" are optional.
         """
-        call_protocol.install(settings.limits)
+        stored = StoredBytes(settings.limits.host_bytes)
+        call_protocol.install(settings.limits, stored)
         self._settings = settings
         self._handles = handles
-        self.access = open_access(settings)
+        self.access = open_access(settings, bind=(serve_address() or ("", 0))[0])
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)
         self._targets = TtlCache(self._find_targets, TARGETS_S)
         self._all_places = TtlCache(self._sum_places, TARGETS_S)
         self._regions = RegionDirectory(settings.regions, self.places)
         described = {name: await handle.describe.remote() for name, handle in handles.items()}
-        clock = time.monotonic
         slots = {name: int(replica["slots"]) for name, replica in described.items()}
         admission = open_admission(settings, slots, phase=random.random())
         self._port.registry.register(AdmissionCollector(admission))
-        watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, clock)
-        exchange = _exchange(admission, watch, clock)
+        watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, time.monotonic)
+        exchange = _exchange(admission, watch, time.monotonic)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
         phrases = await synthesize_held_clips(
             stages,
             settings.conversation,
             language=settings.tts.spoken_language,
-            lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
+            lead_ins=settings.tools.spoken,
         )
-        context = serve.get_replica_context()
-        store = open_store(settings.journal, context.app_name, context.replica_id.unique_id, metrics)
-        signing_key = self.access.settings.signing_key
         self.host = Host(
             Services.over(
                 stages,
@@ -108,15 +107,19 @@ class SessionHost:
                 phrases=phrases,
                 metrics=metrics,
                 journal=LogJournal(),
-                clock=clock,
+                clock=time.monotonic,
                 stage_admission=admission,
+                stored=stored,
             ),
             retries=handshake_retries(os.environ),
             watch=watch,
-            keeper=open_keeper(settings, store, metrics, clock, signing_key=signing_key),
+            keeper=self._open_keeper(metrics),
             free_elsewhere=self._free_elsewhere,
         )
         self._running = asyncio.create_task(self.host.run())
+        # The first question to the other hosts connects to Serve's controller, which blocks the event loop for as long
+        # as Ray's GCS is away. So it is asked now.
+        self._connecting = asyncio.create_task(self.places())
         # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would
         # pause every conversation.
         gc.collect()
@@ -125,6 +128,13 @@ class SessionHost:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the ASGI application. Serve calls this after the constructor."""
         return http_app(self)
+
+    def _open_keeper(self, metrics: ConversationMetrics) -> SessionKeeper | None:
+        """Return the keeper of the conversations; None if the settings have no journal."""
+        context = serve.get_replica_context()
+        store = open_store(self._settings.journal, context.app_name, context.replica_id.unique_id, metrics)
+        signing_key = self.access.settings.signing_key
+        return open_keeper(self._settings, store, metrics, time.monotonic, signing_key=signing_key)
 
     def _stages(self, engines: dict[str, str], exchange: LoadExchange) -> Stages:
         """Return the ports to the stages. `engines` names their engines, `exchange` gets the load of their replicas."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from actors.stages.hedged_llm import GenerationStats
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from actors.stages.retry import StageFailures
 from actors.stages.services import Services
+from rejoinder.core.reply.answer_cache import CacheScope
 from rejoinder.core.reply.openings import opening_for
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.settings.openings import Opening
@@ -31,6 +33,33 @@ def opening_of(events: ResponseEvents, prompt: tuple[ChatMessage, ...], openings
     makes the wire events of the reply, and so knows whether it is spoken and part of the conversation.
     """
     return opening_for(openings, prompt) if events.spoken and events.conversation_id else ""
+
+
+def answer_stream(
+    request: LlmRequest,
+    services: Services,
+    failures: StageFailures,
+    stats: GenerationStats,
+    *,
+    opening: str,
+    known: KnownAnswer | None,
+    scope: CacheScope,
+) -> AsyncGenerator[TokenDelta, None]:
+    """Return the deltas of an answer: the rest of a known one, a stored one, or one of the language model.
+
+    Args:
+        request: The request for the whole answer.
+        services: The hedger, the answer cache and the settings are used.
+        failures: Records failures and recovery of the language model.
+        stats: Filled in while the generation runs.
+        opening: The opening; "" for none.
+        known: The beginning of an answer that was cut off; None otherwise.
+        scope: Which stored answers may be used. None is used if the model must call a tool.
+    """
+    if known:
+        return stream_after_known(known, services, request, failures, stats=stats)
+    ask = partial(stream_after_opening, opening, services, request, failures, stats=stats)
+    return ask() if request.tools.forced else services.answer_cache.stream(request, scope, stats, ask)
 
 
 async def stream_after_opening(

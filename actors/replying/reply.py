@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -21,15 +21,14 @@ from typing import Literal
 
 from actors.replying.called_tools import CalledTools
 from actors.replying.fillers import Fillers
-from actors.replying.openings import opening_of, stream_after_known, stream_after_opening
+from actors.replying.openings import answer_stream, opening_of
 from actors.replying.requests import CommittedTurn, ReplyTerms
 from actors.replying.response import Response, ResponseEnd, ResponsePhase
 from actors.replying.speech_output import SpeechOutput, SpeechOutputSettings
 from actors.stages.degradation import SessionDegradation
 from actors.stages.hedged_llm import GenerationStats
-from actors.stages.ports import LlmRequest, TokenDelta
+from actors.stages.ports import LlmRequest
 from actors.stages.retry import StageFailures
-from actors.stages.services import Services
 from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE
 from rejoinder.core.errors import CallerError, RejoinderError
@@ -307,29 +306,29 @@ class Reply:
 
     async def _generate(self) -> bool:
         """Send the prompt to the language model and output its text. Return False if there is nothing to answer."""
-        prompt = await self.plan.prompt()
-        if prompt is None:
+        if (prompt := await self.plan.prompt()) is None:
             return False
         if text := self.plan.terms.request.text or self.plan.notice():
             self._text.append(text)
             await self._output(text, [self._segment_of(text)])
             return True
         settings = self._services.settings.conversation
-        wanted = self.plan.terms.request
+        offer = self.plan.terms.request.tools
         request = LlmRequest(
             prompt,
-            wanted.max_tokens,
+            self.plan.terms.request.max_tokens,
             settings.temperature,
             session=self._session_id,
             small=DegradationMeasure.SMALL_MODEL in self.measures,
-            tools=wanted.tools,
+            tools=offer,
         )
         segmenter = self.plan.degradation.segmenter(self.measures)
+        known = self.plan.terms.request.known
         # A model that has begun to speak an opening rarely calls a tool.
-        silent = wanted.known or wanted.tools.active
-        opening = "" if silent else opening_of(self.plan.events, prompt, settings.openings)
+        opening = "" if known or offer.active else opening_of(self.plan.events, prompt, settings.openings)
         self._mark(None, None if opening else Stage.LLM_FIRST_TOKEN)
-        stream = answer_stream(self.plan, self._services, request, opening, stats=self.generation)
+        answer = partial(answer_stream, request, self._services, self._failures, self.generation)
+        stream = answer(opening=opening, known=known, scope=self.plan.cache_scope)
         shown = HiddenTextFilter()
         async with aclosing(stream) as deltas:
             async for delta in deltas:
@@ -458,24 +457,6 @@ class Reply:
                 status, details=details, text=text, audio_ms=self.audio_ms, usage=self.generation.usage, report=report
             )
         )
-
-
-def answer_stream(
-    plan: ReplyPlan, services: Services, request: LlmRequest, opening: str, *, stats: GenerationStats
-) -> AsyncGenerator[TokenDelta, None]:
-    """Return the deltas of the answer: from the cache, from the language model, or the rest of an answer cut off.
-
-    Args:
-        plan: What the reply answers.
-        services: The hedger, the answer cache and the settings are used.
-        request: The request for the whole answer. If it must call a tool, the cache is not asked.
-        opening: The opening; "" for none.
-        stats: Filled in while the generation runs.
-    """
-    if known := plan.terms.request.known:
-        return stream_after_known(known, services, request, plan.failures, stats=stats)
-    ask = partial(stream_after_opening, opening, services, request, plan.failures, stats=stats)
-    return ask() if request.tools.forced else services.answer_cache.stream(request, plan.cache_scope, stats, ask)
 
 
 def _speech_settings(settings: Settings, plan: ReplyPlan) -> SpeechOutputSettings:

@@ -99,7 +99,7 @@ async def running_host(stages: Stages, settings: Settings, clock: Callable[[], f
         stages,
         settings.conversation,
         language=settings.tts.spoken_language,
-        lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
+        lead_ins=settings.tools.spoken,
     )
     metrics = ConversationMetrics(CollectorRegistry())
     services = Services.over(

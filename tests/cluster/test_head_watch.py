@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -108,3 +111,40 @@ def test_what_hangs_is_not_waited_for() -> None:
     hang.set()
     assert within(5, hang.wait)
     assert within(5, lambda: 1 / 0)
+
+
+class Health(http.server.BaseHTTPRequestHandler):
+    """A server whose hosts have the numbers of calls in `sessions`, one after the other, and the last one for ever."""
+
+    sessions: ClassVar[list[int]] = []
+
+    def do_GET(self) -> None:
+        """Answer with the state of a host."""
+        body = json.dumps({"sessions": self.sessions.pop(0) if len(self.sessions) > 1 else self.sessions[0]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_without_the_gcs_the_last_call_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command goes on while one of two hosts has calls, and ends when none has had any for ANSWERS answers."""
+    monkeypatch.setattr(head_watch, "LOOK_S", 0.01)
+    Health.sessions = [0, 2] * 10 + [0]
+    server = http.server.HTTPServer(("127.0.0.1", 0), Health)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(HeadLost, match="GCS"):
+            await_end(
+                threading.Event(),
+                Failing(10_000, threading.Event()),
+                f"http://127.0.0.1:{server.server_port}",
+                lambda _: None,
+            )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert Health.sessions == [0]

@@ -42,25 +42,21 @@ class ChatMessage:
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
 
-    def to_json(self) -> list[Any]:
-        """Return the message as JSON values, which `from_json` reads."""
-        return [
-            self.role,
-            self.content,
-            [[call.name, call.arguments, call.call_id] for call in self.calls],
-            self.call_id,
-        ]
-
-    @classmethod
-    def from_json(cls, values: Sequence[Any]) -> ChatMessage:
-        """Return the message that `to_json` has encoded."""
-        role, content, calls, call_id = values
-        return cls(role, content, tuple(ToolCall(*call) for call in calls), call_id)
-
     @property
     def length(self) -> int:
         """Number of characters, arguments of calls included."""
         return len(self.content) + sum(len(call.name) + len(call.arguments) for call in self.calls)
+
+    def plain(self) -> list[Any]:
+        """Return the message as JSON values, for a snapshot of the session."""
+        calls = [[call.name, call.arguments, call.call_id] for call in self.calls]
+        return [self.role, self.content, calls, self.call_id]
+
+    @classmethod
+    def from_plain(cls, values: Sequence[Any]) -> ChatMessage:
+        """Return the message that `plain` has encoded."""
+        role, content, calls, call_id = values
+        return cls(role, content, tuple(ToolCall(*call) for call in calls), call_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,3 +42,8 @@ class ToolSettings(Section):
     """Maximum number of tokens of the calls of one answer, besides the tokens of its text. It does not apply if the
     client sets `max_output_tokens`, which includes calls.
     """
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The phrases that are synthesized when a host starts."""
+        return self.lead_ins if self.lead_in_after_ms else ()

@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.access.access import AccessSettings
 from rejoinder.core.settings.access.limits import LimitSettings
+from rejoinder.core.settings.access.tls import TlsSettings
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
@@ -366,6 +367,8 @@ class Settings(Section):
     """Session hosts: admission, health, autoscaling."""
     access: AccessSettings = AccessSettings()
     """Who may connect: keys, and origins of web pages."""
+    tls: TlsSettings = TlsSettings()
+    """Encryption between callers and the server."""
     limits: LimitSettings = LimitSettings()
     """What one client may send, store and occupy."""
     journal: JournalSettings = JournalSettings()

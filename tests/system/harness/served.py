@@ -156,7 +156,7 @@ def serving(
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT)
     try:
-        url = f"http://127.0.0.1:{port}"
+        url = f"{'https' if 'tls' in args else 'http'}://127.0.0.1:{port}"
         await_health(process, url, log)
         key = environment.get("REJOINDER_API_KEYS", "").split(",")[0].strip()
         yield Served(url, process, {"Authorization": f"Bearer {key}"} if key else {})
@@ -181,7 +181,7 @@ def await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         if process.poll() is not None:
             break
         try:
-            if httpx2.get(f"{url}/healthz", timeout=2).status_code == 200:
+            if httpx2.get(f"{url}/healthz", timeout=2, verify=False).status_code == 200:
                 return
         except httpx2.HTTPError:
             pass  # the server does not listen yet

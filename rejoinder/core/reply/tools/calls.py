@@ -6,7 +6,7 @@ Every type here is immutable and can be hashed, because tools and calls are part
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,17 +100,6 @@ class ToolOffer:
     def state(self) -> str:
         """The offer as one text, to compare or hash; "" without tools."""
         return repr(self) if self.tools else ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the offer as JSON values, which `from_json` reads."""
-        tools = [[tool.name, tool.description, tool.parameters] for tool in self.tools]
-        limits = {"parallel": self.parallel, "call_tokens": self.call_tokens}
-        return {"tools": tools, "mode": self.mode, "named": self.named, **limits}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ToolOffer:
-        """Return the offer that `to_json` has encoded."""
-        return cls(**{**values, "tools": tuple(FunctionTool(*tool) for tool in values["tools"])})
 
     def accepted(self, calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
         """Return the calls that the client gets, in order.

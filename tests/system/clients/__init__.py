@@ -1,1 +1,0 @@
-"""Tests of real clients against a real system."""
