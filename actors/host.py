@@ -280,7 +280,12 @@ class Host:
 
 
 async def synthesize_held_clips(
-    stages: Stages, settings: ConversationSettings, max_attempts: int = 60, *, language: str = "en"
+    stages: Stages,
+    settings: ConversationSettings,
+    max_attempts: int = 60,
+    *,
+    language: str = "en",
+    lead_ins: tuple[str, ...] = (),
 ) -> HeldClips:
     """Synthesize and return the prepared clips (held clips) of a host. Call it once, before the first conversation.
 
@@ -289,6 +294,7 @@ async def synthesize_held_clips(
         settings: Has the texts: apology, fillers, the sentences of failed replies, set phrases, openings and greeting.
         max_attempts: Maximum number of attempts per text, with a pause of one second between them.
         language: Two-letter code of the language that the voice speaks.
+        lead_ins: Phrases that are said while a tool runs.
 
     Raises:
         BackendError: A text could not be synthesized.
@@ -296,7 +302,7 @@ async def synthesize_held_clips(
     fillers = settings.fillers if settings.filler_after_ms else ()
     openings = (opening.say for opening in settings.openings)
     endings = (settings.failure, settings.no_answer, settings.declined, settings.bridge)
-    others = (*endings, *settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
+    others = (*endings, *lead_ins, *settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
     held = {text: await _hold(stages, segment_of(text, language), text, max_attempts) for text in texts}
     return HeldClips(

@@ -78,8 +78,7 @@ class SessionHost:
         """
         stored = StoredBytes(settings.limits.host_bytes)
         call_protocol.install(settings.limits, stored)
-        self._settings = settings
-        self._handles = handles
+        self._settings, self._handles = settings, handles
         self.access = open_access(settings, bind=(serve_address() or ("", 0))[0])
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)
@@ -94,7 +93,12 @@ class SessionHost:
         watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, clock)
         exchange = _exchange(admission, watch, clock)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
-        phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
+        phrases = await synthesize_held_clips(
+            stages,
+            settings.conversation,
+            language=settings.tts.spoken_language,
+            lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
+        )
         context = serve.get_replica_context()
         store = open_store(settings.journal, context.app_name, context.replica_id.unique_id, metrics)
         signing_key = self.access.settings.signing_key

@@ -17,17 +17,19 @@ import httpx2
 import pytest
 import yaml
 
-from actors.stages.ports import LlmRequest
+from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from cluster.config_file import read_config
 from cluster.environment import free_port
 from deployments.llm import open_engine
 from loadtest.results.result import RunResult
 from loadtest.scenario.clips import write_wave
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import ToolCall
 from rejoinder.core.settings.serve_file import parse_serve_file
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.survival.journal_table import JournalTable
 from tests.actors.fakes import ScriptedStt, WordyLlm
+from tests.actors.replying.test_backend_faults import EventLlm
 from tests.actors.stage_play import Play
 from tests.loadtest.callers.scene import tone
 from tests.loadtest.callers.server import listening, relayed
@@ -67,6 +69,23 @@ async def _run(*command: str, folder: Path) -> str:
         raise
     assert process.returncode == 0, printed.decode()
     return printed.decode()
+
+
+async def test_the_example_with_a_tool_speaks_its_result(tmp_path: Path) -> None:
+    """The stock OpenAI client runs the function that the model calls, and prints the answer to its result."""
+    call = ToolCall("get_time", '{"city": "paris"}')
+    llm = EventLlm(ANSWER, scripts=[(TokenDelta("", 0, "tool_calls", LlmUsage(9, 9), calls=(call,)),)])
+    write_wave(tmp_path / "question.wav", tone(1.0))
+    play = Play(stt=ScriptedStt(deque([QUESTION])), llm=llm)
+    async with listening(play) as (url, _):
+        script = str(EXAMPLES / "python_tools" / "agent.py")
+        api = f"ws://{url.split('/')[2]}/v1"
+        printed = await _run(sys.executable, script, "question.wav", "--url", api, folder=tmp_path)
+    called, answer = printed.splitlines()
+    assert called == 'call:      get_time {"city": "paris"}'
+    assert answer == f"rejoinder: {ANSWER}"
+    *_, result = llm.requests[-1][1].messages
+    assert (result.role, result.content[-9:]) == ("tool", " in Paris")
 
 
 async def test_the_client_in_the_readme_prints_the_answer(tmp_path: Path) -> None:

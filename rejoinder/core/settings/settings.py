@@ -20,7 +20,7 @@ from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
 from rejoinder.core.settings.endpointing import EndpointingSettings
-from rejoinder.core.settings.openings import Opening, Openings
+from rejoinder.core.settings.openings import Opening, Openings, ToolSettings
 from rejoinder.core.settings.overload import AdmissionSettings, DegradationSettings
 from rejoinder.core.settings.regions import RegionSettings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
@@ -71,6 +71,7 @@ __all__ = [
     "SpeechSettings",
     "StageSettings",
     "SttSettings",
+    "ToolSettings",
     "TtsSettings",
     "TurnDetectorSettings",
     "VadSettings",
@@ -400,6 +401,8 @@ class Settings(Section):
     """Replies that start before the turn ends."""
     conversation: ConversationSettings = ConversationSettings()
     """Prompt, reply segments, prepared phrases."""
+    tools: ToolSettings = ToolSettings()
+    """Calls of the client's functions: what is said meanwhile, and their maximum length."""
     hedging: HedgingSettings = HedgingSettings()
     """Second requests when a first token is late."""
     breaker: BreakerSettings = BreakerSettings()
