@@ -79,8 +79,7 @@ class SessionHost:
         """
         stored = StoredBytes(settings.limits.host_bytes)
         call_protocol.install(settings.limits, stored)
-        self._settings = settings
-        self._handles = handles
+        self._settings, self._handles = settings, handles
         self.access = open_access(settings, bind=(serve_address() or ("", 0))[0])
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)

@@ -49,8 +49,8 @@ HOST_HELP = {
     "rejoinder_sessions_refused_total": (
         "Handshakes that were refused for lack of capacity. HAProxy sends a refused one to another host, so a caller "
         "may count several times. By reason: full (no place left on the host), late (the event loop is late), "
-        "utilisation, latency, queue or speed (a stage has no capacity), growth or cold_start (not measured yet), or "
-        "share (other hosts may have taken the free places)."
+        "utilisation, latency, queue or speed (a stage has no capacity), growth or cold_start (not measured yet), "
+        "share (other hosts may have taken the free places), or unreachable (the host cannot reach a stage)."
     ),
     "rejoinder_hedge_delay_seconds": "Seconds that the newest language model request waits before it is hedged.",
     "rejoinder_hedges_total": (

@@ -8,10 +8,13 @@ import httpx2
 import pytest
 
 from deployments.serving.http_routes import RoutedHost, http_app
+from rejoinder.core.access.access_control import AccessControl
 
 
 class PlacesOnly:
     """A stand-in for a host that answers the one route of the test."""
+
+    access = AccessControl()
 
     async def places(self) -> dict[str, int]:
         return {"free": 3}
