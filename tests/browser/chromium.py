@@ -14,6 +14,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
+_VALUE = {"awaitPromise": True, "returnByValue": True, "userGesture": True}
 _KEYS = {"Tab": ("Tab", 9, ""), "Enter": ("Enter", 13, "\r"), "Space": (" ", 32, " ")}
 
 
@@ -57,8 +58,11 @@ class Tab:
         return dict(answer["result"])
 
     async def run(self, script: str) -> Any:
-        """Return the value of a JavaScript expression, or what its promise resolves to."""
-        answer = await self.ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        """Return the value of a JavaScript expression, or what its promise resolves to.
+
+        It may start sound, as if a person had pressed something.
+        """
+        answer = await self.ask("Runtime.evaluate", expression=script, **_VALUE)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -119,13 +123,15 @@ async def chromium(profile: Path, microphone: Path, before: str = "") -> AsyncIt
         async with connect(await _address(profile), max_size=None) as browser:
             tab = Tab(browser)
             listening = asyncio.create_task(tab.listen())
-            for domain in ("Page", "Runtime", "Log", "Network"):
-                await tab.ask(f"{domain}.enable")
-            # A headless window has no focus of its own, so keys would go nowhere.
-            await tab.ask("Emulation.setFocusEmulationEnabled", enabled=True)
-            await tab.ask("Page.addScriptToEvaluateOnNewDocument", source=before)
-            yield tab
-            listening.cancel()
+            try:
+                for domain in ("Page", "Runtime", "Log", "Network"):
+                    await tab.ask(f"{domain}.enable")
+                # A headless window has no focus of its own, so keys would go nowhere.
+                await tab.ask("Emulation.setFocusEmulationEnabled", enabled=True)
+                await tab.ask("Page.addScriptToEvaluateOnNewDocument", source=before)
+                yield tab
+            finally:
+                listening.cancel()
     finally:
         process.terminate()
         await process.wait()

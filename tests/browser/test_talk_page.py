@@ -83,15 +83,22 @@ def microphone(path: Path, *seconds: float) -> Path:
 
 @asynccontextmanager
 async def talking(
-    tmp_path: Path, *seconds: float, heard: tuple[str, ...] = ("What time is it?",), answer: str = LONG
+    tmp_path: Path,
+    *seconds: float,
+    heard: tuple[str, ...] = ("What time is it?",),
+    answer: str = LONG,
+    keys: frozenset[str] = frozenset(),
 ) -> AsyncIterator[tuple[Tab, Relay, Play]]:
-    """Yield (the page, a relay in front of its host, the host's stages). The microphone has `seconds` of sound."""
+    """Yield (the page, a relay in front of its host, the host's stages). The microphone has `seconds` of sound.
+
+    If there are `keys`, the host demands one.
+    """
     journal = Settings().journal
     table = JournalTable(journal.node_bytes, journal.keep_s)
     play = Play(stt=ScriptedStt(deque(heard)), llm=WordyLlm(answer), table=table)
     sound = microphone(tmp_path / "microphone.wav", *seconds)
     async with (
-        listening(play) as (direct, _),
+        listening(play, keys) as (direct, _),
         relayed(direct) as (url, relay),
         chromium(tmp_path / "profile", sound, PROBE) as tab,
     ):
@@ -184,3 +191,41 @@ async def test_a_lost_connection_comes_back(tmp_path: Path) -> None:
         assert question == "What time is it?"
         assert " ".join(words for _, words in replies).split() == LONG.split()
         assert await tab.run("document.getElementById('call').dataset.connection") == "connected"
+
+
+async def test_the_keyboard_alone_is_enough(tmp_path: Path) -> None:
+    """Every control is reached with the Tab key in the order of the page; settings change, and Space hangs up."""
+    async with talking(tmp_path, 60.0) as (tab, _, _):
+        await dial(tab)
+        reached = ["talk"]
+        while reached[-1] != "announce":
+            await tab.press("Tab")
+            reached.append(await tab.run("document.activeElement.id"))
+            if reached[-1] == "mute":
+                await tab.press("Space")
+                assert await tab.run("document.activeElement.getAttribute('aria-pressed')") == "true"
+            if reached[-1] == "instructions":
+                await tab.press("H", "i")
+        fields = ["instructions", "detection", "eagerness", "voice", "key", "announce"]
+        assert reached == ["talk", "mute", "transcript", *fields]
+        change = await tab.until("probe.sent.filter(event => event.type === 'session.update')[1]")
+        assert change["session"]["instructions"] == "Hi"
+        await tab.until("probe.got.filter(event => event.type === 'session.updated').length === 2")
+        assert not await events(tab, "error")
+        await tab.run("document.getElementById('talk').focus()")
+        await tab.press("Space")
+        await tab.until("document.getElementById('call').dataset.connection === 'ended'")
+        assert await tab.run("document.activeElement.textContent") == "Start talking"
+
+
+async def test_a_host_with_keys_wants_one_of_them(tmp_path: Path) -> None:
+    """Without a key the page says what is missing. With the key in its field the conversation starts."""
+    async with talking(tmp_path, 60.0, keys=frozenset({"alpha"})) as (tab, _, _):
+        await tab.run("document.getElementById('talk').click()")
+        problem = await tab.until("document.getElementById('problem').textContent")
+        assert problem == "The server does not accept the API key. Enter it in the settings."
+        await tab.run("document.getElementById('key').focus()")
+        await tab.press(*"alpha")
+        await tab.run("document.getElementById('talk').click()")
+        await tab.until("document.getElementById('call').dataset.connection === 'connected'")
+        assert await tab.run("document.getElementById('problem').textContent") == ""

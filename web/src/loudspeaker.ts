@@ -8,7 +8,7 @@ export interface LoudspeakerOwner {
   audible(item: string, at: number): void;
   /** Playback was stopped when `ms` of the item had been played. */
   stopped(item: string, ms: number): void;
-  /** Several times a second: level from 0 to 1, whether audio is left to play, and number of gaps so far. */
+  /** Several times a second: level from 0 to 1, whether a reply is played, and the number of gaps so far. */
   progress(level: number, playing: boolean, gaps: number): void;
 }
 
@@ -65,7 +65,7 @@ export class Loudspeaker {
 
   private take(report: PlayerReport): void {
     if (report.kind === "audible") this.owner.audible(report.item, this.leavesAt(report.at));
-    if (report.kind === "progress") this.owner.progress(report.level, report.queued > 0, report.underruns);
+    if (report.kind === "progress") this.owner.progress(report.level, report.playing, report.gaps);
     if (report.kind !== "flushed" || !report.item) return;
     const ms = Math.round(report.played / SAMPLES_PER_MS);
     // Audio that arrived while the worklet's answer was on its way comes after what was played.

@@ -11,7 +11,10 @@ export type PlayerCommand =
 export type PlayerReport =
   /** The first audible sample of an item is played at `at`, in seconds on the clock of the audio context. */
   | { kind: "audible"; item: string; at: number }
-  /** State of the player, several times a second. `level` is the root mean square of the newest audio, 0 to 1. */
-  | { kind: "progress"; item: string; played: number; queued: number; level: number; underruns: number }
+  /**
+   * State of the player, several times a second. `playing` is true from the first sample of a reply to its last one,
+   * in gaps too. `level` is the root mean square of the newest audio, 0 to 1, and `gaps` the number of gaps so far.
+   */
+  | { kind: "progress"; playing: boolean; level: number; gaps: number }
   /** Answer to flush: `played` samples of the item were heard. */
   | { kind: "flushed"; item: string; played: number };

@@ -23,7 +23,7 @@ class Player extends AudioWorkletProcessor {
   private item = "";
   private played = 0;
   private heard = false;
-  private underruns = 0;
+  private gaps = 0;
   private energy = 0;
   private sinceReport = 0;
 
@@ -83,7 +83,7 @@ class Player extends AudioWorkletProcessor {
     const chunk = this.queue[0];
     if (!chunk) {
       this.running = false;
-      if (!this.ended) this.underruns++;
+      if (!this.ended) this.gaps++;
       return 0;
     }
     const sample = chunk[this.offset++] ?? 0;
@@ -116,8 +116,8 @@ class Player extends AudioWorkletProcessor {
 
   private progress(): void {
     const level = Math.sqrt(this.energy / this.sinceReport);
-    const { item, queued, underruns } = this;
-    this.report({ kind: "progress", item, played: Math.max(0, this.played), queued, level, underruns });
+    const playing = this.played > 0 && !(this.ended && this.queued === 0);
+    this.report({ kind: "progress", playing, level, gaps: this.gaps });
     this.energy = this.sinceReport = 0;
   }
 

@@ -15,7 +15,7 @@ var Player = class extends AudioWorkletProcessor {
   item = "";
   played = 0;
   heard = false;
-  underruns = 0;
+  gaps = 0;
   energy = 0;
   sinceReport = 0;
   constructor() {
@@ -68,7 +68,7 @@ var Player = class extends AudioWorkletProcessor {
     const chunk = this.queue[0];
     if (!chunk) {
       this.running = false;
-      if (!this.ended) this.underruns++;
+      if (!this.ended) this.gaps++;
       return 0;
     }
     const sample = chunk[this.offset++] ?? 0;
@@ -97,8 +97,8 @@ var Player = class extends AudioWorkletProcessor {
   }
   progress() {
     const level = Math.sqrt(this.energy / this.sinceReport);
-    const { item, queued, underruns } = this;
-    this.report({ kind: "progress", item, played: Math.max(0, this.played), queued, level, underruns });
+    const playing = this.played > 0 && !(this.ended && this.queued === 0);
+    this.report({ kind: "progress", playing, level, gaps: this.gaps });
     this.energy = this.sinceReport = 0;
   }
   report(report) {

@@ -430,7 +430,7 @@ var Loudspeaker = class _Loudspeaker {
   }
   take(report) {
     if (report.kind === "audible") this.owner.audible(report.item, this.leavesAt(report.at));
-    if (report.kind === "progress") this.owner.progress(report.level, report.queued > 0, report.underruns);
+    if (report.kind === "progress") this.owner.progress(report.level, report.playing, report.gaps);
     if (report.kind !== "flushed" || !report.item) return;
     const ms = Math.round(report.played / SAMPLES_PER_MS);
     if (report.item === this.item) this.receivedMs = ms + this.sinceStopMs;
