@@ -158,6 +158,10 @@ async def test_talking_over_a_reply_silences_it(tmp_path: Path) -> None:
         lines = await tab.until(f"(lines => lines.length === 4 && lines)({WORDS})")
         assert [who for who, _ in lines] == ["user", "assistant", "user", "assistant"]
         assert "interrupted" in await tab.run("document.querySelectorAll('.line')[1].textContent")
+        # Of the interrupted reply the page shows what was heard.
+        assert lines[1][1]
+        assert LONG.startswith(lines[1][1])
+        assert len(lines[1][1]) < len(LONG)
         assert not await events(tab, "error")
 
 

@@ -69,7 +69,7 @@ export class Transcript {
   /** Put a remark under the line of an item, for example its latency. */
   remark(item: string, remark: string): void {
     const place = this.lines.get(item)?.querySelector(".remark");
-    if (place) place.textContent = remark;
+    if (place) this.keepingEnd(() => (place.textContent = remark));
   }
 
   private tool(item: Fields): void {
@@ -90,9 +90,13 @@ export class Transcript {
   }
 
   private ended(response: Fields): void {
-    for (const { id } of list(response.output)) {
-      if (response.status === "cancelled") this.remark(text(id), "interrupted");
-      if (response.status === "failed") this.remark(text(id), "failed");
+    for (const item of list(response.output)) {
+      const id = text(item.id);
+      // The transcript runs ahead of the audio. Of an interrupted reply the server keeps what was heard.
+      const heard = list(item.content).map((part) => text(part.transcript) || text(part.text)).join("");
+      if (response.status === "cancelled" && item.role === "assistant" && heard) this.write(id, "assistant", heard);
+      if (response.status === "cancelled") this.remark(id, "interrupted");
+      if (response.status === "failed") this.remark(id, "failed");
     }
   }
 
@@ -112,11 +116,18 @@ export class Transcript {
   /** Write the words of an item's line, which is made if there is none. */
   private write(item: string, who: Speaker, words?: string, interim = false, label?: string): void {
     if (!item) return;
+    this.keepingEnd(() => {
+      const line = this.lines.get(item) ?? this.add(item, who);
+      if (label) line.querySelector(".who")!.textContent = `${NAMES[who]} ${label}`;
+      if (words !== undefined) line.querySelector(".words")!.textContent = words;
+      line.classList.toggle("interim", interim);
+    });
+  }
+
+  /** Change the lines. If the end of the transcript was in view, it stays there. */
+  private keepingEnd(change: () => void): void {
     const atEnd = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 40;
-    const line = this.lines.get(item) ?? this.add(item, who);
-    if (label) line.querySelector(".who")!.textContent = `${NAMES[who]} ${label}`;
-    if (words !== undefined) line.querySelector(".words")!.textContent = words;
-    line.classList.toggle("interim", interim);
+    change();
     if (atEnd) this.box.scrollTop = this.box.scrollHeight;
   }
 

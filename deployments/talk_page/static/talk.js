@@ -608,7 +608,7 @@ var Transcript = class {
   /** Put a remark under the line of an item, for example its latency. */
   remark(item, remark) {
     const place = this.lines.get(item)?.querySelector(".remark");
-    if (place) place.textContent = remark;
+    if (place) this.keepingEnd(() => place.textContent = remark);
   }
   tool(item) {
     const id = text(item.id);
@@ -626,9 +626,12 @@ var Transcript = class {
     this.pending = "";
   }
   ended(response) {
-    for (const { id } of list(response.output)) {
-      if (response.status === "cancelled") this.remark(text(id), "interrupted");
-      if (response.status === "failed") this.remark(text(id), "failed");
+    for (const item of list(response.output)) {
+      const id = text(item.id);
+      const heard = list(item.content).map((part) => text(part.transcript) || text(part.text)).join("");
+      if (response.status === "cancelled" && item.role === "assistant" && heard) this.write(id, "assistant", heard);
+      if (response.status === "cancelled") this.remark(id, "interrupted");
+      if (response.status === "failed") this.remark(id, "failed");
     }
   }
   /** Show of a cut-off reply what was heard: the next item goes on after that. */
@@ -645,11 +648,17 @@ var Transcript = class {
   /** Write the words of an item's line, which is made if there is none. */
   write(item, who, words, interim = false, label) {
     if (!item) return;
+    this.keepingEnd(() => {
+      const line = this.lines.get(item) ?? this.add(item, who);
+      if (label) line.querySelector(".who").textContent = `${NAMES[who]} ${label}`;
+      if (words !== void 0) line.querySelector(".words").textContent = words;
+      line.classList.toggle("interim", interim);
+    });
+  }
+  /** Change the lines. If the end of the transcript was in view, it stays there. */
+  keepingEnd(change) {
     const atEnd = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 40;
-    const line = this.lines.get(item) ?? this.add(item, who);
-    if (label) line.querySelector(".who").textContent = `${NAMES[who]} ${label}`;
-    if (words !== void 0) line.querySelector(".words").textContent = words;
-    line.classList.toggle("interim", interim);
+    change();
     if (atEnd) this.box.scrollTop = this.box.scrollHeight;
   }
   add(item, who) {
