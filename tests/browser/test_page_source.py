@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deployments.talk_page.page_routes import STATIC
@@ -102,15 +103,54 @@ def resent(steps: list[Any]) -> list[list[str]]:
     return answers
 
 
+def scripted(source: Path, script: str, given: Any) -> Any:
+    """Run TypeScript that imports the page's modules. Return the JSON that it prints; `given` is JSON for its input."""
+    (source / "script.ts").write_text(script, encoding="utf-8")
+    options = ("--bundle", "--platform=node", "--format=esm", "--outfile=script.mjs", "--log-level=error")
+    run(source, "npx", "esbuild", "script.ts", *options)
+    return json.loads(run(source, "node", "script.mjs", given=json.dumps(given)))
+
+
 def test_the_page_sends_the_same_audio_again_as_the_python_client(source: Path) -> None:
     """In 300 random conversations both send the same frames after each lost connection."""
-    (source / "replay.ts").write_text(REPLAY, encoding="utf-8")
-    options = ("--bundle", "--platform=node", "--format=esm", "--outfile=replay.mjs", "--log-level=error")
-    run(source, "npx", "esbuild", "replay.ts", *options)
     plays = conversations(300)
-    answers = json.loads(run(source, "node", "replay.mjs", given=json.dumps(plays)))
+    answers = scripted(source, REPLAY, plays)
     assert sum(map(len, answers)) > 300
     assert answers == [resent(play) for play in plays]
+
+
+CONVERT = """
+import { Resampler } from "./src/resampler";
+import { readFileSync } from "node:fs";
+const { rate, audio } = JSON.parse(readFileSync(0, "utf8"));
+const resampler = new Resampler(rate, 24000);
+const output: number[] = [];
+for (let at = 0; at < audio.length; at += 128) {
+  output.push(...resampler.convert(Float32Array.from(audio.slice(at, at + 128))));
+}
+console.log(JSON.stringify(output));
+"""
+
+
+@pytest.mark.parametrize(
+    ("rate", "hz", "kept"),
+    [
+        *((rate, hz, True) for rate in (48000, 44100, 24000) for hz in (300, 3000, 9000)),
+        *((rate, 15000, False) for rate in (48000, 44100)),
+    ],
+)
+def test_a_microphone_of_another_rate_is_converted(source: Path, rate: int, hz: int, *, kept: bool) -> None:
+    """Tones below half the target rate keep their pitch and loudness. Those above it, which would fold, are removed."""
+    audio = np.sin(2 * np.pi * hz * np.arange(rate) / rate)
+    found = np.array(scripted(source, CONVERT, {"rate": rate, "audio": audio.tolist()}))
+    assert abs(len(found) - 24000) < 64
+    spectrum = np.abs(np.fft.rfft(found[1000:21000] * np.hanning(20000))) / 5000
+    if kept:
+        assert round(np.argmax(spectrum) * 24000 / 20000) == hz
+        assert spectrum.max() == pytest.approx(1.0, abs=0.03)
+        assert np.delete(spectrum, range(np.argmax(spectrum) - 5, np.argmax(spectrum) + 6)).max() < 0.003
+    else:
+        assert spectrum.max() < 0.003
 
 
 @pytest.mark.browser
