@@ -17,6 +17,7 @@ from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import CallerError
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import ToolOffer
 from rejoinder.core.turns import events as turn_events
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire import session as wire_session
@@ -74,8 +75,8 @@ class ClientEventHandler:
             CallerError: The event is refused; nothing has changed.
         """
         match event:
-            case client.UpdateSession(session=patch):
-                self._update(patch)
+            case client.UpdateSession(session=patch, event_id=event_id):
+                self._update(patch, event_id)
             case client.CommitAudio():
                 self._commit(received)
             case client.ClearAudio():
@@ -114,11 +115,14 @@ class ClientEventHandler:
     def _echo(self) -> Json:
         return wire_session.echo(self._context.config, self._context.id, self._expires_at)
 
-    def _update(self, patch: Fields) -> None:
+    def _update(self, patch: Fields, event_id: str | None) -> None:
+        refused = wire_session.refused_tools(patch)
         locked = self._session.replies.recent.spoken
         self._context.current.value = wire_session.merge(self._context.config, patch, voice_locked=locked)
         self._session.configured()
         self._context.emit(server.session_event("updated", self._echo()))
+        for fault in refused:
+            self._session.reject(fault, event_id)
 
     def _commit(self, received: int) -> None:
         if received - self._session.state.start < MIN_COMMIT_S * STT_RATE:
@@ -149,10 +153,13 @@ class ClientEventHandler:
                 code="host_memory_full",
                 remedy="Delete items, or try again later.",
             )
+        conversation.check_result(item)
         before = conversation.insert(item, previous)
         self._count()
         self._context.emit(server.item_event("added", item, before))
         self._context.emit(server.item_event("done", item, before))
+        if item.type == "function_call_output" and not conversation.open_calls:
+            self._session.replies.read_ahead(whole=True)  # a response.create for the results usually follows
 
     def _truncate(self, item_id: str, end_ms: int) -> None:
         conversation: Conversation = self._context.conversation
@@ -195,6 +202,11 @@ class ClientEventHandler:
     def _reply_request(self, fields: Fields) -> ReplyRequest:
         """Return the reply request of the session's configuration, changed by the fields of a response.create."""
         request = self._session.replies.default_request()
+        refused = wire_session.refused_tools(fields)
+        if refused:
+            raise refused[0]
+        if {"tools", "tool_choice", "parallel_tool_calls", "max_output_tokens"} & fields.keys():
+            request = replace(request, tools=self._offer(fields))
         if "output_modalities" in fields:
             request = replace(request, spoken=wire_session.modality(fields) == "audio")
         if fields.raw("instructions"):
@@ -211,6 +223,13 @@ class ClientEventHandler:
         if fields.raw("input") is not None:
             request = replace(request, prompt=self._input(fields))
         return request
+
+    def _offer(self, fields: Fields) -> ToolOffer:
+        """Return the tools of the session's configuration, changed by the fields of a response.create."""
+        config = wire_session.merge_tools(self._context.config, fields)
+        if "max_output_tokens" in fields:
+            config = replace(config, max_output_tokens=wire_session.max_tokens(fields))
+        return config.offer(self._context.services.settings.tools.max_call_tokens)
 
     def _input(self, fields: Fields) -> tuple[ChatMessage, ...]:
         """Return the messages of the field `input`, which replace the conversation in the prompt.

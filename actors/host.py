@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -17,6 +18,7 @@ from actors.session import Session
 from actors.stages.ports import Stages, TtsRequest
 from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
+from actors.stages.stage_watch import StageWatch
 from actors.survival.session_keeper import SessionKeeper
 from actors.survival.session_record import SessionOrigin
 from rejoinder.core.errors import BackendError, Overloaded
@@ -56,6 +58,7 @@ class Host:
         services: Services,
         *,
         retries: int = 0,
+        watch: StageWatch | None = None,
         keeper: SessionKeeper | None = None,
         free_elsewhere: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
@@ -64,10 +67,12 @@ class Host:
         Args:
             services: What the sessions of this process share.
             retries: How many more times the proxy in front sends a refused handshake, to this host or to others.
+            watch: Knows which stages the host reaches; None if they are in this process.
             keeper: Keeps the sessions in the journal; None if there is no journal.
             free_elsewhere: Returns the number of free places of the other hosts; None if it is not known.
         """
         self.services = services
+        self._watch = watch
         self.keeper = keeper
         self._free_elsewhere = free_elsewhere
         self._sessions: set[Session] = set()
@@ -108,6 +113,11 @@ class Host:
         """Delay of this process's event loop at the newest measurement, in seconds."""
         return self._admission.lag_s
 
+    @property
+    def lost_stages(self) -> tuple[str, ...]:
+        """Names of the stages that this host cannot reach. It refuses new calls until it reaches all stages again."""
+        return self._watch.lost if self._watch else ()
+
     async def run(self) -> None:
         """Run the tasks that all sessions share, and measure the event loop's lag, until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -115,6 +125,8 @@ class Host:
             group.create_task(self.services.hedger.run())
             group.create_task(self.services.answer_cache.run())
             group.create_task(self._watch_lag())
+            if self._watch:
+                group.create_task(self._watch.run())
             if self.keeper:
                 group.create_task(self.keeper.run())
                 group.create_task(self._move_sessions())
@@ -127,15 +139,16 @@ class Host:
         self._draining.set()
 
     async def _move_sessions(self) -> None:
-        """Ask a few clients at a time to move, as soon as the host is drained and other hosts have places."""
-        await self._draining.wait()
-        asked: set[Session] = set()
+        """Ask a few clients at a time to move, while the host is drained or has lost a stage and others have places."""
+        asked: weakref.WeakSet[Session] = weakref.WeakSet()
         while True:
-            free = MOVES if self._free_elsewhere is None else await self._free_elsewhere()
-            waiting = [session for session in self._sessions if session not in asked]
-            for session in waiting[: min(free, MOVES)]:
-                asked.add(session)
-                session.ask_to_move("draining")
+            reason = "draining" if self._draining.is_set() else "stage_unreachable" if self.lost_stages else ""
+            waiting = [session for session in self._sessions if reason and session not in asked]
+            if waiting:
+                free = MOVES if self._free_elsewhere is None else await self._free_elsewhere()
+                for session in waiting[: min(free, MOVES)]:
+                    asked.add(session)
+                    session.ask_to_move(reason)
             await asyncio.sleep(MOVE_EVERY_S)
 
     @contextmanager
@@ -145,8 +158,9 @@ class Host:
         A call that is `resumed` only needs a free place: it comes before new calls, whatever the load is.
 
         Raises:
-            Overloaded: All places are taken, the event loop is late by more than `refuse_at_loop_lag_ms`, or the stages
-                have no capacity for a further call. The exception has a retry hint (`retry_after_s`).
+            Overloaded: All places are taken, the event loop is late by more than `refuse_at_loop_lag_ms`, a stage
+                cannot be reached, or the stages have no capacity for a further call. The exception has a retry hint
+                (`retry_after_s`).
         """
         began = self.services.clock()
         if refused := self._refused(resumed=resumed):
@@ -180,6 +194,9 @@ class Host:
             retry_after_s = max(retry_after_s, self._wait_s())
         elif reason is AdmissionRefusal.LATE:
             message = f"This host is {self.loop_lag_s * 1000:.0f} ms late."
+        elif self.lost_stages:
+            reason, resource = AdmissionRefusal.UNREACHABLE, self.lost_stages[0]
+            message = f"This host cannot reach {' and '.join(self.lost_stages)}."
         elif (
             self._stage_admission and not resumed and (refusal := self._stage_admission.refusal(self.services.clock()))
         ):
@@ -263,7 +280,12 @@ class Host:
 
 
 async def synthesize_held_clips(
-    stages: Stages, settings: ConversationSettings, max_attempts: int = 60, *, language: str = "en"
+    stages: Stages,
+    settings: ConversationSettings,
+    max_attempts: int = 60,
+    *,
+    language: str = "en",
+    lead_ins: tuple[str, ...] = (),
 ) -> HeldClips:
     """Synthesize and return the prepared clips (held clips) of a host. Call it once, before the first conversation.
 
@@ -272,6 +294,7 @@ async def synthesize_held_clips(
         settings: Has the texts: apology, fillers, the sentences of failed replies, set phrases, openings and greeting.
         max_attempts: Maximum number of attempts per text, with a pause of one second between them.
         language: Two-letter code of the language that the voice speaks.
+        lead_ins: Phrases that are said while a tool runs.
 
     Raises:
         BackendError: A text could not be synthesized.
@@ -279,7 +302,7 @@ async def synthesize_held_clips(
     fillers = settings.fillers if settings.filler_after_ms else ()
     openings = (opening.say for opening in settings.openings)
     endings = (settings.failure, settings.no_answer, settings.declined, settings.bridge)
-    others = (*endings, *settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
+    others = (*endings, *lead_ins, *settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
     held = {text: await _hold(stages, segment_of(text, language), text, max_attempts) for text in texts}
     return HeldClips(

@@ -18,6 +18,7 @@ from actors.listening.end_of_turn import EndOfTurn
 from actors.listening.interim_transcripts import InterimTranscripts
 from actors.listening.turn_judge import TurnJudge
 from actors.mailbox import Mailbox
+from actors.replying.lead_in import LeadIn
 from actors.replying.replies import Replies
 from actors.replying.reply import Reply
 from actors.replying.requests import ReplyRequest
@@ -74,18 +75,10 @@ class Session:
         self.context = context
         self.state = TurnState()
         self.replies = Replies(context, group, self._reply_ended)
+        self._lead_in = LeadIn(context, self._quiet_after, self._say_lead_in)
         self._services = services
         self._wake_ticker = wake_ticker
-        suppressor = services.stages.suppressor() if services.stages.suppressor else None
-        speech = speech_settings(services.settings.speech, context.config.detection)
-        host = services.settings.host
-        self.audio_input = AudioInput(
-            speech,
-            host.audio_ring_s,
-            suppressor,
-            max_ring_s=host.max_buffered_audio_s,
-            background=services.settings.background,
-        )
+        self.audio_input = _audio_input(context)
         self._mailbox: Mailbox[TurnEvent, tuple[client.ClientEvent, int]] = Mailbox()
         self._client_events = ClientEventHandler(self, context, record.expires_at if record else None)
         self._vad_failures = StageFailures(services.metrics)
@@ -193,6 +186,7 @@ class Session:
 
     def _close(self) -> None:
         self._executor.close()
+        self._lead_in.close()
         self._client_events.close()
         self.audio_input.release()
 
@@ -320,8 +314,12 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        """True while a response of the conversation is open on the wire."""
-        return self.replies.current is not None and self.replies.current.open
+        """True while a response of the conversation is open on the wire, other than a lead-in.
+
+        A lead-in is not what the client asked for, so it does not keep the client from asking for a response.
+        """
+        current = self.replies.current
+        return current is not None and current.open and not current.plan.terms.request.lead_in
 
     def configured(self) -> None:
         """Apply the new configuration after a session.update, for turn detection from the next audio window on."""
@@ -350,18 +348,42 @@ class Session:
         """Start the reply that a response.create requests."""
         self.step(turn_events.ReplyRequested(request))
 
+    def _quiet_after(self, reply: Reply) -> bool:
+        """Return True if nobody speaks, and no other reply has begun since `reply`."""
+        quiet = self.state.caller is CallerState.QUIET and self.state.agent is AgentState.IDLE
+        return quiet and reply is self.replies.current
+
+    def _say_lead_in(self, phrase: str) -> None:
+        self.request_reply(replace(self.replies.default_request(), text=phrase, lead_in=True))
+
     def _reply_ended(self, reply: Reply) -> None:
         """Tell the turn machine that `reply` ended, if it is the current one.
 
         A reply ends when it was heard to its end, has failed, or was cancelled by the client.
         """
+        if reply.plan.events.conversation_id is not None:
+            self._lead_in.reply_ended(reply)
         if reply is self.replies.current and self.state.agent is not AgentState.IDLE:
             self._mailbox.post(turn_events.ReplyEnded())
 
 
+def _audio_input(context: SessionContext) -> AudioInput:
+    services = context.services
+    settings = services.settings
+    return AudioInput(
+        speech_settings(settings.speech, context.config.detection),
+        settings.host.audio_ring_s,
+        services.stages.suppressor() if services.stages.suppressor else None,
+        max_ring_s=settings.host.max_buffered_audio_s,
+        background=settings.background,
+        stored=services.stored,
+    )
+
+
 def _audio_lost(kept_s: float) -> CallerError:
     return CallerError(
-        f"More than {kept_s:g} s of audio wait to be transcribed. The oldest audio is dropped.",
+        f"More audio waits to be transcribed than the server keeps: {kept_s:g} s of a client, and what"
+        " limits.host_bytes permits for all clients together. The oldest audio is dropped.",
         "Commit or clear the input audio buffer sooner.",
         code="input_audio_buffer_full",
     )

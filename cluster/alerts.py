@@ -74,13 +74,17 @@ def alert_name(metric: Metric) -> str:
     return "Rejoinder" + "".join(word.capitalize() for word in metric.value.split("_"))
 
 
-def configuration(url: str, rules_file: str, timing: Timing = Timing()) -> dict[str, Any]:
+def configuration(
+    url: str, rules_file: str, timing: Timing = Timing(), *, key_file: str = "", ca_file: str = ""
+) -> dict[str, Any]:
     """Return the content of prometheus.yml for a running system. Prometheus gets the replicas' addresses from any host.
 
     Args:
         url: HTTP address of the system.
         rules_file: Path of the rules file.
         timing: Scrape and evaluation interval.
+        key_file: File on Prometheus's machine with an API key of the scope `metrics`. "" if the hosts have no keys.
+        ca_file: File on Prometheus's machine with the certificate authority of an https address. "" for the system's.
 
     Raises:
         ConfigError: `url` is not an http(s) address.
@@ -89,6 +93,11 @@ def configuration(url: str, rules_file: str, timing: Timing = Timing()) -> dict[
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{url!r} is not an HTTP address.", "Write for example http://HOST:8000.", field="url")
     targets = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/metrics/targets"
+    source: dict[str, Any] = {"url": targets, "refresh_interval": timing.interval}
+    if key_file:
+        source["authorization"] = {"credentials_file": key_file}
+    if ca_file:
+        source["tls_config"] = {"ca_file": ca_file}
     return {
         "global": {"scrape_interval": timing.interval, "evaluation_interval": timing.interval},
         "rule_files": [rules_file],
@@ -98,7 +107,7 @@ def configuration(url: str, rules_file: str, timing: Timing = Timing()) -> dict[
                 # The label `stage` of a stage histogram has priority over the label `stage` of the replica that exports
                 # it.
                 "honor_labels": True,
-                "http_sd_configs": [{"url": targets, "refresh_interval": timing.interval}],
+                "http_sd_configs": [source],
             }
         ],
     }

@@ -11,9 +11,15 @@ import itertools
 import random
 import resource
 import socket
+import sys
 from pathlib import Path
 
+from cluster.haproxy import BINARY, LAUNCHER, TRUSTED
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.settings import Settings
+
+HAPROXY_SCRIPT = "rejoinder-haproxy"
+"""Program of `cluster.haproxy` in the folder of the installed commands."""
 
 REQUIRED = {
     # Handles use gRPC in the caller's own event loop: a stream item takes a third of the CPU and a quarter of the time.
@@ -43,6 +49,9 @@ ADVISED = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
     # HAProxy checks each host this often. A host that does not answer twice gets no new calls. The default is 5 s.
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+    # Serve checks HAProxy this often, and replaces it after three failed checks in a row. With the default of 10 s a
+    # killed HAProxy is away for half a minute. A busy HAProxy has 10 s for each answer all the same.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
     # A client that sends nothing for this long, not even the pong to a ping, is disconnected. Without it, a connection
     # that never sends a whole request stays open for an hour. Hosts ping each call every 20 s.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
@@ -96,8 +105,14 @@ def check_open_files(field: str) -> None:
 
 
 def advised() -> dict[str, str]:
-    """Return the recommended environment variables by name: ADVISED, and HAProxy's maximum of connections here."""
-    return {**ADVISED, "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections())}
+    """Return the recommended environment variables by name.
+
+    They are ADVISED, HAProxy's maximum of connections here and, if it is installed, the program that starts HAProxy
+    with a safe configuration (`cluster.haproxy`).
+    """
+    script = Path(sys.executable).parent / HAPROXY_SCRIPT
+    launcher = {BINARY: str(script)} if script.exists() else {}
+    return {**ADVISED, "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections()), **launcher}
 
 
 def free_port() -> int:
@@ -125,11 +140,22 @@ def first_ephemeral_port() -> int:
         return 32768
 
 
+def entry_variables(settings: Settings) -> dict[str, str]:
+    """Return the variables by which a node's HAProxy gets what the settings say about callers: TLS and load balancers.
+
+    Without such settings there are none.
+    """
+    trusted = settings.access.trusted_proxies
+    return settings.tls.variables() | ({TRUSTED: ",".join(trusted)} if trusted else {})
+
+
 def node_environment(directory: Path) -> dict[str, str]:
     """Return the environment variables of one node by name.
 
     They are the required and recommended ones, and those with HAProxy's paths and ports. The paths are in `directory`
     and the ports are free, so several nodes and clusters can run on this machine.
+
+    Before the node starts, `write_launcher` must write the program that starts HAProxy.
 
     Args:
         directory: Folder for the files of the node's HAProxy.
@@ -143,6 +169,7 @@ def node_environment(directory: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        BINARY: str(directory / LAUNCHER),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),

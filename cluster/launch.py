@@ -1,7 +1,8 @@
 """`rejoinder serve`: start or join a Ray cluster, deploy the application, and remove both at the end.
 
 A cluster that this module started is stopped. A cluster that it joined keeps running without the application, and keeps
-Ray Serve if Serve ran there before.
+Ray Serve if Serve ran there before. Every step of the end has a time limit: what Ray does not stop is killed, if it was
+started here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import ssl
 import tempfile
 import threading
 import time
@@ -23,7 +25,10 @@ import grpc
 
 from cluster.environment import REQUIRED, free_port, own_head_environment
 from cluster.fitting import demands, misfits, offers
-from cluster.listeners import NODE_FOLDER, check_port, write_owner
+from cluster.haproxy import write_launcher
+from cluster.head_watch import Head, HeadLost, OwnProcesses, RemoteGcs, within
+from cluster.leftovers import NODE_FOLDER, NodeGuard, end, processes_of, write_owner
+from cluster.listeners import check_port
 from rejoinder.core.errors import BackendError, ConfigError
 from rejoinder.core.settings.serve_file import ServeFile
 
@@ -38,6 +43,8 @@ READY_TIMEOUT_S = 600.0
 INGRESS_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 """Seconds that the head of a cluster has to answer."""
+REMOVE_S = 30.0
+"""Seconds that Serve has to remove the application, and Ray to end its processes, before they are killed."""
 
 MAX_CAUSE = 400
 """Characters of a cause that are printed."""
@@ -54,29 +61,54 @@ class LaunchProgress:
     deployments: dict[str, tuple[str, int, int]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The connection of this process to a Ray cluster.
+
+    Attributes:
+        own: True if the cluster was started here.
+        head: The cluster's head, for `head_watch.await_end`.
+    """
+
+    own: bool
+    head: Head
+
+
 @contextlib.contextmanager
-def cluster(address: str, runtime_env: Mapping[str, Any] | None = None, *, hosts: int = 1) -> Iterator[bool]:
-    """Connect to a Ray cluster while the context is open; yield True if it was started here.
+def cluster(
+    address: str,
+    runtime_env: Mapping[str, Any] | None = None,
+    *,
+    hosts: int = 1,
+    entry: Mapping[str, str] | None = None,
+    alone: bool = False,
+) -> Iterator[Connection]:
+    """Connect to a Ray cluster while the context is open; yield the connection.
 
     Args:
         address: "local" starts a head. "auto" joins RAY_ADDRESS or the cluster on this machine, or starts a head if
             there is none. HOST:PORT joins that cluster.
         runtime_env: Ray's `runtime_env` of the workers, such as environment variables.
         hosts: Maximum number of session hosts. HAProxy of a head that is started tries several of them for a handshake.
+        entry: Variables of HAProxy (`entry_variables`). A head that is started gets them. The nodes of a cluster that
+            is joined must have them already.
+        alone: True if only programs of this machine call. Ray of a head that is started then listens on the loopback
+            address only, and so do the metrics of the replicas.
 
     Raises:
         ConfigError: No cluster answers at the address, or one of its nodes cannot run Rejoinder.
+        HeadLost: The cluster that was started here did not stop in time, so its processes were killed.
     """
     target, field = _resolved(address)
     if target != "local" and _join(target, runtime_env, field):
         try:
-            _check_nodes()
-            yield False
+            _check_nodes(entry or {})
+            yield Connection(own=False, head=RemoteGcs(_gcs_address()))
         finally:
             _leave()
     elif target in ("auto", "local"):
-        with _own_head(runtime_env, hosts):
-            yield True
+        with _own_head(runtime_env, hosts, entry or {}, alone=alone):
+            yield Connection(own=True, head=OwnProcesses())
     else:
         remedy = "Start one with `ray start --head`, or use `--address local` to start one here."
         raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field=field)
@@ -94,7 +126,7 @@ def joined(address: str) -> Iterator[None]:
         remedy = "Start one with `ray start --head`, or leave --address out to check this machine."
         raise ConfigError(f"no Ray cluster answers at {target}.", remedy, field=field)
     try:
-        _check_nodes()
+        _check_nodes({})
         yield
     finally:
         _leave()
@@ -185,20 +217,30 @@ def version_error(address: str, field: str, error: RuntimeError) -> ConfigError 
     )
 
 
+def _gcs_address() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def _leave() -> None:
     import ray
 
-    ray.shutdown()
+    within(REMOVE_S, ray.shutdown)
 
 
 @contextlib.contextmanager
-def _own_head(runtime_env: Mapping[str, Any] | None, hosts: int) -> Iterator[None]:
+def _own_head(
+    runtime_env: Mapping[str, Any] | None, hosts: int, entry: Mapping[str, str], *, alone: bool
+) -> Iterator[None]:
     # Ray creates sockets below this folder, whose paths are limited to 107 bytes. Only this user may enter it: HAProxy
     # lets everyone who reaches its admin socket stop the servers, and Ray lets everyone read its logs. Ray opens the
     # folder that it gets to all users, so it gets one inside.
     directory = Path(tempfile.mkdtemp(prefix=NODE_FOLDER, dir="/tmp"))
     write_owner(directory)
-    os.environ.update(own_head_environment(directory, hosts))
+    write_launcher(directory)
+    guard = NodeGuard()
+    os.environ.update({**own_head_environment(directory, hosts), **entry})
     import ray
 
     from deployments.serving.compat import start_local_ray
@@ -206,6 +248,7 @@ def _own_head(runtime_env: Mapping[str, Any] | None, hosts: int) -> Iterator[Non
     try:
         start_local_ray(
             directory / RAY_FOLDER,
+            alone=alone,
             runtime_env=dict(runtime_env or {}),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
@@ -213,9 +256,24 @@ def _own_head(runtime_env: Mapping[str, Any] | None, hosts: int) -> Iterator[Non
             logging_level="ERROR",
         )
         yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(directory, ignore_errors=True)
+    except HeadLost:
+        _kill_node(directory, guard)
+        raise
+    except BaseException:
+        within(REMOVE_S, ray.shutdown)
+        _kill_node(directory, guard)
+        raise
+    orderly = within(REMOVE_S, ray.shutdown)
+    _kill_node(directory, guard)
+    if not orderly:
+        raise HeadLost(f"Ray did not stop within {REMOVE_S:.0f} s, so its processes were killed.")
+
+
+def _kill_node(directory: Path, guard: NodeGuard) -> None:
+    """End what is left of a node that was started here, and delete its folder."""
+    end(processes_of(directory))
+    shutil.rmtree(directory, ignore_errors=True)
+    guard.release()
 
 
 def run_on_node(node: Mapping[str, Any], function: Callable[[], Answer]) -> Answer:
@@ -238,18 +296,23 @@ def run_on_node(node: Mapping[str, Any], function: Callable[[], Answer]) -> Answ
 
 def serve_port() -> int | None:
     """Return the HTTP port of the Ray Serve that runs on the joined cluster, None if none runs."""
-    from deployments.serving.compat import serve_http_port
+    from deployments.serving.compat import serve_address
 
-    return serve_http_port()
+    address = serve_address()
+    return None if address is None else address[1]
 
 
-def _check_nodes() -> None:
-    """Raise ConfigError for a node that cannot run the application, with what it lacks and the fix."""
+def _check_nodes(entry: Mapping[str, str]) -> None:
+    """Raise ConfigError for a node that cannot run the application, with what it lacks and the fix.
+
+    `entry` has the variables of HAProxy that the settings ask for.
+    """
+    required = {**REQUIRED, **entry}
 
     def inspect() -> dict[str, str]:
         import importlib.util
 
-        variables = {name: os.environ.get(name, "") for name in REQUIRED}
+        variables = {name: os.environ.get(name, "") for name in required}
         missing = [name for name in ("rejoinder", "deployments") if importlib.util.find_spec(name) is None]
         return variables | {"missing": ", ".join(missing)}
 
@@ -261,7 +324,7 @@ def _check_nodes() -> None:
                 "Install the checkout in that node's environment, or set runtime_env.working_dir to it.",
                 field="--address",
             )
-        for variable, value in REQUIRED.items():
+        for variable, value in required.items():
             if state[variable] != value:
                 raise ConfigError(
                     f"node {name} runs without {variable}={value}.",
@@ -282,6 +345,7 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
         BackendError: The application did not become healthy.
         ConfigError: Serve runs on another port, the application runs already, the port cannot be used, or the replicas
             do not fit on the nodes.
+        HeadLost: Raised by the block if Ray's head is gone. Serve is then not asked to remove the application.
     """
     from ray import serve
     from ray.serve.config import HTTPOptions
@@ -291,6 +355,7 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
     running = serve_port()
     options = config.http_options
     port = options.port or running or free_port()
+    tls = config.application.args.tls
     if running not in (None, port):
         remedy = f"Use that port (`--port {running}`), or stop the Serve that runs there."
         raise ConfigError(f"Serve on this cluster listens on port {running}.", remedy, field="http_options.port")
@@ -309,16 +374,25 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
     )
     try:
         _deploy(serve, bind(app.args), app.name, report)
-        url = f"http://{options.host}:{port}"
+        url = f"https://{options.host}:{tls.port or port}" if tls.certificate else f"http://{options.host}:{port}"
         _await_ingress(url)
         yield url
-    finally:
-        if running is None and serve.status().applications.keys() <= {app.name}:
-            serve.shutdown()
-        else:
-            # Running conversations may continue until graceful_shutdown_timeout_s. Do not wait for them here.
-            with contextlib.suppress(TimeoutError):
-                serve.delete(app.name)
+    except HeadLost:
+        raise
+    except BaseException:
+        within(REMOVE_S, lambda: _remove(serve, app.name, running is None))
+        raise
+    within(REMOVE_S, lambda: _remove(serve, app.name, running is None))
+
+
+def _remove(serve: Any, name: str, own: bool) -> None:
+    """Remove the application, and Serve too if it was started here (`own`) and has no other application."""
+    if own and serve.status().applications.keys() <= {name}:
+        serve.shutdown()
+    else:
+        # Running conversations may continue until graceful_shutdown_timeout_s. Do not wait for them here.
+        with contextlib.suppress(TimeoutError):
+            serve.delete(name)
 
 
 def _deploy(serve: Any, app: Any, name: str, report: Callable[[LaunchProgress], None]) -> None:
@@ -348,9 +422,13 @@ def _await_ingress(url: str) -> None:
     """Wait until HAProxy routes requests to a host, which is a moment after Serve reports the application as ready."""
     deadline = time.monotonic() + INGRESS_TIMEOUT_S
     failure = "no answer"
+    # It is our own server at a loopback address, for which its certificate need not be.
+    unchecked = ssl.create_default_context()
+    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{url.replace('0.0.0.0', '127.0.0.1')}/healthz", timeout=POLL_S * 4):
+            address = f"{url.replace('0.0.0.0', '127.0.0.1')}/healthz"
+            with urllib.request.urlopen(address, timeout=POLL_S * 4, context=unchecked):
                 return
         except OSError as error:  # HTTPError is an OSError
             failure = str(error)

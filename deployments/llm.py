@@ -103,6 +103,7 @@ def _llama_cpp(settings: Settings) -> LlamaCpp:
         no_repeat_ngram=stage.blocked_ngram,
         reuse=stage.reuse_state,
         gpu_layers=layers,
+        chained_calls=stage.chained_calls,
     )
     return LlamaCpp(file, options)
 

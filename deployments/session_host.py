@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -19,14 +20,16 @@ from ray.serve.handle import DeploymentHandle
 from actors.host import Host, synthesize_held_clips
 from actors.stages.ports import Stages
 from actors.stages.services import Services
+from actors.stages.stage_watch import Probe, StageWatch
 from deployments.engines.speech_in.noise import suppressors
 from deployments.local.in_process import InlineVad
 from deployments.serving.access import open_access
 from deployments.serving.autoscaling import ARRIVALS_PER_S, ENDED, LOOP_LAG_S, SERVICE_S, SESSIONS
-from deployments.serving.compat import broadcast
+from deployments.serving.compat import broadcast, serve_address
 from deployments.serving.handles import (
     AnswerCacheHandle,
     LlmHandle,
+    StageProbe,
     SttHandle,
     TtsHandle,
     TurnDetectorHandle,
@@ -42,8 +45,11 @@ from deployments.serving.ttl_cache import TtlCache
 from deployments.survival.keeping import open_keeper, open_store
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
+from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.errors import BackendError
 from rejoinder.core.resilience.redispatch import handshake_retries
+from rejoinder.core.resilience.stage_admission import StageAdmission
+from rejoinder.core.resilience.stage_load import StageReport
 from rejoinder.core.settings.settings import Settings
 
 # Timeout in seconds for a replica to describe itself. A slower replica is left out of the Prometheus targets, because
@@ -70,10 +76,11 @@ class SessionHost:
             handles: The deployment handles by stage name. Without the handle "vad", voice activity detection runs in
                 this process. "answer_cache" and "llm_backup" are optional.
         """
-        call_protocol.install(settings.limits)
+        stored = StoredBytes(settings.limits.host_bytes)
+        call_protocol.install(settings.limits, stored)
         self._settings = settings
         self._handles = handles
-        self.access = open_access(settings)
+        self.access = open_access(settings, bind=(serve_address() or ("", 0))[0])
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
         metrics = ConversationMetrics(self._port.registry)
         self._targets = TtlCache(self._find_targets, TARGETS_S)
@@ -84,13 +91,15 @@ class SessionHost:
         slots = {name: int(replica["slots"]) for name, replica in described.items()}
         admission = open_admission(settings, slots, phase=random.random())
         self._port.registry.register(AdmissionCollector(admission))
-        exchange = LoadExchange(
-            serve.get_replica_context().replica_id.unique_id,
-            lambda: admission.live,
-            lambda stage, report: admission.note(stage, report, clock()),
-        )
+        watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, clock)
+        exchange = _exchange(admission, watch, clock)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
-        phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
+        phrases = await synthesize_held_clips(
+            stages,
+            settings.conversation,
+            language=settings.tts.spoken_language,
+            lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
+        )
         context = serve.get_replica_context()
         store = open_store(settings.journal, context.app_name, context.replica_id.unique_id, metrics)
         signing_key = self.access.settings.signing_key
@@ -103,12 +112,17 @@ class SessionHost:
                 journal=LogJournal(),
                 clock=clock,
                 stage_admission=admission,
+                stored=stored,
             ),
             retries=handshake_retries(os.environ),
+            watch=watch,
             keeper=open_keeper(settings, store, metrics, clock, signing_key=signing_key),
             free_elsewhere=self._free_elsewhere,
         )
         self._running = asyncio.create_task(self.host.run())
+        # The first question to the other hosts connects to Serve's controller, which blocks the event loop for as long
+        # as Ray's GCS is away. So it is asked now.
+        self._connecting = asyncio.create_task(self.places())
         # The objects created so far stay until the process ends. Freeze them, because searching them for garbage would
         # pause every conversation.
         gc.collect()
@@ -136,6 +150,19 @@ class SessionHost:
             suppressor=suppressors(self._settings.noise),
         )
 
+    def _probes(self) -> dict[str, Probe]:
+        """Return the probes of the stages without which no turn is answered, by stage.
+
+        Without the turn detector silence ends a turn, and without the answer cache the language model answers.
+        """
+        handles = self._handles
+        groups = {"vad": ["vad"], "stt": ["stt"], "llm": ["llm", "llm_backup"], "tts": ["tts"]}
+        return {
+            stage: StageProbe(stage, *(handles[name] for name in names if name in handles))
+            for stage, names in groups.items()
+            if stage in handles
+        }
+
     async def targets(self) -> list[dict[str, Any]]:
         """Return every replica that answers, as Prometheus HTTP service discovery targets.
 
@@ -152,8 +179,9 @@ class SessionHost:
         return await self._regions.listing()
 
     async def own_places(self) -> dict[str, int]:
-        """Return the number of calls of this host, and their limit."""
-        return {"sessions": self.host.live, "max_sessions": self._settings.host.max_sessions}
+        """Return the number of calls of this host, and their limit. A host that has lost a stage has no free place."""
+        limit = self.host.live if self.host.lost_stages else self._settings.host.max_sessions
+        return {"sessions": self.host.live, "max_sessions": limit}
 
     async def _free_elsewhere(self) -> int:
         """Return the number of free places of the hosts that Serve sends calls to: not of one that is drained."""
@@ -206,6 +234,16 @@ class SessionHost:
             raise BackendError(f"the host's task ended: {self._running!r}", stage="host")
         if self.host.loop_lag_s * 1000 > self._settings.host.max_loop_lag_ms:
             raise BackendError(f"the event loop is {self.host.loop_lag_s:.1f} s late.", stage="host")
+
+
+def _exchange(admission: StageAdmission, watch: StageWatch, clock: Callable[[], float]) -> LoadExchange:
+    """Return the exchange of load with the stages, whose reports also show that the stages are there."""
+
+    def note(stage: str, report: StageReport) -> None:
+        admission.note(stage, report, clock())
+        watch.answered(stage)
+
+    return LoadExchange(serve.get_replica_context().replica_id.unique_id, lambda: admission.live, note)
 
 
 def _hosts() -> DeploymentHandle:

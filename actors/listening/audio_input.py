@@ -8,12 +8,14 @@ to its next window only when the current one was decided, so a failed batch can 
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from dataclasses import replace
 
 import numpy as np
 
 from actors.stages.ports import NoiseSuppressor
+from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, VAD_WINDOW, AudioRing, rms_dbfs
 from rejoinder.core.settings.settings import BackgroundSettings, SpeechSettings
 from rejoinder.core.turns.caller_level import CallerLevel, level_dbfs, power_dbfs
@@ -114,6 +116,7 @@ class AudioInput:
         *,
         max_ring_s: float = 0.0,
         background: BackgroundSettings | None = None,
+        stored: StoredBytes | None = None,
     ) -> None:
         """Create an empty input.
 
@@ -123,7 +126,11 @@ class AudioInput:
             suppressor: Removes noise from all audio before it is stored; None for no noise suppression.
             max_ring_s: Seconds of audio to keep at most while it is still needed; at least `ring_s`.
             background: Levels of background speech; None if nothing counts as background.
+            stored: Bytes that all clients of the host make it keep. What the ring buffer has above `ring_s` is counted,
+                and it does not grow if the host has no room. None: nothing is counted.
         """
+        self._stored = stored or StoredBytes(sys.maxsize)
+        self._counted = 0
         self.settings = settings
         self._suppressor = suppressor
         self._ring = AudioRing(ring_s, STT_RATE)
@@ -157,8 +164,8 @@ class AudioInput:
     def append(self, pcm: bytes, now: float, *, keep_all: bool = False) -> int:
         """Append 16-bit PCM at 16 kHz that arrived at monotonic time `now`.
 
-        The ring buffer grows, up to `max_ring_s`, for audio that is still needed: windows without a decision, and the
-        utterance from the sample on that `hold` named.
+        The ring buffer grows, up to `max_ring_s` and as far as the host has room, for audio that is still needed:
+        windows without a decision, and the utterance from the sample on that `hold` named.
 
         Args:
             pcm: The audio.
@@ -166,8 +173,8 @@ class AudioInput:
             keep_all: True if all audio since the last turn is needed, because the client ends the turn.
 
         Returns:
-            Number of samples that were dropped although they are needed, because `max_ring_s` is full. The oldest are
-            dropped.
+            Number of samples that were dropped although they are needed, because `max_ring_s` or the host's memory is
+            full. The oldest are dropped.
         """
         needed_from = self._needed_from(keep_all=keep_all)
         self._fit(self._ring.end + len(pcm) // SAMPLE_BYTES - needed_from)
@@ -190,9 +197,22 @@ class AudioInput:
     def _fit(self, needed: int) -> None:
         """Make the ring buffer fit for `needed` samples, at most `max_ring_s`. Shrink it if it is far too large."""
         if needed > self._ring.capacity < self._most_samples:
-            self._ring.resize(min(self._most_samples, max(needed, 2 * self._ring.capacity)))
+            for samples in (max(needed, 2 * self._ring.capacity), needed):
+                if self._resize(min(self._most_samples, samples)):
+                    return
         elif self._ring.capacity > self._usual_samples and needed <= self._usual_samples // 2:
-            self._ring.resize(self._usual_samples)
+            self._resize(self._usual_samples)
+
+    def _resize(self, samples: int) -> bool:
+        """Make the ring buffer `samples` long and return True. Return False if the host has no room for it."""
+        counted = max(0, samples - self._usual_samples) * SAMPLE_BYTES
+        if counted > self._counted and not self._stored.take(counted - self._counted):
+            return False
+        if counted < self._counted:
+            self._stored.release(self._counted - counted)
+        self._counted = counted
+        self._ring.resize(samples)
+        return True
 
     def hold(self, start: int | None) -> None:
         """Keep the audio from sample `start` on, because it will be transcribed; None if nothing will be."""
@@ -334,6 +354,8 @@ class AudioInput:
 
     def release(self) -> None:
         """Free the ring buffer (about 1 MB): an ended session stays in memory until it is garbage-collected."""
+        self._stored.release(self._counted)
+        self._counted = 0
         self._ring = AudioRing(VAD_WINDOW / STT_RATE, STT_RATE)
 
     def pcm(self, start: int, end: int) -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from actors.stages.retry import contained
 from actors.stages.services import Services
 from rejoinder.core.errors import BackendError, Overloaded, RejoinderError
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import NO_TOOLS, ToolOffer
 from rejoinder.core.turns.transcript_ending import bare_words
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,15 @@ Prompt = tuple[ChatMessage, ...]
 class Prefill:
     """Prefills of one session."""
 
-    def __init__(self, services: Services, group: asyncio.TaskGroup, session: str) -> None:
+    def __init__(
+        self,
+        services: Services,
+        group: asyncio.TaskGroup,
+        session: str,
+        offer: Callable[[], ToolOffer] = lambda: NO_TOOLS,
+    ) -> None:
+        """Create the prefills of a session. `offer` returns the tools of its next reply, a part of its prompt."""
+        self._offer = offer
         self._services = services
         self._group = group
         self._session = session
@@ -65,7 +75,9 @@ class Prefill:
         if whole and self._judges and messages[-1].role == "user":
             self._judged(_without_end_marks(messages))
             return
-        self._enqueue(LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole))
+        self._enqueue(
+            LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, whole=whole, tools=self._offer())
+        )
 
     async def message_end(self, messages: Prompt) -> float | None:
         """Return the probability that the last message of a prompt is complete; None if it is not known.
@@ -117,7 +129,10 @@ class Prefill:
             if not forgotten.done():
                 forgotten.set_result(None)
         self._enqueue(
-            LlmRequest(messages, max_tokens=0, session=self._session, prefill=True, judge_end=True), priority=True
+            LlmRequest(
+                messages, max_tokens=0, session=self._session, prefill=True, judge_end=True, tools=self._offer()
+            ),
+            priority=True,
         )
         return future
 

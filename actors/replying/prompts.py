@@ -18,6 +18,7 @@ from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import Stage
 from rejoinder.core.reply import prompt_window
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import ToolOffer
 from rejoinder.core.wire import server
 
 
@@ -33,7 +34,7 @@ class Prompts:
         self._group = group
         self._pending: set[asyncio.Task[None]] = set()
         self.summaries = Summaries(services, group)
-        self.prefill = Prefill(services, group, context.id)
+        self.prefill = Prefill(services, group, context.id, self._offer)
 
     def expect(self, turn: CommittedTurn) -> None:
         """Add the transcript of a committed turn to the conversation once it is available.
@@ -82,7 +83,7 @@ class Prompts:
         if draft.turn:
             return await self.for_turn(draft.turn, draft.terms.request, requested=False)
         draft.sent_prompt = self.current(draft.terms.request, transcript)
-        openings = self._services.settings.conversation.openings
+        openings = () if draft.terms.request.tools.active else self._services.settings.conversation.openings
         if not opening_of(draft.reply.plan.events, draft.sent_prompt, openings):
             # The language model works on this prompt from here on, so the wait is a part of its time.
             draft.reply.marks.start(Stage.LLM_FIRST_TOKEN, self._services.clock())
@@ -102,6 +103,10 @@ class Prompts:
         """Return what to say if the transcript of `end_of_turn` is in a language that is not served; "" otherwise."""
         foreign = end_of_turn.transcribed and end_of_turn.transcript.result().language
         return self._services.settings.other_language_notice if foreign else ""
+
+    def _offer(self) -> ToolOffer:
+        """Return the tools of a reply that the session's configuration requests."""
+        return self._context.config.offer(self._services.settings.tools.max_call_tokens)
 
     @property
     def _instructions(self) -> str:

@@ -88,7 +88,9 @@ class Replies:
     def asked(self) -> str:
         """The assistant's last words in the conversation; "" if it has not spoken yet."""
         messages = self._context.conversation.messages()
-        return next((message.content for message in reversed(messages) if message.role == "assistant"), "")
+        return next(
+            (message.content for message in reversed(messages) if message.role == "assistant" and message.content), ""
+        )
 
     async def message_end(self, words: str) -> float | None:
         """Return the language model's probability that the caller's message ends with these words; None if unknown."""
@@ -123,9 +125,10 @@ class Replies:
         if not request.out_of_band:
             previous = self._running.get(self.current) if self.current else None
             self.current = reply
-        if requested:
+        # A requested response opens at once, unless a lead-in is being spoken: then it opens at the end of that.
+        if requested and previous is None:
             reply.response.open()
-        self._launch(reply, self._group.create_task(self._run(reply, previous)))
+        self._launch(reply, self._group.create_task(self._run(reply, previous, requested=requested is not None)))
 
     def _release_draft(self, turn: CommittedTurn, request: ReplyRequest, revision: int | None) -> bool:
         """Use the draft that answers the turn, if there is one and no other reply (an apology) is running.
@@ -246,11 +249,13 @@ class Replies:
         task.add_done_callback(lambda _: self._ended(reply))
         self.recent.add(reply)
 
-    async def _run(self, reply: Reply, previous: asyncio.Task[None] | None) -> None:
+    async def _run(self, reply: Reply, previous: asyncio.Task[None] | None, *, requested: bool = False) -> None:
         with contained("reply", self._services.metrics, what=f"a reply of {self._context.id}") as body:
             if previous:
                 await asyncio.wait({previous})
                 reply.fillers.disable_filler()
+                if requested:
+                    reply.response.open()
             await reply.run()
         if body.broke:
             reply.abandon()
@@ -271,6 +276,7 @@ class Replies:
             instructions=config.instructions or settings.instructions,
             max_tokens=config.max_output_tokens or settings.max_reply_tokens,
             format=config.output_format,
+            tools=config.offer(self._services.settings.tools.max_call_tokens),
         )
 
     def _terms(self, request: ReplyRequest) -> ReplyTerms:
@@ -316,7 +322,7 @@ class Replies:
             report=report_end,
             failures=failures,
             degradation=self.degradation,
-            cache_scope=CacheScope(self._context.tenant, self._context.config.tool_state),
+            cache_scope=CacheScope(self._context.tenant, request.tools.state),
             answered_turn=answered_turn,
             notice=lambda: self._prompts.language_notice(end_of_turn) if end_of_turn else "",
         )

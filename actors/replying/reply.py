@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from actors.replying.called_tools import CalledTools
 from actors.replying.fillers import Fillers
 from actors.replying.openings import opening_of, stream_after_known, stream_after_opening
 from actors.replying.requests import CommittedTurn, ReplyTerms
@@ -119,6 +120,7 @@ class Reply:
         self._failures = plan.failures
         self._text: list[str] = []
         self._said: list[SpeechSegment] = []
+        self._called = CalledTools(plan.terms.request.tools, context)
         self._segments = 0
         self._generated = False
         self._released = asyncio.Event()
@@ -312,25 +314,31 @@ class Reply:
             await self._output(text, [self._segment_of(text)])
             return True
         settings = self._services.settings.conversation
+        offer = self.plan.terms.request.tools
         request = LlmRequest(
             prompt,
             self.plan.terms.request.max_tokens,
             settings.temperature,
             session=self._session_id,
             small=DegradationMeasure.SMALL_MODEL in self.measures,
+            tools=offer,
         )
         segmenter = self.plan.degradation.segmenter(self.measures)
         known = self.plan.terms.request.known
-        opening = "" if known else opening_of(self.plan.events, prompt, settings.openings)
+        # A model that has begun to speak an opening rarely calls a tool.
+        opening = "" if known or offer.active else opening_of(self.plan.events, prompt, settings.openings)
         self._mark(None, None if opening else Stage.LLM_FIRST_TOKEN)
         ask = partial(stream_after_opening, opening, self._services, request, self._failures, stats=self.generation)
         if known:
             stream = stream_after_known(known, self._services, request, self._failures, stats=self.generation)
+        elif offer.forced:
+            stream = ask()
         else:
             stream = self._services.answer_cache.stream(request, self.plan.cache_scope, self.generation, ask)
         shown = HiddenTextFilter()
         async with aclosing(stream) as deltas:
             async for delta in deltas:
+                self._called.read(delta)
                 if not delta.text and not delta.finish:
                     continue  # an empty delta says only that the engine still works
                 if delta.continues is not None:
@@ -347,9 +355,22 @@ class Reply:
         rest = shown.flush()
         self._text.append(rest)
         await self._output(rest, [*segmenter.push(rest), *segmenter.flush()])
+        await self._call_tools()
         if self.generation.usage:  # token counts exist only for a complete answer; its pace is learned
             self._services.first_segment_sizer.thought(self.marks, len(self.answer.split()), self._services.clock())
         return True
+
+    async def _call_tools(self) -> None:
+        """Send the tool calls of the answer to the client, once the reply is no longer a draft."""
+        if not (items := self._called.items()):
+            return
+        self.generation.question = None  # an answer that calls a tool must not be stored
+        await self._released.wait()
+        if self.answer:
+            self.response.open_message()
+        elif not self.audio_ms:
+            self.fillers.end()  # silence is right while the tool runs; `LeadIn` limits it
+        self.response.call(items)
 
     def _segment_of(self, text: str) -> SpeechSegment:
         return segment_of(text, self._services.settings.tts.spoken_language)
@@ -392,7 +413,8 @@ class Reply:
         spoken = self.plan.events.spoken
         present = self.answer_from_ms is not None if spoken else bool(self.answer)
         known = self.plan.terms.request.known
-        ending = ending_of(self.generation.finish, present=present or bool(known and known.heard))
+        present = present or bool(known and known.heard)
+        ending = ending_of(self.generation.finish, present=present, called=bool(self.response.calls))
         if ending.sentence is not Sentence.NONE:
             logger.warning("a reply of %s has no answer: %s", self._session_id, ending.reason)
             self._services.metrics.error("backend", "llm_empty")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from actors.listening.end_of_turn import EndOfTurnRequest
 from rejoinder.core.measuring.waterfall import Marks, Stage
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import NO_TOOLS, FunctionTool, ToolOffer
 from rejoinder.core.survival.resumption import KnownAnswer
 from rejoinder.core.turns.commands import CommitTurn
 from rejoinder.core.wire.fields import Json
@@ -28,6 +29,8 @@ class ReplyRequest:
         format: Audio format on the wire.
         text: The words of the reply, if they are known before (the greeting). Then the language model is not called.
         known: Beginning of the answer, if it was cut off and goes on; None otherwise.
+        tools: The tools that the language model may call.
+        lead_in: True for a phrase that is said while a tool runs. The client's next response.create waits for its end.
     """
 
     spoken: bool
@@ -39,19 +42,22 @@ class ReplyRequest:
     format: AudioFormat = AudioFormat.PCM
     text: str = ""
     known: KnownAnswer | None = None
+    tools: ToolOffer = NO_TOOLS
+    lead_in: bool = False
 
     def to_json(self) -> Json:
         """Return the request as JSON values, without `known`, for a snapshot of the session."""
         values: Json = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "known"}
-        prompt = self.prompt and [[message.role, message.content] for message in self.prompt]
-        return values | {"format": self.format.value, "prompt": prompt}
+        prompt = self.prompt and [message.plain() for message in self.prompt]
+        return values | {"format": self.format.value, "prompt": prompt, "tools": asdict(self.tools)}
 
     @classmethod
     def from_json(cls, values: Json) -> ReplyRequest:
         """Return the request that `to_json` has encoded."""
-        prompt = values["prompt"]
-        messages = None if prompt is None else tuple(ChatMessage(role, content) for role, content in prompt)
-        return cls(**(values | {"format": AudioFormat(values["format"]), "prompt": messages}))
+        prompt, offer = values["prompt"], values["tools"]
+        messages = None if prompt is None else tuple(ChatMessage.from_plain(message) for message in prompt)
+        tools = ToolOffer(**(offer | {"tools": tuple(FunctionTool(**tool) for tool in offer["tools"])}))
+        return cls(**(values | {"format": AudioFormat(values["format"]), "prompt": messages, "tools": tools}))
 
 
 @dataclass(frozen=True, slots=True)

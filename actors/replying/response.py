@@ -1,8 +1,11 @@
-"""One response on the wire and its item in the conversation. It opens once and closes once. Then it sends nothing.
+"""One response on the wire and its items in the conversation. It opens once and closes once. Then it sends nothing.
 
     UNSEEN ----- open ----> OPEN ---- close ----> CLOSED
        |                                            ^
        +------------------- close ------------------+   nothing was sent, so its end is not sent either
+
+The message item is added with the first words or audio. Function calls are added as a whole, at once. A response that
+ends with neither gets an empty message item, because clients expect one.
 
 The order of the events is that of OpenAI's Realtime API
 (https://platform.openai.com/docs/api-reference/realtime-server-events).
@@ -10,8 +13,8 @@ The order of the events is that of OpenAI's Realtime API
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -73,13 +76,21 @@ def claim_item_id(channel: ResponseChannel, item_id: str) -> None:
 
 
 class Response:
-    """One response with one message item. It belongs to one reply. Not thread-safe."""
+    """One response: at most one message item, then function calls. It belongs to one reply. Not thread-safe.
+
+    Attributes:
+        events: Creates the wire events.
+        phase: What the client has seen.
+        calls: The function calls that were sent.
+    """
 
     def __init__(self, events: ResponseEvents, channel: ResponseChannel) -> None:
         self.events = events
         self.phase = ResponsePhase.UNSEEN
         self._channel = channel
+        self.calls: tuple[Item, ...] = ()
         self._words: list[str] = []
+        self._has_message = False
         self._encode = WireEncoder(events.format)
 
     @property
@@ -92,10 +103,20 @@ class Response:
         if self.phase is not ResponsePhase.UNSEEN:
             return
         self.phase = ResponsePhase.OPEN
+        self._channel.emit(self.events.created())
+
+    def open_message(self) -> None:
+        """Send the start of the message item, unless it was sent. Opens the response if needed.
+
+        The message item comes before all calls, so it must be opened before `call`, or not at all.
+        """
+        self.open()
+        if self._has_message:
+            return
+        self._has_message = True
         events, emit = self.events, self._channel.emit
         item = Item(events.item_id, role="assistant", spoken=events.spoken, status="in_progress")
         claim_item_id(self._channel, item.id)
-        emit(events.created())
         emit(events.output_item("added", item))
         if events.conversation_id is not None:
             previous = self._channel.conversation.append(item)
@@ -106,7 +127,7 @@ class Response:
         """Send the next words of the text, or of the audio's transcript. Opens the response if needed."""
         if self.ended or not text:
             return
-        self.open()
+        self.open_message()
         self._words.append(text)
         self._channel.emit(self.events.text_delta(text))
 
@@ -114,9 +135,34 @@ class Response:
         """Send the next audio, given as 16-bit PCM at 24 kHz. Opens the response if needed."""
         if self.ended:
             return
-        self.open()
+        self.open_message()
         if audio := self._encode(pcm):
             self._channel.emit(self.events.audio_delta(audio))
+
+    def call(self, calls: Sequence[Item]) -> None:
+        """Send function calls. Opens the response if needed. Call this once, after all words of the text are known.
+
+        Each call becomes an item of the conversation. Clients start their tool when they get its
+        response.output_item.done.
+        """
+        if self.ended or not calls:
+            return
+        self.open()
+        self.calls = tuple(calls)
+        events, emit = self.events, self._channel.emit
+        for index, item in enumerate(calls, start=int(self._has_message)):
+            begun = replace(item, status="in_progress", call=item.call | {"arguments": ""})
+            emit(events.output_item("added", begun, index))
+            previous = None
+            if events.conversation_id is not None:
+                claim_item_id(self._channel, item.id)
+                previous = self._channel.conversation.append(item)
+                emit({"type": "conversation.item.added", "item": begun.wire(), "previous_item_id": previous})
+            for event in events.call_arguments(item, index):
+                emit(event)
+            if events.conversation_id is not None:
+                emit({"type": "conversation.item.done", "item": item.wire(), "previous_item_id": previous})
+            emit(events.output_item("done", item, index))
 
     def close(self, ending: ResponseEnd) -> None:
         """Send the end of the response, unless the client never saw it."""
@@ -124,6 +170,16 @@ class Response:
         self.phase = ResponsePhase.CLOSED
         if not seen:
             return
+        if not self._has_message and not self.calls:
+            self.open_message()
+        output = [*([self._close_message(ending)] if self._has_message else []), *self.calls]
+        tokens = ending.usage or LlmUsage(0, 0)
+        counts = usage(tokens.prompt_tokens, tokens.completion_tokens, tokens.cached_tokens)
+        done = self.events.done(ending.status, ending.details, output, counts)
+        self._channel.emit(done | ({"rejoinder": ending.report} if ending.report else {}))
+
+    def _close_message(self, ending: ResponseEnd) -> Item:
+        """Send the end of the message item, and return the item."""
         events, emit = self.events, self._channel.emit
         for event in events.content_done("".join(self._words)):
             emit(event)
@@ -132,10 +188,7 @@ class Response:
             previous = self._channel.conversation.predecessor(item.id)
             emit({"type": "conversation.item.done", "item": item.wire(), "previous_item_id": previous})
         emit(events.output_item("done", item))
-        tokens = ending.usage or LlmUsage(0, 0)
-        counts = usage(tokens.prompt_tokens, tokens.completion_tokens, tokens.cached_tokens)
-        done = events.done(ending.status, ending.details, item, counts)
-        emit(done | ({"rejoinder": ending.report} if ending.report else {}))
+        return item
 
     def update_item(self, text: str, audio_ms: int, *, complete: bool) -> Item:
         """Replace the response's item in the conversation, and return the new item. Also allowed after the end.

@@ -379,7 +379,7 @@ class _Racing:
         self._first_round = attempt.first
         self._failures = failures
         self._request = request
-        self._tokens = prompt_tokens(sum(len(message.content) for message in request.messages))
+        self._tokens = prompt_tokens(sum(message.length for message in request.messages))
         self._avoid = attempt.avoid
         self._stats = stats
         self._race = Race()

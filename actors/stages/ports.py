@@ -33,6 +33,7 @@ from actors.stages.reporting import Journal as Journal
 from actors.stages.reporting import Metrics as Metrics
 from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import NO_TOOLS, ToolCall, ToolOffer
 from rejoinder.core.resilience.stream_report import StreamReport
 
 
@@ -164,6 +165,7 @@ class LlmRequest:
             not add the end of the message to the prompt.
         judge_end: For a prefill with `whole` False: True to return `LlmUsage.end_probability` as well.
         small: True to send the first attempt to the backup model, if there is one.
+        tools: The tools that the model may call. A prefill has them too, because they are a part of the prompt.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -175,6 +177,12 @@ class LlmRequest:
     whole: bool = False
     judge_end: bool = False
     small: bool = False
+    tools: ToolOffer = NO_TOOLS
+
+    @property
+    def answer_tokens(self) -> int:
+        """Maximum number of tokens of the text and the tool calls together."""
+        return self.max_tokens + (self.tools.call_tokens if self.tools.active else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +224,9 @@ class TokenDelta:
         continues: Set if the engine could not continue `LlmRequest.prefix` and answers anew: the number of characters
             of the prefix that the new answer has too. The new answer goes on after them, with a new sentence. None if
             the text follows the whole prefix.
+        calls: The tools that the model calls, with complete arguments. Set on the last delta only, so that a stream
+            that breaks off calls nothing, and a repeated or hedged request calls nothing twice. An engine that gets
+            calls as text of the answer passes the text on unchanged (`rejoinder.core.reply.tools.written`).
     """
 
     text: str
@@ -223,6 +234,7 @@ class TokenDelta:
     finish: Finish | None = None
     usage: LlmUsage | None = None
     continues: int | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class Services:
         journal: Journal,
         clock: Callable[[], float],
         stage_admission: StageAdmission | None = None,
+        stored: StoredBytes | None = None,
     ) -> Services:
         """Return the services of a host whose conversations use `stages`. The other services are created here.
 
@@ -79,6 +80,7 @@ class Services:
             journal: Receives the records of turns.
             clock: Returns the monotonic time, in seconds.
             stage_admission: Admission by the load of the stages; None if the stages report no load.
+            stored: Bytes that all clients of the host make it keep; None for a new count.
         """
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
         draft_budget = DraftBudget(settings.speculation)
@@ -94,6 +96,6 @@ class Services:
             draft_budget=draft_budget,
             answer_cache=answer_cache,
             endpoint_rule=EndpointRule(settings.endpointing, load_table(settings.endpointing.table)),
-            stored=StoredBytes(settings.limits.host_bytes),
+            stored=stored or StoredBytes(settings.limits.host_bytes),
             stage_admission=stage_admission,
         )

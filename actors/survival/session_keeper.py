@@ -36,6 +36,10 @@ LOOK_S = 0.25
 """Longest time between two rounds: replies that are spoken proceed without an event."""
 BYTES_PER_S = 1_000_000
 """Bytes of snapshots that one session may cause in a second. A long conversation is sent less often."""
+ROUND_BYTES = 512_000
+"""Bytes of snapshots after which a round ends. The other sessions wait for the next round, so that clients with long
+conversations cannot keep the host busy: a host sends at most 13 MB a second.
+"""
 REFRESHES = 3
 """A session that does not change is sent this often within `keep_s`, so that the journals keep it."""
 KEYS_AGAIN_S = 1.0
@@ -246,11 +250,14 @@ class SessionKeeper:
         now = self._clock()
         puts, self._last = self._last, []
         forgotten, self._forgotten = self._forgotten, []
-        sent = [record for record in self._records.values() if record.due(now)]
-        for record in sent:
-            put = self._sealed(record.next_put())
-            record.not_before = now + len(put.data) / BYTES_PER_S
-            puts.append(put)
+        sent, size = list[SessionRecord](), 0
+        for record in sorted(self._records.values(), key=lambda record: record.not_before):
+            if record.due(now) and size < ROUND_BYTES:
+                put = self._sealed(record.next_put())
+                record.not_before = now + len(put.data) / BYTES_PER_S
+                size += len(put.data)
+                puts.append(put)
+                sent.append(record)
         try:
             if puts:
                 self._superseded(await self._store.put(puts))

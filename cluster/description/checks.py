@@ -26,6 +26,7 @@ def check_launch(launch: Launch, target: Target) -> list[str]:
     """
     if target == "kuberay":
         _check_kubernetes(launch.description)
+        _check_monitoring(launch)
         _check_drain(launch)
     else:
         _check_machines(launch.description, target)
@@ -72,11 +73,30 @@ def _check_kubernetes(description: LaunchDescription) -> None:
                 "Add kubernetes with the name of the Secret and its key.",
                 field=f"secrets.{number}.kubernetes",
             )
+    if description.tls and not description.tls.secret:
+        raise ConfigError(
+            "the pods have no Secret with the certificate.",
+            "Set it to the name of a Secret of the type kubernetes.io/tls.",
+            field="tls.secret",
+        )
     if not description.models.claim and not description.models.host_path:
         raise ConfigError(
             "the pods have no volume for model files.",
             "Set claim to the name of a volume claim, or host_path to a folder of the Kubernetes nodes.",
             field="models",
+        )
+
+
+def _check_monitoring(launch: Launch) -> None:
+    """Check that Prometheus gets a key for the list of targets if the hosts have keys."""
+    description, settings = launch.description, launch.serve.application.args
+    watched = description.kubernetes.monitoring_namespace and not description.kubernetes.monitoring_key
+    if watched and (settings.host.api_keys_env in description.secret_variables or settings.access.keys):
+        raise ConfigError(
+            "the hosts have keys, and Prometheus has none for /metrics/targets.",
+            f"Add a key with scope=metrics to {settings.host.api_keys_env}, and name its Secret here: "
+            "{name: SECRET, key: KEY}.",
+            field="kubernetes.monitoring_key",
         )
 
 
@@ -126,7 +146,10 @@ def _check_drain(launch: Launch) -> None:
 
 
 def _check_keys(launch: Launch) -> Iterator[str]:
-    """Yield a note if callers need no key. Raise ConfigError if a hosted language model gets none."""
+    """Yield a note for each open door. Raise ConfigError if callers need no key, or a hosted language model gets none.
+
+    With `access.insecure`, callers may need no key.
+    """
     description, settings = launch.description, launch.serve.application.args
     given = {*description.secret_variables, *description.environment}
     for section, llm in (("llm", settings.llm), ("llm_backup", settings.llm_backup)):
@@ -136,7 +159,14 @@ def _check_keys(launch: Launch) -> Iterator[str]:
                 f"Add {{variable: {llm.api_key_env}}} to secrets.",
                 field=f"args.{section}.api_key_env",
             )
-    if settings.host.api_keys_env not in given:
+    if settings.host.api_keys_env not in given and not settings.access.keys:
+        if not settings.access.insecure:
+            raise ConfigError(
+                "callers would need no key.",
+                f"Add {{variable: {settings.host.api_keys_env}}}, or set access.insecure: true in the profile on a "
+                "network that you trust.",
+                field="secrets",
+            )
         yield f"callers need no key: add {{variable: {settings.host.api_keys_env}}} to secrets to require one."
     if not description.token:
         yield "token is false: whoever reaches Ray's ports can run code on the nodes."

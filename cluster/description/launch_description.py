@@ -19,6 +19,7 @@ from cluster.description.targets import (
     MachineSettings,
     ModelVolume,
     SecretVariable,
+    TlsFilesOnNodes,
 )
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.section import Section
@@ -60,6 +61,8 @@ class LaunchDescription(Section):
     """Require a token between Ray's processes and of everybody who connects to them. Without it, whoever reaches Ray's
     ports can run code.
     """
+    tls: TlsFilesOnNodes | None = None
+    """Certificate for the connections of callers. None: no TLS."""
     ports: PortPlan = PortPlan()
     """Ports of every node."""
     machines: MachineSettings = MachineSettings()

@@ -66,6 +66,8 @@ class PortPlan(Section):
     """Head: Ray Client."""
     http: Port = 8000
     """Every node: HAProxy, which callers connect to. It must be `http_options.port` of the serve profile."""
+    https: Port = 8443
+    """Every node: HAProxy with TLS, if the description has `tls`. Callers then use this port only."""
     node_manager: Port = 6380
     """Every node: Ray's node manager."""
     object_manager: Port = 6381
@@ -88,8 +90,6 @@ class PortPlan(Section):
     """Every node: Serve's Python proxy for gRPC."""
     haproxy_metrics: Port = 9101
     """Every node: Prometheus metrics of HAProxy."""
-    haproxy_stats: Port = 8404
-    """Every node: statistics page of HAProxy."""
     workers: Ports = PortRange(first=10002, last=19999)
     """Every node: Ray's worker processes."""
     replicas_http: Ports = PortRange(first=30000, last=31000)

@@ -37,6 +37,17 @@ class SecretVariable(Section):
     """Secret with the value. Kubernetes only, where it is required."""
 
 
+class TlsFilesOnNodes(Section):
+    """The certificate with which every node's HAProxy speaks TLS at `ports.https`. `ports.http` stays in plaintext."""
+
+    certificate: AbsolutePath = "/etc/rejoinder/tls/tls.crt"
+    """PEM file with the certificate and its chain. In pods it is there if `secret` is mounted."""
+    key: AbsolutePath = "/etc/rejoinder/tls/tls.key"
+    """PEM file with the private key, readable for `ssh_user` only."""
+    secret: ObjectName | None = None
+    """Secret of the type kubernetes.io/tls, for example of cert-manager. Kubernetes only, where it is required."""
+
+
 class MachineSettings(Section):
     """Machines that you reach over SSH, for the targets `ray-up` and `bare`."""
 
@@ -118,6 +129,10 @@ class KubernetesSettings(Section):
     """Namespace of Prometheus, which may reach the metrics ports. None: no objects of the Prometheus operator."""
     monitoring_labels: dict[str, str] = Field(default_factory=lambda: {"release": "prometheus"})
     """Labels of the ServiceMonitors, by which Prometheus selects them."""
+    monitoring_key: SecretKey | None = None
+    """Secret with an API key of the scope `metrics`, with which Prometheus asks a host for the replicas. Required if
+    the hosts have keys and `monitoring_namespace` is set.
+    """
     image_pull_secrets: tuple[ObjectName, ...] = ()
     """Secrets with the credentials of the image registry."""
 

@@ -7,7 +7,9 @@ from pathlib import PurePosixPath
 
 from cluster.description.groups import NodeGroupDescription
 from cluster.description.launch_description import LaunchDescription
-from cluster.environment import ADVISED, MAX_CONNECTIONS, REQUIRED
+from cluster.description.targets import TlsFilesOnNodes
+from cluster.environment import ADVISED, HAPROXY_SCRIPT, MAX_CONNECTIONS, REQUIRED
+from cluster.haproxy import BINARY, CERTIFICATE, KEY, METRICS_HOST, TLS_PORT
 
 MOST_HAPROXY_THREADS = 64
 """HAProxy's own limit for one group of threads."""
@@ -16,7 +18,7 @@ OPEN_FILES = 65536
 
 
 def launched_environment(
-    description: LaunchDescription, group: NodeGroupDescription, haproxy: PurePosixPath
+    description: LaunchDescription, group: NodeGroupDescription, haproxy: PurePosixPath, *, environment: PurePosixPath
 ) -> dict[str, str]:
     """Return the environment variables of Ray's processes on a node, by name, without the secret ones.
 
@@ -24,6 +26,7 @@ def launched_environment(
         description: The launch description.
         group: Group of the node. Its own variables replace those of the description, and both replace the others.
         haproxy: Folder for the files of the node's HAProxy.
+        environment: The node's virtual environment, whose program starts HAProxy.
     """
     return {
         **REQUIRED,
@@ -32,6 +35,9 @@ def launched_environment(
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(group.cpus, MOST_HAPROXY_THREADS)),
         **_haproxy_files(haproxy),
         **_port_variables(description),
+        BINARY: str(environment / "bin" / HAPROXY_SCRIPT),
+        METRICS_HOST: "*",
+        **(_tls_variables(description, description.tls) if description.tls else {}),
         **_model_variables(description.models.mount),
         **({"RAY_AUTH_MODE": "token"} if description.token else {}),
         **description.environment,
@@ -57,7 +63,6 @@ def _port_variables(description: LaunchDescription) -> Mapping[str, str]:
         "AUTOSCALER_METRIC_PORT": str(ports.autoscaler_metrics),
         "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.replicas_http.first),
@@ -65,6 +70,10 @@ def _port_variables(description: LaunchDescription) -> Mapping[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.replicas_grpc.first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports.replicas_grpc.last),
     }
+
+
+def _tls_variables(description: LaunchDescription, tls: TlsFilesOnNodes) -> Mapping[str, str]:
+    return {CERTIFICATE: tls.certificate, KEY: tls.key, TLS_PORT: str(description.ports.https)}
 
 
 def _model_variables(mount: str) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from cluster.description.addresses import is_ipv4
 from cluster.description.groups import NodeGroupDescription
 from cluster.description.launch_description import LaunchDescription
+from cluster.haproxy import METRICS_HOST
 from cluster.rendering.node_environment import launched_environment
 from rejoinder.core.errors import ConfigError
 
@@ -68,7 +69,13 @@ def _plan(description: LaunchDescription, group: NodeGroupDescription, number: i
         address=address,
         group=group,
         is_head=group.role == "head",
-        environment=launched_environment(description, group, haproxy),
+        environment={
+            **launched_environment(
+                description, group, haproxy, environment=PurePosixPath(description.machines.virtualenv)
+            ),
+            # A host name may have several addresses, and HAProxy would take the first.
+            **({METRICS_HOST: address} if is_ipv4(address) else {}),
+        },
         start=_start(description, group, address),
         state=state,
         haproxy=haproxy,

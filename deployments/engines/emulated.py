@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -27,6 +28,9 @@ from rejoinder.core.errors import Overloaded
 from rejoinder.core.measuring import audio_watermark as marking
 from rejoinder.core.measuring.service_curves import EmulatedStage, EngineProfile, ServiceSampler
 from rejoinder.core.reply.playout import CHARACTERS_PER_S
+from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import ToolCall
+from rejoinder.core.reply.tools.schema_values import smallest_value
 from rejoinder.core.settings.settings import EmulationSettings, Settings, StageSettings
 
 WORDS = tuple(
@@ -177,10 +181,16 @@ class EmulatedLlm:
         return self._slots.in_service
 
     async def stream(self, request: LlmRequest) -> AsyncGenerator[TokenDelta, None]:
-        """Yield the answer, one word per token. The answer begins after `request.prefix`.
+        """Yield the answer, one word per token, or the calls of tools. The answer begins after `request.prefix`.
 
         Raises Overloaded if all slots are taken and the queue is full.
         """
+        if calls := self._calls(request):
+            async with self._slots.hold() as lease:
+                lease.ends_at = lease.started_at + lease.service_s
+                await _until(lease.ends_at)
+                yield TokenDelta("", 0, "tool_calls", LlmUsage(0, len(calls), queue_s=lease.waited_s), calls=calls)
+            return
         skipped = len(request.prefix.split())
         vocabulary = itertools.cycle(self._vocabulary(request))
         words = list(itertools.islice(vocabulary, skipped, max(skipped + 1, self._tokens)))[: request.max_tokens]
@@ -201,12 +211,27 @@ class EmulatedLlm:
                 usage = LlmUsage(prompt_tokens, sent, queue_s=lease.waited_s) if last else None
                 yield TokenDelta(text.rstrip() if last else text, count, "stop" if last else None, usage)
 
+    def _calls(self, request: LlmRequest) -> tuple[ToolCall, ...]:
+        """Return the tools that the emulated model calls, with the smallest arguments that their schemas accept.
+
+        It calls the tools whose names occur in the caller's message, or the first one if it must call a tool.
+        """
+        offer = request.tools
+        last = request.messages[-1] if request.messages else ChatMessage("user", "")
+        words = last.content.lower().replace(" ", "_") if last.role == "user" else ""
+        named = [tool for tool in offer.callable_tools if tool.name.lower() in words]
+        chosen = named or (list(offer.callable_tools[:1]) if offer.forced else [])
+        return offer.accepted([ToolCall(tool.name, json.dumps(smallest_value(tool.schema))) for tool in chosen])
+
     def _vocabulary(self, request: LlmRequest) -> tuple[str, ...]:
         """Return the words that the answer repeats.
 
-        With the setting `marked` they name the last number in the caller's message, so that tests can detect mixed-up
-        conversations. Otherwise, or without a number, they are WORDS.
+        After the result of a tool they are the words of the result. With the setting `marked` they name the last number
+        in the caller's message, so that tests can detect mixed-up conversations. Otherwise, or without a number, they
+        are WORDS.
         """
+        if request.messages and request.messages[-1].role == "tool":
+            return tuple(request.messages[-1].content.split()) or WORDS
         marks = marking.marks_in(request.messages[-1].content) if self._marked and request.messages else ()
         return marking.answer(marks[-1]) if marks else WORDS
 

@@ -95,7 +95,12 @@ def stages_over(settings: Settings, *, stt: SttPort, llm: LlmPort, tts: TtsPort)
 @asynccontextmanager
 async def running_host(stages: Stages, settings: Settings, clock: Callable[[], float]) -> AsyncIterator[Host]:
     """Yield a host that runs over these stages until the block ends. `clock` returns monotonic time in seconds."""
-    phrases = await synthesize_held_clips(stages, settings.conversation, language=settings.tts.spoken_language)
+    phrases = await synthesize_held_clips(
+        stages,
+        settings.conversation,
+        language=settings.tts.spoken_language,
+        lead_ins=settings.tools.lead_ins if settings.tools.lead_in_after_ms else (),
+    )
     metrics = ConversationMetrics(CollectorRegistry())
     services = Services.over(
         stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock

@@ -10,6 +10,8 @@ from pathlib import Path
 from rejoinder.core.access.access_control import AccessControl
 from rejoinder.core.access.api_keys import ApiKey, parse_keys
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.settings.access.tls import CERTIFICATE_ENV
+from rejoinder.core.settings.section import is_loopback
 from rejoinder.core.settings.settings import Settings
 
 
@@ -33,21 +35,52 @@ def keys_here(settings: Settings, environment: Mapping[str, str] = os.environ) -
     return tuple({key.digest: key for key in reversed(keys)}.values())[::-1]
 
 
-def open_access(settings: Settings, environment: Mapping[str, str] = os.environ) -> AccessControl:
+def open_access(
+    settings: Settings, environment: Mapping[str, str] = os.environ, *, bind: str = "127.0.0.1"
+) -> AccessControl:
     """Return the access control of a host.
 
+    Args:
+        settings: The settings.
+        environment: Environment variables.
+        bind: Address on which Serve listens; "" for all addresses.
+
     Raises:
-        ConfigError: The keys cannot be read, or the settings require keys and there are none.
+        ConfigError: The keys cannot be read, or there are none although the settings require keys or other machines
+            reach the host. Or the settings have a certificate, and the node's HAProxy does not.
     """
     keys = keys_here(settings, environment)
+    if not keys and not settings.access.required:
+        check_bind(bind, settings)
     if settings.access.required and not keys:
         raise ConfigError(
             "it is true, and this host has no key.",
             f"Set {settings.host.api_keys_env} on this node.",
             field="args.access.required",
         )
+    if settings.tls.certificate and CERTIFICATE_ENV not in environment:
+        raise ConfigError(
+            "the HAProxy of this node does not have the certificate, so calls would not be encrypted.",
+            f"Start the node with {' '.join(f'{name}={value}' for name, value in settings.tls.variables().items())}.",
+            field="args.tls.certificate",
+        )
     signing_key = environment.get(settings.access.signing_key_env, "") or settings.access.signing_key
     return AccessControl(keys, settings.access.model_copy(update={"signing_key": signing_key}))
+
+
+def check_bind(bind: str, settings: Settings) -> None:
+    """Raise ConfigError if other machines reach the address `bind`, unless `access.insecure` is true.
+
+    Call this if there are no keys. `rejoinder serve` calls it before it starts anything, and each host when it starts,
+    because `serve deploy` and `serve run` start hosts too.
+    """
+    if not (is_loopback(bind) or settings.access.insecure):
+        raise ConfigError(
+            f"everyone who reaches {bind or 'this machine'} could call, because no key is set.",
+            f"Set {settings.host.api_keys_env} or access.keys_file, or on a network that you trust access.insecure "
+            "(--insecure).",
+            field="http_options.host",
+        )
 
 
 def carrying_keys(settings: Settings, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -13,12 +13,14 @@ import it.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # a compiled module
 from ray.autoscaler._private.local.config import get_lock_path, get_state_path
@@ -48,7 +50,7 @@ __all__ = [
     "drain_ray_node",
     "local_cluster_address",
     "ray_nodes",
-    "serve_http_port",
+    "serve_address",
     "set_launcher_machines",
     "start_local_ray",
     "use_websocket_protocol",
@@ -169,16 +171,17 @@ async def broadcast(handle: DeploymentHandle, method: str, timeout_s: float) -> 
                 result.cancel()
 
 
-def serve_http_port() -> int | None:
-    """Return the HTTP port of the Ray Serve that runs on the joined cluster, None if none runs.
+def serve_address() -> tuple[str, int] | None:
+    """Return the HTTP host and port of the Ray Serve that runs on the joined cluster, None if none runs.
 
     `serve.start` ignores its options if Serve runs already (https://github.com/ray-project/ray/issues/17577), and no
-    public function returns the port in use. This one uses `ray.serve.context._get_global_client`.
+    public function returns the options in use. This one uses `ray.serve.context._get_global_client`. A host uses it to
+    learn whether other machines reach it.
 
     Source: https://github.com/ray-project/ray/blob/ray-2.60.0/python/ray/serve/context.py
     """
     client = _get_global_client(raise_if_no_controller_running=False)
-    return None if client is None else int(client.http_config.port)
+    return None if client is None else (str(client.http_config.host or ""), int(client.http_config.port))
 
 
 def local_cluster_address() -> str | None:
@@ -197,8 +200,12 @@ def local_cluster_address() -> str | None:
     return None if address is None else str(address)
 
 
-def start_local_ray(temp_dir: Path, **options: Any) -> None:
+def start_local_ray(temp_dir: Path, *, alone: bool = False, **options: Any) -> None:
     """Start a Ray head on this machine and join it.
+
+    Ray's processes listen on all addresses, and whoever reaches them can run code. If the node's address is the
+    loopback address they listen there only, but Ray replaces a loopback address that it is given. So `alone` clears
+    `ENABLE_RAY_CLUSTER`, with which Ray runs on systems where it does not support clusters.
 
     Ray puts Unix sockets below its temporary directory. A path of more than 107 bytes makes it fail
     (https://github.com/ray-project/ray/issues/7724), so the directory must be a short one of our own. `ray.init` takes
@@ -206,8 +213,12 @@ def start_local_ray(temp_dir: Path, **options: Any) -> None:
 
     Args:
         temp_dir: The directory for Ray's sockets and logs.
+        alone: True if no other machine will join or call. Everything then listens on the loopback address.
         options: Further arguments of `ray.init`.
     """
+    if alone:
+        os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes that Ray starts
+        ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(address="local", _temp_dir=str(temp_dir), **options)
 
 
@@ -275,7 +286,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
     uvicorn closes every WebSocket when it stops (code 1012) and documents no way to prevent it:
     https://github.com/Kludex/uvicorn/pull/1140. It also documents no class to derive from. This class overrides
-    `shutdown`, `handle_connect`, `handle_parser_exception`, `keepalive_timeout`, `send` and
+    `shutdown`, `handle_connect`, `handle_parser_exception`, `keepalive_timeout`, `send`, `connection_lost` and
     `send_receive_event_to_app`, and uses the attributes that these methods use.
 
     uvicorn closes a connection with `transport.close`, which first waits until all written data is sent. For a client
@@ -326,6 +337,17 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
         The default does nothing.
         """
+
+    def on_lost(self) -> None:
+        """Hook for a subclass: called when the connection has ended.
+
+        The default does nothing.
+        """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection as uvicorn does, and call `on_lost`."""
+        super().connection_lost(exc)
+        self.on_lost()
 
     def on_stop(self) -> None:
         """Hook for a subclass: called when uvicorn stops, because Serve drains this replica.
@@ -379,7 +401,18 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         self.abort_after(LINGER_S)
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Send as uvicorn does. Call `on_answered` after the handshake's answer, and bound the wait for a close."""
+        """Send as uvicorn does. Call `on_answered` after the handshake's answer, and bound the wait for a close.
+
+        After `refuse`, the application does not know yet that the connection has ended, and uvicorn would take what it
+        sends for a bug. A close is ignored, and anything else ends as if the client were gone.
+
+        Raises:
+            OSError: The connection has ended, so the message is not sent.
+        """
+        if self._failed:
+            if message["type"] == "websocket.close":
+                return
+            raise OSError("the connection was closed because of what the client sent")
         answered, closed = self.handshake_complete, self.close_sent
         await super().send(message)
         if self.handshake_complete and not answered:

@@ -1,23 +1,25 @@
 """The gate of the HTTP routes: checks origin and key of a request, and the places of the key.
 
 A refused client gets an HTTP status before anything is upgraded: 403 for the page of another origin or a key without
-the scope, 401 for a missing or wrong key, 429 if the key has too many sessions.
+the scope, 401 for a missing or wrong key, 429 if the key or the client's address has too many sessions.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from actors.survival.session_keeper import SessionKeeper
-from rejoinder.core.access.access_control import AccessControl, Client
+from rejoinder.core.access.access_control import AccessControl, Client, Refusal, network_of
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import CallerError
 from rejoinder.core.survival.resume_token import ResumeToken
@@ -29,17 +31,16 @@ MAX_BODY_BYTES = 16_384
 """Maximum size of the body of an HTTP request."""
 
 
-class KeyLimitReached(Exception):
-    """Raised if a key may have no further session now.
+class ClientLimitReached(Exception):
+    """Raised if a key or a network address may have no further session now.
 
     Attributes:
         refusal: The response with status 429 and Retry-After.
     """
 
-    def __init__(self, wait_s: float) -> None:
-        self.refusal = refusal_of(429, "rate_limit_exceeded", "This key has as many sessions as it may.")
-        self.refusal.headers["Retry-After"] = f"{max(1.0, wait_s):.0f}"
-        super().__init__(f"retry after {wait_s:.0f} s")
+    def __init__(self, reason: Refusal) -> None:
+        self.refusal = refusal_of(429, "rate_limit_exceeded", reason.message, retry_after_s=reason.wait_s)
+        super().__init__(reason.message)
 
 
 def admitted(access: AccessControl, headers: Mapping[str, str], *scopes: Scope) -> Client | Response:
@@ -55,7 +56,7 @@ def admitted(access: AccessControl, headers: Mapping[str, str], *scopes: Scope) 
     now, sent = time.time(), tuple(_candidates(headers))
     for scope in scopes:
         if client := access.client(sent, scope, now):
-            return client
+            return replace(client, address=_address(headers))
     if any(access.client(sent, scope, now) for scope in Scope):
         return refusal_of(403, "scope_missing", f"This key lacks the scope {scopes[0].value}.")
     return refusal_of(401, "invalid_api_key", "Missing or unknown API key.")
@@ -96,6 +97,7 @@ async def resume_request(
     client = access.resuming(token.owner, tuple(_candidates(headers)), time.time()) if token else None
     if token is None or client is None:
         return refusal_of(401, "invalid_resume_token", "The resume token is wrong or expired. Open a new session.")
+    client = replace(client, address=_address(headers))
     played = query.get("heard") or headers.get("x-rejoinder-heard") or ""
     item_id, _, milliseconds = played.rpartition(":")
     if not played:
@@ -106,14 +108,16 @@ async def resume_request(
 
 
 @contextmanager
-def key_place(access: AccessControl, client: Client, *, resumed: bool = False) -> Iterator[None]:
-    """Count a session of a client's key until the block ends. A session that is `resumed` is never refused.
+def client_place(access: AccessControl, client: Client, *, resumed: bool = False) -> Iterator[None]:
+    """Count a session of a client's key and network address until the block ends.
+
+    A session that is `resumed` is never refused.
 
     Raises:
-        KeyLimitReached: The key may have no further session now.
+        ClientLimitReached: The key or the address may have no further session now.
     """
-    if wait_s := access.enter(client, time.monotonic(), resumed=resumed):
-        raise KeyLimitReached(wait_s)
+    if reason := access.enter(client, time.monotonic(), resumed=resumed):
+        raise ClientLimitReached(reason)
     try:
         yield
     finally:
@@ -131,7 +135,8 @@ async def create_secret(access: AccessControl, request: Request) -> Response:
     if client.session:
         return refusal_of(403, "scope_missing", "A client secret cannot request another one.")
     if not access.settings.signing_key:
-        return refusal_of(503, "not_configured", f"Set {access.settings.signing_key_env} on every host.")
+        # Not 503: HAProxy would send the request to other hosts, which have no signing key either.
+        return refusal_of(501, "not_configured", f"Set {access.settings.signing_key_env} on every host.")
     try:
         text, secret = access.issue(client, Fields(await _body(request), ""), time.time())
         config = started(secret.session, "rejoinder")
@@ -153,13 +158,65 @@ def started(session: dict[str, Any], model: str) -> wire_session.SessionConfig:
         CallerError: A setting is invalid.
     """
     config = wire_session.SessionConfig(model=model)
-    return wire_session.merge(config, Fields({"type": "realtime", **session}, "session")) if session else config
+    if not session:
+        return config
+    fields = Fields({"type": "realtime", **session}, "session")
+    if refused := wire_session.refused_tools(fields):
+        raise refused[0]
+    return wire_session.merge(config, fields)
 
 
-def refusal_of(status: int, code: str, message: str) -> Response:
-    """Return a response with an error in the OpenAI API's format."""
+def preflight(access: AccessControl, request: Request) -> Response | None:
+    """Return the answer to a browser that asks whether a page of another origin may send a request, None otherwise.
+
+    A browser asks so before it sends a request with a key or JSON (https://fetch.spec.whatwg.org/#http-cors-protocol).
+    """
+    headers = request.headers
+    if request.method != "OPTIONS" or "access-control-request-method" not in headers:
+        return None
+    if not access.origin_allowed(headers.get("origin"), headers.get("host")):
+        return refusal_of(403, "origin_not_allowed", "Pages of this origin may not connect: see access.origins.")
+    answer = Response(status_code=204)
+    allow_page(access, headers, answer)
+    answer.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
+    # The page may send any header: what it may do is decided by its origin and its key.
+    answer.headers["Access-Control-Allow-Headers"] = headers.get("access-control-request-headers", "")
+    answer.headers["Access-Control-Max-Age"] = "600"
+    return answer
+
+
+def allow_page(access: AccessControl, headers: Mapping[str, str], answer: Response) -> None:
+    """Let a page whose origin is allowed read an answer. `headers` are those of the request."""
+    answer.headers["Vary"] = "Origin"
+    origin = headers.get("origin")
+    if origin is not None and access.origin_allowed(origin, headers.get("host")):
+        answer.headers["Access-Control-Allow-Origin"] = origin
+        answer.headers["Access-Control-Expose-Headers"] = "Retry-After"
+
+
+def refusal_of(status: int, code: str, message: str, *, retry_after_s: float | None = None) -> Response:
+    """Return a response with an error in the OpenAI API's format.
+
+    Args:
+        status: HTTP status.
+        code: Code of the error.
+        message: What is wrong.
+        retry_after_s: Seconds after which the client may try again, for the header Retry-After; None for no header. The
+            header has whole seconds, at least 1, rounded up, so that a client that waits as told is not too early.
+    """
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "code": code}}, status_code=status)
+    headers = None if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    error = {"message": message, "type": kind, "code": code}
+    return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+
+def _address(headers: Mapping[str, str]) -> str:
+    """Return the network address of a client, "" if it is unknown.
+
+    HAProxy has written it (`cluster.haproxy`): the last entry is the client, as the last proxy that is trusted has seen
+    it.
+    """
+    return network_of(headers.get("x-forwarded-for", "").rpartition(",")[2])
 
 
 def _candidates(headers: Mapping[str, str]) -> Iterator[str]:
@@ -172,10 +229,13 @@ def _candidates(headers: Mapping[str, str]) -> Iterator[str]:
 async def _body(request: Request) -> Any:
     """Return the JSON body of a request; an empty one counts as an empty object. Raise CallerError if it is invalid."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise refuse("The body is too large.", "", remedy=f"Send at most {MAX_BODY_BYTES} bytes.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise refuse("The body is too large.", "", remedy=f"Send at most {MAX_BODY_BYTES} bytes.")
+    except ClientDisconnect:
+        raise refuse("The body is not complete.", "", code="invalid_json", remedy="Send all of it.") from None
     try:
         return json.loads(body or b"{}")
     except (ValueError, RecursionError):

@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import grpc
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -35,6 +35,7 @@ from actors.stages.ports import (
     VadBatch,
     VadResult,
 )
+from actors.stages.silence import SilenceWatch
 from deployments.serving.compat import cancel_request
 from deployments.serving.load_exchange import NO_EXCHANGE, LoadExchange
 from deployments.serving.placements import NoReplicaAvailable, ReplicaRoute, forget, placed, shortest_queue
@@ -70,7 +71,7 @@ def _translated_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
         raise Overloaded(f"{stage} is full.", resource=stage) from error
     except NoReplicaAvailable as error:
         raise BackendError(f"{stage}: {error}.", stage=stage) from error
-    except (RayActorError, RayServeException, grpc.RpcError, RuntimeError, ConnectionError) as error:
+    except (RayError, RayServeException, grpc.RpcError, RuntimeError, ConnectionError) as error:
         raise BackendError(
             f"{stage} lost its replica: {type(error).__name__}", stage=stage, replica=placed(route.request_id)
         ) from error
@@ -86,19 +87,21 @@ async def _call(
     *,
     only: str = "",
     exchange: LoadExchange = NO_EXCHANGE,
+    watch: SilenceWatch | None = None,
 ) -> Any:
     """Call a method on a replica, the one with the id `only` or if possible one not in `avoid`, and return its result.
 
     Cancelling the call cancels the request in the replica.
 
     `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors. `exchange` gets the
-    replica's load.
+    replica's load. With `watch` the call fails if the replica is silent.
     """
-    route = exchange.route(_new_id(), avoid, only=only)
+    route = exchange.route(_new_id(), watch.avoid(avoid) if watch else avoid, only=only)
     with _translated_errors(stage, route):
         response = method.remote(payload, route)
         try:
-            return exchange.unwrap(stage, await response)
+            answer = watch.result(response, lambda: placed(route.request_id)) if watch else response
+            return exchange.unwrap(stage, await answer)
         finally:
             cancel_request(response)
 
@@ -106,8 +109,17 @@ async def _call(
 class _Stream:
     """Iterator over the items of a replica's stream. The first item is requested on construction."""
 
-    def __init__(self, generator: Any, stage: str, route: ReplicaRoute, exchange: LoadExchange) -> None:
+    def __init__(
+        self,
+        generator: Any,
+        stage: str,
+        route: ReplicaRoute,
+        exchange: LoadExchange,
+        *,
+        watch: SilenceWatch | None = None,
+    ) -> None:
         self._generator = generator
+        self._watch = watch
         self._stage = stage
         self._route = route
         self._exchange = exchange
@@ -125,8 +137,11 @@ class _Stream:
         with _translated_item_errors(self._stage, self._route):
             if self._first is not None:
                 first, self._first = self._first, None
-                return self._exchange.unwrap(self._stage, await first)
-            return await anext(self._generator)
+                return self._exchange.unwrap(self._stage, await self._watched(first))
+            return await self._watched(anext(self._generator))
+
+    def _watched(self, item: Awaitable[Any]) -> Awaitable[Any]:
+        return self._watch.result(item, lambda: self.replica) if self._watch else item
 
     async def close(self) -> None:
         """Cancel the request in the replica. Do not wait until the replica has stopped."""
@@ -155,19 +170,65 @@ def _translated_item_errors(stage: str, route: ReplicaRoute) -> Iterator[None]:
 
 @asynccontextmanager
 async def _open(
-    stage: str, method: Any, payload: object, route: ReplicaRoute, *, exchange: LoadExchange
+    stage: str,
+    method: Any,
+    payload: object,
+    route: ReplicaRoute,
+    *,
+    exchange: LoadExchange,
+    watch: SilenceWatch | None = None,
 ) -> AsyncIterator[_Stream]:
     """Call a streaming method and yield the iterator over its items. Leaving the context cancels the call.
 
     `method` is a method of a Serve handle, `payload` its argument, and `stage` the name for errors. `exchange` gets the
-    replica's load.
+    replica's load. With `watch` the wait for an item fails if the replica is silent.
     """
-    stream = _Stream(method.remote(payload, route), stage, route, exchange)
+    stream = _Stream(method.remote(payload, route), stage, route, exchange, watch=watch)
     try:
         yield stream
     finally:
         await stream.close()
         forget(route.request_id)
+
+
+def _silence_watch(stage: str, handle: DeploymentHandle) -> SilenceWatch:
+    """Return the watch that notices silent replicas of a stage."""
+
+    async def ping(replica: str) -> None:
+        await _call(stage, handle.ping, None, ANYWHERE, only=replica)
+
+    return SilenceWatch(stage, ping)
+
+
+class StageProbe:
+    """Asks a stage for a sign of life. The next probe avoids a replica that has just failed, if there is another."""
+
+    def __init__(self, stage: str, *handles: DeploymentHandle) -> None:
+        """Create a probe.
+
+        Args:
+            stage: Name of the stage.
+            handles: Handles of the deployments that can do its work. It is alive if one of them answers.
+        """
+        self._stage = stage
+        self._pings = [handle.ping for handle in handles]
+        self._avoid = ANYWHERE
+
+    async def __call__(self) -> None:
+        """Return when a replica has answered.
+
+        Raises:
+            BackendError: No replica answered.
+        """
+        for number, ping in enumerate(self._pings, 1):
+            try:
+                await _call(self._stage, ping, None, self._avoid)
+            except BackendError as fault:
+                self._avoid = frozenset({fault.replica})
+                if number == len(self._pings):
+                    raise
+            else:
+                return
 
 
 class VadHandle:
@@ -206,13 +267,16 @@ class SttHandle:
     def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._transcribe = handle.transcribe
         self._exchange = exchange
+        self._watch = _silence_watch("stt", handle)
 
     async def transcribe(self, job: SttJob, *, avoid: frozenset[str] = ANYWHERE) -> Transcript:
         """Return the transcript of one utterance, if possible from a replica not in `avoid`.
 
-        Cancelling this call removes the job from the replica's queue. See `SttPort.transcribe`.
+        Cancelling this call removes the job from the replica's queue. It fails if the replica is silent (see
+        `actors.stages.silence`). See `SttPort.transcribe`.
         """
-        return cast(Transcript, await _call("stt", self._transcribe, job, avoid, exchange=self._exchange))
+        call = _call("stt", self._transcribe, job, avoid, exchange=self._exchange, watch=self._watch)
+        return cast(Transcript, await call)
 
 
 class LlmHandle:
@@ -252,6 +316,7 @@ class TtsHandle:
     def __init__(self, handle: DeploymentHandle, exchange: LoadExchange = NO_EXCHANGE) -> None:
         self._synthesize = handle.options(stream=True).synthesize
         self._exchange = exchange
+        self._watch = _silence_watch("tts", handle)
 
     @asynccontextmanager
     async def open(
@@ -259,10 +324,11 @@ class TtsHandle:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Yield the stream of a segment's 24 kHz PCM chunks, if possible from a replica not in `avoid`.
 
-        Leaving the context cancels the request in the replica. See `TtsPort.open`.
+        Leaving the context cancels the request in the replica. The wait for a chunk fails if the replica is silent (see
+        `actors.stages.silence`). See `TtsPort.open`.
         """
-        route = self._exchange.route(_new_id(), avoid)
-        async with _open("tts", self._synthesize, request, route, exchange=self._exchange) as stream:
+        route, watch = self._exchange.route(_new_id(), self._watch.avoid(avoid)), self._watch
+        async with _open("tts", self._synthesize, request, route, exchange=self._exchange, watch=watch) as stream:
             yield cast(AsyncIterator[bytes], stream)
 
 

@@ -10,7 +10,6 @@ host. The proxy saturates at a few dozen conversations, and a WebSocket that cam
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -21,11 +20,13 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
 from deployments.serving.gate import (
-    KeyLimitReached,
+    ClientLimitReached,
     ResumeRequest,
     admitted,
+    allow_page,
+    client_place,
     create_secret,
-    key_place,
+    preflight,
     refusal_of,
     resume_request,
     started,
@@ -95,13 +96,14 @@ def http_app(served: RoutedHost) -> FastAPI:
 
     @web.middleware("http")
     async def close_after_answer(request: Request, respond: RequestResponseEndpoint) -> Response:
-        """Let no connection be used again.
+        """Let no connection be used again, and let pages of allowed origins read the answer.
 
         HAProxy would send a later handshake over a connection that is still open. If this node had vanished meanwhile,
         HAProxy would wait for an answer for minutes. A new connection fails in RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S, and
         another host is tried.
         """
-        response = await respond(request)
+        response = preflight(served.access, request) or await respond(request)
+        allow_page(served.access, request.headers, response)
         response.headers["connection"] = "close"
         return response
 
@@ -117,13 +119,17 @@ def http_app(served: RoutedHost) -> FastAPI:
 
         `problem` says what is wrong with the configuration of the language model, if its server refuses the key, the
         model or the address; otherwise it is null.
-        The status code is 503 if the request came through Serve's Python proxy: HAProxy does not reach this host yet.
+        `unreachable` lists the stages that the host cannot reach.
+        The status code is 503 if there are any, or if the request came through Serve's Python proxy: HAProxy does not
+        reach this host yet. New calls are refused meanwhile.
         """
-        direct = proxy_check.is_direct(request.scope)
-        response.status_code = 200 if direct else 503
+        direct, lost = proxy_check.is_direct(request.scope), served.host.lost_stages
+        response.status_code = 200 if direct and not lost else 503
         problem = served.host.services.hedger.backends.configuration_fault
+        status = f"cannot reach {', '.join(lost)}" if lost else "ok"
         return {
-            "status": "ok" if direct else "behind Serve's Python proxy",
+            "status": status if direct else "behind Serve's Python proxy",
+            "unreachable": lost,
             "problem": str(problem) if problem else None,
             "sessions": served.host.live,
             "max_sessions": served.host.services.settings.host.max_sessions,
@@ -197,15 +203,15 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
         await socket.send_denial_response(client)
         return
     if not proxy_check.is_direct(socket.scope):
-        await socket.send_denial_response(_try_again("not_ready", NOT_READY, 1.0))
+        await socket.send_denial_response(refusal_of(503, "not_ready", NOT_READY, retry_after_s=1.0))
         return
     try:
-        with key_place(served.access, client, resumed=bool(resume)), served.host.seat(resumed=bool(resume)):
+        with client_place(served.access, client, resumed=bool(resume)), served.host.seat(resumed=bool(resume)):
             await _serve(served.host, socket, client, resume)
-    except KeyLimitReached as limit:
+    except ClientLimitReached as limit:
         await socket.send_denial_response(limit.refusal)
     except Overloaded as full:
-        await socket.send_denial_response(_try_again("overloaded", str(full), full.retry_after_s))
+        await socket.send_denial_response(refusal_of(503, "overloaded", str(full), retry_after_s=full.retry_after_s))
 
 
 async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRequest | None) -> None:
@@ -216,7 +222,7 @@ async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRe
         try:
             origin = await host.keeper.claim(resume.token, resume.report)
         except BackendError as fault:
-            await socket.send_denial_response(_try_again("journal_unavailable", str(fault), 1.0))
+            await socket.send_denial_response(refusal_of(503, "journal_unavailable", str(fault), retry_after_s=1.0))
             return
         if origin is None:
             await socket.send_denial_response(refusal_of(404, "session_not_found", NOT_FOUND))
@@ -234,10 +240,3 @@ async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRe
         owner=owner,
         origin=origin,
     ).converse()
-
-
-def _try_again(code: str, message: str, after_s: float) -> Response:
-    """Return a refusal with status 503 and Retry-After, which HAProxy answers by asking another host."""
-    refusal = refusal_of(503, code, message)
-    refusal.headers["Retry-After"] = str(math.ceil(after_s))
-    return refusal

@@ -270,6 +270,13 @@ class StageDeployment:
         """Return this replica's `ReplicaDescription` as a dict."""
         return asdict(self._replica.description)
 
+    async def ping(self, payload: object = None, route: ReplicaRoute | None = None) -> str:
+        """Return this replica's id: a sign of life, for which the engine is not needed.
+
+        The arguments are those of every call of a host, and are not used here.
+        """
+        return self._replica.description.replica
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return this replica's signals for Serve's autoscaler by name, see `Replica.signals`."""
         return self._replica.signals()

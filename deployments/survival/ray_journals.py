@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,7 @@ POLL_S = 20.0
 """Seconds after which a journal answers a long poll in any case."""
 POLL_MARGIN_S = 5.0
 """A journal that answers a long poll this much later is taken for dead."""
-LEFT_OUT_S = 3.0
+LEFT_OUT_S = 10.0
 """Seconds for which a journal that was late gets no snapshots."""
 ANSWER_S = 0.5
 """Seconds in which the journals of a session must answer a claim. Then the other journals are asked too."""
@@ -48,10 +49,13 @@ MESSAGE_BYTES = 80_000
 
 @dataclass(slots=True)
 class _Journal:
-    """The journal of one node: the actor's handle, and the time until which it gets no snapshots."""
+    """The journal of one node: the actor's handle, and the time until which it gets no snapshots.
+
+    It gets none before its first answer. The actor may still be starting, or its node may not take it.
+    """
 
     actor: Any
-    left_out_until: float = 0.0
+    left_out_until: float = math.inf
     polling: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -81,16 +85,15 @@ class RayJournals:
         try:
             while True:
                 with contained("journal", self._metrics):
-                    if await self._look():
-                        refresh()
+                    await self._look(refresh)
                 await asyncio.sleep(NODES_S)
         finally:
             for journal in self._journals.values():
                 if journal.polling:
                     journal.polling.cancel()
 
-    async def _look(self) -> bool:
-        """Compare the journals with the nodes of the cluster. Return True if some came or went."""
+    async def _look(self, refresh: Callable[[], None]) -> None:
+        """Compare the journals with the nodes of the cluster. Start those that are missing, and drop the others."""
         nodes = {node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]}
         for gone in self._journals.keys() - nodes:
             self._drop(gone)
@@ -98,9 +101,7 @@ class RayJournals:
         opened = await asyncio.gather(*(asyncio.to_thread(self._open, node) for node in new))
         for node, actor in zip(new, opened, strict=True):
             journal = self._journals[node] = _Journal(actor)
-            journal.polling = asyncio.create_task(self._poll(node, journal))
-        self._found.set()
-        return bool(new)
+            journal.polling = asyncio.create_task(self._poll(node, journal, refresh))
 
     def _open(self, node: str) -> Any:
         """Return the handle of a node's journal, which is started if there is none."""
@@ -120,11 +121,19 @@ class RayJournals:
         if journal and journal.polling:
             journal.polling.cancel()
 
-    async def _poll(self, node: str, journal: _Journal) -> None:
-        """Ask a journal again and again for sessions that were taken over. Drop it if it is dead."""
+    async def _poll(self, node: str, journal: _Journal, refresh: Callable[[], None]) -> None:
+        """Ask a journal again and again for sessions that were taken over. Drop it if it is dead.
+
+        `refresh` is called when it has answered for the first time.
+        """
         while True:
             try:
                 async with asyncio.timeout(POLL_S + POLL_MARGIN_S):
+                    if journal.left_out_until == math.inf:
+                        await journal.actor.put.remote([], self._holder)
+                        journal.left_out_until = 0.0
+                        self._found.set()
+                        refresh()
                     found, dropped = await journal.actor.taken.remote(self._holder, POLL_S)
             except (RayError, TimeoutError) as fault:
                 logger.warning("the journal of node %s does not answer (%s)", node[:8], type(fault).__name__)
@@ -177,7 +186,8 @@ class RayJournals:
             task.cancel()
         for node in failed:
             if journal := self._journals.get(node):
-                journal.left_out_until = asyncio.get_running_loop().time() + LEFT_OUT_S
+                until = asyncio.get_running_loop().time() + LEFT_OUT_S
+                journal.left_out_until = max(journal.left_out_until, until)
         return [task.result() for task in done if not task.exception()]
 
     async def claim(self, session: str) -> SnapshotClaim | None:
@@ -200,7 +210,8 @@ class RayJournals:
 
     async def _claims(self, session: str, nonce: int, nodes: Sequence[str]) -> tuple[list[SnapshotClaim], bool]:
         """Ask journals for a session. Return the claims that they answer with, and whether all have answered."""
-        calls = [self._journals[node].actor.claim.remote(session, nonce, self._holder) for node in nodes]
+        journals = [self._journals[node] for node in nodes if node in self._journals]
+        calls = [journal.actor.claim.remote(session, nonce, self._holder) for journal in journals]
         waiting = {asyncio.ensure_future(_answer(call)) for call in calls}
         loop = asyncio.get_running_loop()
         until, claims, failed = loop.time() + ANSWER_S, list[SnapshotClaim](), 0

@@ -16,6 +16,7 @@ refused before it is received, and a client that sends too fast is not read unti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from uvicorn.config import Config
 
 from deployments.serving.compat import UvicornWebSocket, apply_mask, use_websocket_protocol
 from rejoinder.core.access.frame_guard import PEEK_BYTES, FrameGuard
+from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.settings.access.limits import LimitSettings
 
 EXTENSION = "rejoinder.audio"
@@ -44,14 +46,17 @@ _HANDSHAKE_END = b"\r\n\r\n"
 
 CLOSE_POLICY = 1008
 CLOSE_TOO_LARGE = 1009
+CLOSE_TRY_LATER = 1013
 
 
-def install(limits: LimitSettings | None = None) -> None:
+def install(limits: LimitSettings | None = None, stored: StoredBytes | None = None) -> None:
     """Use `CallProtocol` in every uvicorn server of this process that is started later with `ws="auto"`.
 
-    `limits` are the limits of each connection; None for the default ones.
+    Args:
+        limits: Limits of each connection; None for the default ones.
+        stored: Bytes that all clients of this process make it keep; None if nothing is counted.
     """
-    use_websocket_protocol(partial(CallProtocol, limits=limits))
+    use_websocket_protocol(partial(CallProtocol, limits=limits, stored=stored))
 
 
 class CallProtocol(UvicornWebSocket):
@@ -60,7 +65,14 @@ class CallProtocol(UvicornWebSocket):
     The application finds it in its ASGI scope under EXTENSION and then calls `attend`.
     """
 
-    def __init__(self, config: Config, *args: Any, limits: LimitSettings | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *args: Any,
+        limits: LimitSettings | None = None,
+        stored: StoredBytes | None = None,
+        **more: Any,
+    ) -> None:
         # Common clients offer compression. Refuse it: decompressing a message costs more than all its other processing.
         config.ws_per_message_deflate = False
         limits = limits or LimitSettings()
@@ -75,8 +87,12 @@ class CallProtocol(UvicornWebSocket):
         # came too fast.
         self._incomplete = b""
         self._slowed = False
-        # Bytes still to come of a frame that takes uvicorn's path.
+        # Bytes still to come of a frame that takes uvicorn's path, and whether it belongs to a message.
         self._passing = 0
+        self._passing_message = False
+        # Bytes of the message that arrives, and of complete ones that wait for the application.
+        self._stored = stored or StoredBytes(sys.maxsize)
+        self._arriving = self._waiting = 0
 
     # -- methods that the application calls ------------------------------------------------------------------------
 
@@ -95,6 +111,9 @@ class CallProtocol(UvicornWebSocket):
         The fast path stays closed until all these messages are finished, so that messages keep their order.
         """
         self._unanswered -= 1
+        if not self._unanswered:
+            self._stored.release(self._waiting)
+            self._waiting = 0
 
     def charge(self, size: int) -> None:
         """Count an event of `size` bytes that answers the client. Large answers slow the client down."""
@@ -123,6 +142,13 @@ class CallProtocol(UvicornWebSocket):
     def on_message(self) -> None:
         """Count a message for uvicorn's path. The fast path is closed until the application calls `answered` for it."""
         self._unanswered += 1
+        self._waiting += self._arriving
+        self._arriving = 0
+
+    def on_lost(self) -> None:
+        """Give back the memory that the client's unfinished messages were counted for."""
+        self._stored.release(self._arriving + self._waiting)
+        self._arriving = self._waiting = 0
 
     def data_received(self, data: bytes) -> None:
         """Split the client's data: short frames take the fast path to the application, other data goes to uvicorn."""
@@ -152,6 +178,9 @@ class CallProtocol(UvicornWebSocket):
             if self._passing:
                 step = min(self._passing, end - at)
                 self._passing -= step
+                if self._passing_message and not self._hold(step):
+                    self.refuse(CLOSE_TRY_LATER, "the memory of this host for its clients is full")
+                    return
                 super().data_received(data[at : at + step])
                 at += step
                 continue
@@ -174,6 +203,7 @@ class CallProtocol(UvicornWebSocket):
                 continue
             if not self.failed:
                 self._passing = stop - at
+                self._passing_message = not data[at] & _CONTROL
         self._incomplete = data[at:]
 
     def _must_wait(self, data: bytes, at: int, body: int, stop: int) -> bool:
@@ -204,6 +234,13 @@ class CallProtocol(UvicornWebSocket):
             return False
         self._in_message = not data[at] & _FIN
         return False
+
+    def _hold(self, size: int) -> bool:
+        """Count `size` bytes of a message that arrives and return True. Return False if the host has no room."""
+        if not self._stored.take(size):
+            return False
+        self._arriving += size
+        return True
 
     def _slow_down(self, wait_s: float) -> None:
         """Read nothing from the client for `wait_s` seconds, because it sends faster than it may."""

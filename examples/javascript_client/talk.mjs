@@ -16,12 +16,32 @@ const question = wav.subarray(wav.indexOf("data") + 8);
 
 const key = process.env.REJOINDER_API_KEY;
 const protocols = ["realtime", ...(key ? [`openai-insecure-api-key.${key}`] : [])];
-const socket = new WebSocket(`${url}/realtime?model=rejoinder`, protocols);
-const send = (event) => socket.send(JSON.stringify(event));
 
-let speaking;
-let sent = 0;
-let answerBytes = 0;
+let socket, speaking, done;
+let token = "", item = "";
+let sent = 0, answerBytes = 0, failures = 0;
+
+// If the connection is lost, the conversation continues on another one: the server knows it by the token.
+function connect() {
+  const query = new URLSearchParams({ model: "rejoinder" });
+  if (token) query.set("resume_token", token);
+  if (item) query.set("heard", `${item}:${Math.round(answerBytes / 48)}`);
+  socket = new WebSocket(`${url}/realtime?${query}`, protocols);
+  const fresh = !token;
+  socket.onopen = () => {
+    if (fresh) send({ type: "session.update", session: { type: "realtime", audio: { input: { transcription: { model: "any" } } } } });
+    speaking = setInterval(speak, FRAME_MS);
+  };
+  socket.onmessage = ({ data }) => take(JSON.parse(data));
+  socket.onclose = () => {
+    clearInterval(speaking);
+    if (done) return;
+    if (!token || ++failures > 10) fail(`no answer from ${url}`);
+    setTimeout(connect, Math.random() * 100 * failures);
+  };
+}
+
+const send = (event) => socket.send(JSON.stringify(event));
 
 function speak() {
   // Silence follows the question until the answer is over: turns end by silence.
@@ -31,25 +51,25 @@ function speak() {
   send({ type: "input_audio_buffer.append", audio: frame.toString("base64") });
 }
 
-socket.onopen = () => {
-  send({ type: "session.update", session: { type: "realtime", audio: { input: { transcription: { model: "any" } } } } });
-  speaking = setInterval(speak, FRAME_MS);
-};
-
-socket.onmessage = ({ data }) => {
-  const event = JSON.parse(data);
+function take(event) {
+  if (event.type === "session.created") token = event.rejoinder?.resume_token ?? "";
+  // The server has no audio of a question that it has not committed: it is sent again from the start.
+  if (event.type === "rejoinder.session.resumed" && !event.audio_after_item_id) sent = 0;
   if (event.type === "conversation.item.input_audio_transcription.completed") console.log(`you:       ${event.transcript}`);
-  if (event.type === "response.output_audio.delta") answerBytes += Buffer.from(event.delta, "base64").length;
+  if (event.type === "response.output_audio.delta") {
+    if (event.item_id !== item) [item, answerBytes] = [event.item_id, 0];
+    answerBytes += Buffer.from(event.delta, "base64").length;
+  }
   if (event.type === "response.output_audio_transcript.done") console.log(`rejoinder: ${event.transcript}`);
   if (event.type === "error") fail(event.error.message);
   if (event.type === "response.done") {
     console.log(`${(answerBytes / 48000).toFixed(1)} s of audio`);
-    clearInterval(speaking);
+    done = true;
     socket.close();
   }
-};
+}
 
-socket.onerror = () => fail(`no answer from ${url}`);
+connect();
 
 function fail(reason) {
   console.error(reason);

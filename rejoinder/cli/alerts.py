@@ -26,6 +26,14 @@ def alerts(
         str, typer.Option("--for", help="Time for which a threshold must be exceeded before an alert fires.")
     ] = Timing().hold,
     *,
+    key_file: Annotated[
+        str,
+        typer.Option(help="File on Prometheus's machine with an API key of the scope metrics, if the hosts have keys."),
+    ] = "",
+    ca: Annotated[
+        str,
+        typer.Option(help="File on Prometheus's machine with the certificate authority of an https URL."),
+    ] = "",
     interval: Annotated[
         str, typer.Option(help="Time between two scrapes, and between two evaluations.")
     ] = Timing().interval,
@@ -43,5 +51,6 @@ def alerts(
         return
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RULES).write_text(text, encoding="utf-8")
-    (folder / CONFIGURATION).write_text(as_yaml(configuration(url, RULES, timing)), encoding="utf-8")
+    document = configuration(url, RULES, timing, key_file=key_file, ca_file=ca)
+    (folder / CONFIGURATION).write_text(as_yaml(document), encoding="utf-8")
     typer.echo(f"Wrote {folder / RULES} and {folder / CONFIGURATION}. Start: prometheus --config.file={CONFIGURATION}")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rejoinder.cli.trust import Ca, trust
 from rejoinder.core.errors import ConfigError
 
 # At run time the command imports these modules itself, because the openai client takes a second to import.
@@ -68,6 +69,7 @@ def talk(
     save: Save = None,
     json_file: Json = None,
     nearest: Nearest = True,
+    ca: Ca = None,
 ) -> None:
     """Send recordings to a server in real time as one conversation.
 
@@ -86,6 +88,7 @@ def talk(
     expected, wer, premature_replies. A value that was not measured is null. loadtest/results/turn_record.py
     documents each key.
     """
+    trust(ca)
     from loadtest.callers.openai_caller import ServerAddress
     from loadtest.callers.recording import save as save_recording
     from loadtest.results.spread import spreads

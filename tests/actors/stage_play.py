@@ -20,6 +20,7 @@ from actors.host import Host
 from actors.session import Session
 from actors.stages.ports import AnswerCachePort, NoiseSuppressor, Stages
 from actors.stages.services import Services
+from actors.stages.stage_watch import StageWatch
 from actors.survival.session_keeper import SessionKeeper
 from actors.survival.snapshot_store import LocalSnapshots, SnapshotStore
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
@@ -74,6 +75,7 @@ class Play:
     phrases: tuple[HeldClip, ...] = ()
     stage_admission: StageAdmission | None = None
     retries: int = 0
+    watch: StageWatch | None = None
     table: JournalTable | None = None
     """Table in which the hosts keep their sessions; None for no journal. Several plays may share one."""
     store: SnapshotStore | None = None
@@ -98,7 +100,7 @@ class Play:
             clock=clock,
             stage_admission=self.stage_admission,
         )
-        host = Host(services, retries=self.retries, keeper=self._keeper(clock))
+        host = Host(services, retries=self.retries, keeper=self._keeper(clock), watch=self.watch)
         running = asyncio.create_task(host.run())
         try:
             yield host

@@ -35,7 +35,10 @@ async def test_a_tool_result_reaches_the_model() -> None:
         await caller.ask(type="response.create", response={"output_modalities": ["text"]})
         await caller.until("response.done")
     assert caller.of("conversation.item.added")[0]["item"]["arguments"] == "{}"
-    assert "12:00" in prompts(play)[0][0][1]
+    assert prompts(play)[0] == [("assistant", ""), ("tool", "12:00")]
+    called, result = play.llm.requests[0][1].messages[1:]
+    assert [(made.name, made.call_id) for made in called.calls] == [("time", "c1")]
+    assert result.call_id == "c1"
 
 
 @virtual

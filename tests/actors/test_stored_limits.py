@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rejoinder.core.settings.access.limits import LimitSettings
-from rejoinder.core.settings.settings import Settings
+from rejoinder.core.settings.settings import HostSettings, Settings
 from rejoinder.core.wire.session import MAX_TOOLS_JSON, MAX_TRACING_JSON, MAX_TRANSCRIPTION_JSON
 from tests.actors.stage_play import Caller, Play
 from tests.actors.virtual_time import virtual
@@ -111,3 +111,25 @@ async def test_a_message_may_not_have_many_values() -> None:
         error = (await caller.until("error"))["error"]
         assert error["code"] == "too_many_values"
         assert "16384 values" in error["message"]
+
+
+@virtual
+async def test_audio_that_waits_for_a_commit_is_counted() -> None:
+    """Audio above `audio_ring_s` counts among what all clients make the host keep.
+
+    If there is no room, the oldest audio is dropped with an error that names the limit.
+    """
+    settings = Settings(host=HostSettings(audio_ring_s=5), limits=LimitSettings(host_bytes=2_000_000))
+    play = Play(settings=settings)
+    async with play.call() as caller:
+        stored = caller.session.context.services.stored
+        await caller.ask(**_update(audio={"input": {"turn_detection": None}}))
+        caller.session.append_audio(bytes(30 * 32_000))
+        assert 25 * 32_000 <= stored.used <= 2_000_000
+        assert not caller.of("error")
+        caller.session.append_audio(bytes(60 * 32_000))
+        error = (await caller.until("error"))["error"]
+        assert error["code"] == "input_audio_buffer_full"
+        assert "limits.host_bytes" in error["message"]
+        assert stored.used <= 2_000_000
+    assert stored.used == 0

@@ -70,8 +70,43 @@ def check_shape(event: Json) -> None:
         assert own or name in NULLABLE or (inside_session and name in NULLABLE_IN_SESSION), f"{event['type']}: {path}"
 
 
+class _Call:
+    """Checker of the order of the events of one function call. Each event must come exactly once."""
+
+    def __init__(self, item: Json, *, in_conversation: bool) -> None:
+        assert (item["status"], item["arguments"]) == ("in_progress", "")
+        self.name, self.call_id = item["name"], item["call_id"]
+        assert 0 < len(self.call_id) <= 32
+        self.arguments = ""
+        arguments = "response.function_call_arguments"
+        self.left = [
+            *(["conversation.item.added"] if in_conversation else []),
+            f"{arguments}.delta",
+            f"{arguments}.done",
+            *(["conversation.item.done"] if in_conversation else []),
+            "response.output_item.done",
+        ]
+
+    def take(self, event: Json) -> None:
+        kind = event["type"]
+        assert [kind] == self.left[:1], f"{kind} instead of {self.left[:1]}"
+        self.left.pop(0)
+        if "item" in event:
+            assert (event["item"]["name"], event["item"]["call_id"]) == (self.name, self.call_id)
+            if kind.endswith(".done"):
+                assert (event["item"]["status"], event["item"]["arguments"]) == ("completed", self.arguments)
+        else:
+            assert event["call_id"] == self.call_id
+        self.arguments += event.get("delta", "")
+        if kind.endswith("arguments.done"):
+            assert (event["name"], event["arguments"]) == (self.name, self.arguments)
+
+
 class _Response:
-    """Checker of the order of one response's events. Each event but the deltas must come exactly once."""
+    """Checker of the order of one response's events. Each event but the deltas must come exactly once.
+
+    The output is a message, function calls, or a message and then function calls.
+    """
 
     def __init__(self, created: Json) -> None:
         response = created["response"]
@@ -85,6 +120,7 @@ class _Response:
         content = [f"response.{text}.delta", "response.output_audio.delta"]
         done = (["response.output_audio.done"] if audio else []) + [f"response.{text}.done"]
         item = "conversation.item" if self.conversation else None
+        self.calls: dict[str, _Call] = {}
         self.deltas = set(content)
         self.sample_bytes = 2 if audio and response["audio"]["output"]["format"]["type"] == "audio/pcm" else 1
         self.left = [
@@ -100,6 +136,20 @@ class _Response:
 
     def take(self, event: Json) -> None:
         kind = event["type"]
+        item_id = event.get("item_id") or event.get("item", {}).get("id")
+        if event.get("item", {}).get("type") == "function_call" and kind == "response.output_item.added":
+            begun = bool(self.item_id)
+            assert event["output_index"] == begun + len(self.calls)
+            self.calls[item_id] = _Call(event["item"], in_conversation=self.conversation is not None)
+        elif item_id in self.calls:
+            self.calls[item_id].take(event)
+        else:
+            self._take_message(kind, event)
+
+    def _take_message(self, kind: str, event: Json) -> None:
+        """Check an event of the message item, or response.done."""
+        if kind == "response.done" and self.calls and not self.item_id:
+            self.left = ["response.done"]
         if kind in self.deltas:
             assert self.left[0].endswith(".done"), f"{kind} outside its part"
             assert len(self.left) >= 5 - (self.conversation is None), f"{kind} after a .done"
@@ -114,6 +164,7 @@ class _Response:
             self.item_id = self.item_id or event["item"]["id"]
             assert event["item"]["id"] == self.item_id
             if kind.endswith(".added"):
+                assert not self.calls, "a message after a function call"
                 assert (event["item"]["status"], event["item"]["content"]) == ("in_progress", [])
         if "item_id" in event:
             assert event["item_id"] == self.item_id
@@ -122,7 +173,9 @@ class _Response:
         if kind == "response.done":
             response = event["response"]
             assert response["metadata"] == self.metadata
-            assert [item["id"] for item in response["output"]] == [self.item_id]
+            assert all(not call.left for call in self.calls.values()), "the events of a call are missing"
+            message = [self.item_id] if self.item_id else []
+            assert [item["id"] for item in response["output"]] == [*message, *self.calls]
             assert response["usage"] is not None
 
 
@@ -201,7 +254,7 @@ class Wire:
     def _owner_of(self, kind: str, event: Json) -> _Response | None:
         if kind not in ("conversation.item.added", "conversation.item.done"):
             return None
-        return next((r for r in self._responses.values() if r.item_id == event["item"]["id"]), None)
+        return next((r for r in self._responses.values() if event["item"]["id"] in (r.item_id, *r.calls)), None)
 
     def _follow_items(self, kind: str, event: Json) -> None:
         if kind == "conversation.item.added":

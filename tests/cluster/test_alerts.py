@@ -138,6 +138,16 @@ def test_the_written_files_are_valid(tmp_path: Path) -> None:
     assert "[10m]" in (tmp_path / "rules.yml").read_text(encoding="utf-8")
 
 
+def test_prometheus_gets_a_key_and_the_certificate_authority(tmp_path: Path) -> None:
+    """With --key-file and --ca, Prometheus sends the key in the file for the list of targets, and trusts the CA."""
+    arguments = ["alerts", str(tmp_path), "--url", "https://voice.example", "--key-file", "/run/key", "--ca", "/ca.pem"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    (job,) = yaml.safe_load((tmp_path / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    (source,) = job["http_sd_configs"]
+    assert source["authorization"] == {"credentials_file": "/run/key"}
+    assert source["tls_config"] == {"ca_file": "/ca.pem"}
+
+
 def test_every_row_of_the_guide_has_a_rule_or_a_reason() -> None:
     """Six of the seven rows of the latency guide's section 7.1 have an alert.
 

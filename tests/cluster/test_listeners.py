@@ -1,4 +1,4 @@
-"""Tests of who listens on a port, and of the HAProxy processes that a killed `rejoinder serve` leaves."""
+"""Tests of who listens on a port, and of the processes that a killed `rejoinder serve` leaves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.listeners import NODE_FOLDER, OWNER_FILE, check_port, listeners, stop_leftovers, write_owner
+from cluster.leftovers import NODE_FOLDER, OWNER_FILE, stop_leftovers, write_owner
+from cluster.listeners import check_port, listeners
 from rejoinder.core.errors import ConfigError
+from tests.system.harness.watching import wait_until
 
 
 @pytest.fixture
@@ -89,3 +92,53 @@ def test_haproxy_of_others_is_left_alone(tmp_path: Path) -> None:
     with haproxy(tmp_path, tmp_path) as process:
         assert process.pid not in stop_leftovers()
         assert process.is_running()
+
+
+@contextmanager
+def worker(folder: Path) -> Iterator[psutil.Process]:
+    """Run a process that has a log open in the node's folder, as Ray's workers do, and ignores SIGTERM."""
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    (folder / "logs").mkdir()
+    with (folder / "logs" / "worker.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=log)
+    wait_until(lambda: (folder / "logs" / "worker.log").stat().st_size > 0, 10, "the worker's start")
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_ray_processes_of_a_dead_owner_are_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker with a log in the folder of a dead owner is ended, even if it ignores SIGTERM or is stopped."""
+    monkeypatch.setattr("cluster.leftovers.STOP_S", 1.0)
+    (folder / OWNER_FILE).write_text("1 0.5", encoding="ascii")
+    with worker(folder) as process:
+        process.suspend()
+        assert stop_leftovers() == [process.pid]
+        assert not process.is_running()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_the_guard_ends_the_node_of_a_killed_owner(folder: Path, released: bool) -> None:
+    """If the owner of a node is killed, its guard ends the node's processes. A released guard ends nothing."""
+    code = (
+        "import pathlib, sys, time\nfrom cluster.leftovers import NodeGuard, write_owner\n"
+        "write_owner(pathlib.Path(sys.argv[1])); guard = NodeGuard()\n"
+        "if sys.argv[2] == 'True': guard.release()\n"
+        "print(flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code, str(folder), str(released)], stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    owner.stdout.readline()
+    with worker(folder) as process:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+        if released:
+            time.sleep(4)
+            assert process.status() != psutil.STATUS_ZOMBIE
+        else:
+            wait_until(lambda: process.status() == psutil.STATUS_ZOMBIE, 30, "the end of the worker")
+            wait_until(lambda: not folder.exists(), 10, "the removal of the folder")

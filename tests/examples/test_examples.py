@@ -17,18 +17,22 @@ import httpx2
 import pytest
 import yaml
 
-from actors.stages.ports import LlmRequest
+from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from cluster.config_file import read_config
 from cluster.environment import free_port
 from deployments.llm import open_engine
 from loadtest.results.result import RunResult
 from loadtest.scenario.clips import write_wave
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import ToolCall
 from rejoinder.core.settings.serve_file import parse_serve_file
+from rejoinder.core.settings.settings import Settings
+from rejoinder.core.survival.journal_table import JournalTable
 from tests.actors.fakes import ScriptedStt, WordyLlm
+from tests.actors.replying.test_backend_faults import EventLlm
 from tests.actors.stage_play import Play
 from tests.loadtest.callers.scene import tone
-from tests.loadtest.callers.server import listening
+from tests.loadtest.callers.server import listening, relayed
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -65,6 +69,23 @@ async def _run(*command: str, folder: Path) -> str:
         raise
     assert process.returncode == 0, printed.decode()
     return printed.decode()
+
+
+async def test_the_example_with_a_tool_speaks_its_result(tmp_path: Path) -> None:
+    """The stock OpenAI client runs the function that the model calls, and prints the answer to its result."""
+    call = ToolCall("get_time", '{"city": "paris"}')
+    llm = EventLlm(ANSWER, scripts=[(TokenDelta("", 0, "tool_calls", LlmUsage(9, 9), calls=(call,)),)])
+    write_wave(tmp_path / "question.wav", tone(1.0))
+    play = Play(stt=ScriptedStt(deque([QUESTION])), llm=llm)
+    async with listening(play) as (url, _):
+        script = str(EXAMPLES / "python_tools" / "agent.py")
+        api = f"ws://{url.split('/')[2]}/v1"
+        printed = await _run(sys.executable, script, "question.wav", "--url", api, folder=tmp_path)
+    called, answer = printed.splitlines()
+    assert called == 'call:      get_time {"city": "paris"}'
+    assert answer == f"rejoinder: {ANSWER}"
+    *_, result = llm.requests[-1][1].messages
+    assert (result.role, result.content[-9:]) == ("tool", " in Paris")
 
 
 async def test_the_client_in_the_readme_prints_the_answer(tmp_path: Path) -> None:
@@ -111,6 +132,37 @@ async def test_the_javascript_client_gets_the_answer(tmp_path: Path) -> None:
     assert f"you:       {QUESTION}" in printed
     assert f"rejoinder: {ANSWER}" in printed
     assert re.search(r"[1-9]\.\d s of audio|0\.[1-9] s of audio", printed)
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize("after_s", [0.5, 2.5], ids=["in the question", "in the answer"])
+@pytest.mark.parametrize("example", [pytest.param("js", marks=pytest.mark.node), "py"])
+async def test_an_example_continues_after_a_lost_connection(tmp_path: Path, example: str, after_s: float) -> None:
+    """Both clients get the whole answer if their connection breaks while they ask, or while the answer is spoken."""
+    write_wave(tmp_path / "question.wav", tone(1.0))
+    journal = Settings().journal
+    table = JournalTable(journal.node_bytes, journal.keep_s)
+    words = "One two three four five six seven eight."
+    plays = [Play(stt=ScriptedStt(deque([QUESTION] * 3)), llm=WordyLlm(words), table=table) for _ in range(2)]
+    async with (
+        listening(plays[0]) as (first, host),
+        listening(plays[1]) as (second, _),
+        relayed(first, second) as (url, relay),
+    ):
+        python = (sys.executable, str(EXAMPLES / "python_client" / "talk.py"), "question.wav", "--url", url)
+        node = ("node", "--experimental-websocket", str(EXAMPLES / "javascript_client" / "talk.mjs"))
+        command = python if example == "py" else (*node, "question.wav", url)
+        running = asyncio.create_task(_run(*command, folder=tmp_path))
+        while not host.live:
+            assert not running.done(), running.result()
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(after_s)
+        relay.cut()
+        printed = await running
+    assert printed.count(QUESTION) == 1, printed
+    said = " ".join(re.findall(r"rejoinder: (.*)", printed))
+    assert words.endswith(said), printed
+    assert "eight." in said
 
 
 async def test_the_custom_engine_answers_through_its_configuration(tmp_path: Path) -> None:

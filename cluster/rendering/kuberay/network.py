@@ -25,7 +25,7 @@ def network_policies(description: LaunchDescription) -> Iterator[Manifest]:
     ingress: list[Manifest] = [
         # Ray's own ports: only between the nodes, because whoever reaches them can run code.
         {"from": [nodes]},
-        {"from": callers, "ports": [policy_port(ports.http)]},
+        {"from": callers, "ports": [policy_port(ports.https if description.tls else ports.http)]},
         {
             "from": [_namespace(settings.operator_namespace)],
             "ports": [policy_port(port) for port in (ports.gcs, ports.dashboard, ports.dashboard_agent, ports.http)],
@@ -98,5 +98,8 @@ def monitoring(description: LaunchDescription) -> Iterator[Manifest]:
     scrape = manifest("ScrapeConfig", "monitoring.coreos.com/v1alpha1", f"{description.name}-replicas", description)
     scrape["metadata"]["labels"] |= settings.monitoring_labels
     url = f"http://{description.name}-serve-svc.{settings.namespace}:{ports.http}/metrics/targets"
-    scrape["spec"] = {"httpSDConfigs": [{"url": url, "refreshInterval": "15s"}], "scrapeInterval": SCRAPE_INTERVAL}
+    source: Manifest = {"url": url, "refreshInterval": "15s"}
+    if settings.monitoring_key:
+        source["authorization"] = {"type": "Bearer", "credentials": settings.monitoring_key.model_dump()}
+    scrape["spec"] = {"httpSDConfigs": [source], "scrapeInterval": SCRAPE_INTERVAL}
     yield scrape

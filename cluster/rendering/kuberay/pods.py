@@ -24,6 +24,8 @@ from cluster.rendering.kuberay.objects import (
 )
 from cluster.rendering.node_environment import launched_environment
 
+ENVIRONMENT = PurePosixPath("/opt/rejoinder")
+"""Virtual environment in the images (cluster/images)."""
 HAPROXY = PurePosixPath("/tmp/haproxy-serve")
 """Folder for the files of HAProxy in a container."""
 STOP_MARGIN_S = 60
@@ -47,6 +49,7 @@ def pod_template(launch: Launch, group: NodeGroupDescription) -> Manifest:
             model_volume(description),
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _mebibytes(group.shared_memory_gb)}},
             {"name": "ray-files", "emptyDir": {}},
+            *_tls_volume(description),
         ],
         "topologySpreadConstraints": [_spread(description, group)],
         **({"nodeSelector": dict(group.node_selector)} if group.node_selector else {}),
@@ -103,7 +106,7 @@ def _container(launch: Launch, group: NodeGroupDescription) -> Manifest:
     description, is_head = launch.description, group.role == "head"
     variables = {
         name: value
-        for name, value in launched_environment(description, group, HAPROXY).items()
+        for name, value in launched_environment(description, group, HAPROXY, environment=ENVIRONMENT).items()
         if name not in BY_KUBERAY
     }
     secrets = [entry for entry in secret_environment(description) if entry["name"] not in BY_KUBERAY]
@@ -118,6 +121,7 @@ def _container(launch: Launch, group: NodeGroupDescription) -> Manifest:
             model_mount(description),
             {"name": "shm", "mountPath": "/dev/shm"},
             {"name": "ray-files", "mountPath": "/tmp/ray"},
+            *_tls_mount(description),
         ],
         "startupProbe": _probe(_liveness(description, group), period_s=5, failures=60),
         "livenessProbe": _probe(_liveness(description, group), period_s=10, failures=12),
@@ -126,6 +130,20 @@ def _container(launch: Launch, group: NodeGroupDescription) -> Manifest:
     if not is_head:
         container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/bash", "-c", drain_script(launch)]}}}
     return container
+
+
+def _tls_volume(description: LaunchDescription) -> list[Manifest]:
+    """Return the volume with the certificate of callers, nothing without TLS."""
+    if not description.tls:
+        return []
+    return [{"name": "tls", "secret": {"secretName": description.tls.secret, "defaultMode": 0o440}}]
+
+
+def _tls_mount(description: LaunchDescription) -> list[Manifest]:
+    if not description.tls:
+        return []
+    folder = str(PurePosixPath(description.tls.certificate).parent)
+    return [{"name": "tls", "mountPath": folder, "readOnly": True}]
 
 
 def drain_script(launch: Launch) -> str:
@@ -144,6 +162,8 @@ def drain_script(launch: Launch) -> str:
 def _ports(description: LaunchDescription, group: NodeGroupDescription) -> list[Manifest]:
     ports = description.ports
     numbers = {"serve": ports.http, "metrics": ports.metrics, "haproxy-metrics": ports.haproxy_metrics}
+    if description.tls:
+        numbers["https"] = ports.https
     if group.role == "head":
         # KubeRay finds the ports of the head's Service by these names.
         numbers |= {"gcs-server": ports.gcs, "dashboard": ports.dashboard, "client": ports.client}

@@ -16,6 +16,8 @@ from cluster.rendering.kuberay.pods import pod_template, start_parameters
 from cluster.rendering.kuberay.redis import REDIS_PORT, redis_name
 from cluster.rendering.serve_config import serve_document
 
+HTTPS = 443
+"""Port of the Service for callers with TLS."""
 IDLE_S = 600
 """Seconds after which Ray's autoscaler removes a pod without replicas. A new pod takes minutes to load its models."""
 
@@ -40,12 +42,26 @@ def ray_service(launch: Launch) -> Manifest:
                 "type": settings.service_type,
                 # Only Kubernetes nodes with a pod that accepts calls get them, without a hop to another node.
                 **({} if settings.service_type == "ClusterIP" else {"externalTrafficPolicy": "Local"}),
-                "ports": [{"name": "serve", "port": description.ports.http, "targetPort": description.ports.http}],
+                "ports": [
+                    {"name": name, "port": port, "targetPort": target}
+                    for name, port, target in _service_ports(description)
+                ],
             },
         },
         "rayClusterConfig": _cluster(launch),
     }
     return service
+
+
+def _service_ports(description: LaunchDescription) -> list[tuple[str, int, int]]:
+    """Return name, port and target port of each port of the Service for callers.
+
+    The port "serve" is the one by which KubeRay knows the Service. With TLS, the network policy opens it to the cluster
+    only.
+    """
+    ports = description.ports
+    secure = [("https", HTTPS, ports.https)] if description.tls else []
+    return [("serve", ports.http, ports.http), *secure]
 
 
 def _upgrade(description: LaunchDescription) -> Manifest:

@@ -8,6 +8,7 @@ from actors.stages.ports import Finish, LlmRequest, TokenDelta
 from deployments.engines.llm.chat_events import ChatEvents
 from rejoinder.core.errors import BackendError, BadResponse, StageTimeout
 from rejoinder.core.reply.continuation import Continuation, ends_sentence
+from rejoinder.core.reply.tools.written import begins_call
 
 # Low estimate for English text. A server that cannot continue a prefix generates it again, so its limit of tokens is
 # raised by the prefix's characters divided by this number.
@@ -41,6 +42,7 @@ class AnswerReader:
         self._name = name
         self._events = ChatEvents(name)
         self._continuation = continuation
+        self._offer = request.tools
         self._limit = request.max_tokens + len(request.prefix) // CHARACTERS_PER_TOKEN
         self._finish: Finish | None = None
         self._done = False
@@ -82,7 +84,10 @@ class AnswerReader:
             if self._received:
                 raise StageTimeout(f"{self._name}: no text for {THINK_S:g} s.", stage="llm")
             self._finish = "length"
-        if self._total_tokens > self._limit or len(self._received) > self._limit * MOST_CHARACTERS_PER_TOKEN:
+        limit = self._limit
+        if self._offer.active and begins_call(self._received):  # some servers leave calls in the text
+            limit += self._offer.call_tokens
+        if self._total_tokens > limit or len(self._received) > limit * MOST_CHARACTERS_PER_TOKEN:
             self._finish = "length"
         self._done = piece.done
         return self._done or self._finish is not None
@@ -133,12 +138,14 @@ class AnswerReader:
         self._tokens += bool(rest)
         delta = self.take()
         finish = self._finish or self._events.end()
-        return replace(delta, finish=finish, usage=self._events.usage)
+        return replace(delta, finish=finish, usage=self._events.usage, calls=self._events.calls)
 
     def _check_end(self) -> None:
         if not self._events.understood:
             remedy = "Check llm.base_url and llm.model: the server may be of another kind."
             raise BadResponse(f"{self._name}: the response is not a stream of chat completions.", remedy, stage="llm")
         complete = not self._received or ends_sentence(self._received) or self._continuation.ends_alike
-        if not complete and self._events.end() != "tool_calls":
+        if self._events.called:
+            complete = self._events.calls_complete
+        if not complete:
             raise BackendError(f"{self._name}: the stream ended before the answer did.", stage="llm")

@@ -13,11 +13,15 @@ from typing import Any
 
 from actors.stages.ports import Finish, LlmUsage
 from deployments.engines.llm.api_faults import fault_of, filtered
+from rejoinder.core.reply.tools.calls import ToolCall
+from rejoinder.core.reply.tools.fragments import CallFragments
 
 _FINISHES: dict[str, Finish] = {
     "length": "length",
     "content_filter": "content_filter",
     "tool_calls": "tool_calls",
+    "tool_call": "tool_calls",
+    "tool_use": "tool_calls",
     "function_call": "tool_calls",
 }
 # Control characters except tab and newline. No voice can speak them, and some engines end a text at the first NUL.
@@ -31,7 +35,7 @@ class ChatPiece:
     Attributes:
         text: New text of the answer; "" if the line only shows that the request is alive (a comment, a thought of the
             model, an empty choice).
-        thinking: True if the model generated something that is not part of the answer.
+        thinking: True if the model generated something that is not text of the answer: a thought, or a tool call.
         done: True if the server says that the response has ended (`[DONE]`).
     """
 
@@ -55,8 +59,23 @@ class ChatEvents:
         self.usage = LlmUsage(0, 0)
         self.understood = False
         self._name = name
-        self._called = False
+        self._fragments = CallFragments()
         self._event = ""
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The tools that the model has called so far."""
+        return self._fragments.calls
+
+    @property
+    def called(self) -> bool:
+        """True if the model has begun to call a tool."""
+        return self._fragments.begun
+
+    @property
+    def calls_complete(self) -> bool:
+        """True if there is a tool call and the arguments of each are complete."""
+        return self._fragments.complete
 
     def line(self, line: str) -> ChatPiece | None:
         """Read a line of a stream, and return what it says; None if it says nothing.
@@ -83,7 +102,7 @@ class ChatEvents:
 
     def end(self) -> Finish:
         """Return why the answer ended, for a response that has ended."""
-        if self._called and self.finish in (None, "stop"):
+        if self.called and self.finish in (None, "stop"):
             return "tool_calls"
         return self.finish or "stop"
 
@@ -108,14 +127,14 @@ class ChatEvents:
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, Mapping):
             delta = {}
-        self._called = self._called or bool(delta.get("tool_calls") or delta.get("function_call"))
+        calls = self._fragments.add(delta)
         if reason := choice.get("finish_reason"):
             self.finish = _FINISHES.get(str(reason), "stop")
         text = delta.get("content") or delta.get("refusal") or ""
         if isinstance(text, list):  # some servers send a list of parts: those of the answer have the key "text"
             text = "".join(str(part.get("text") or "") for part in text if isinstance(part, Mapping))
         text = text.translate(_CONTROLS) if isinstance(text, str) else ""
-        return ChatPiece(text, thinking=bool(delta.get("reasoning_content") or delta.get("reasoning")))
+        return ChatPiece(text, thinking=calls or bool(delta.get("reasoning_content") or delta.get("reasoning")))
 
     def _count(self, usage: object) -> None:
         if not isinstance(usage, Mapping):

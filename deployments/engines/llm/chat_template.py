@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension
@@ -16,9 +16,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rejoinder.core.errors import CallerError, ModelError
 from rejoinder.core.reply.prompt_window import ChatMessage, Role
+from rejoinder.core.reply.tools.calls import FunctionTool
+from rejoinder.core.reply.tools.written import OPENING, call_text, instructions_for, result_text
 
 # Minimum length in characters of a control token that is broken up in messages. Shorter ones occur in ordinary text.
 _SHORTEST_TOKEN = 3
+# Beginning of a message with the results of tool calls.
+_RESULT = result_text("").split("\n")[0]
 
 
 class _GenerationTag(Extension):
@@ -79,6 +83,7 @@ class ChatTemplate:
         environment.globals |= {"raise_exception": _refuse, "strftime_now": _today}
         self._special = special
         self._leading = special.get("bos_token", "") if adds_bos else ""
+        self._describes_tools = OPENING in source and "<function=" not in source
         names = sorted((token for token in control_tokens if len(token) >= _SHORTEST_TOKEN), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, names))) if names else None
         try:
@@ -87,7 +92,9 @@ class ChatTemplate:
             message, remedy = "has a chat template that is not Jinja.", "Use another model."
             raise ModelError(message, remedy, file=str(file), found=str(error)) from error
 
-    def render(self, messages: Sequence[ChatMessage], *, answer: str | None = "") -> str:
+    def render(
+        self, messages: Sequence[ChatMessage], *, answer: str | None = "", tools: tuple[FunctionTool, ...] = ()
+    ) -> str:
         """Return the prompt text.
 
         Control tokens inside a message are broken up, so that a caller cannot forge a turn. If the template refuses the
@@ -97,37 +104,90 @@ class ChatTemplate:
             messages: The conversation.
             answer: Start of the assistant's answer, which the prompt ends with. None leaves out the header that opens
                 the assistant's turn.
+            tools: The tools that the model may call. A template that does not describe tools in the form of Hermes and
+                Qwen2.5 gets this description as a part of the system message.
 
         Raises:
             CallerError: The template refuses the messages in both forms.
         """
+        if not self._describes_tools:
+            messages, tools = with_tools_as_text(messages, tools), ()
         try:
-            prompt = self._rendered(messages, opened=answer is not None)
+            prompt = self._rendered(messages, tools, opened=answer is not None)
         except TemplateError:
             try:
-                prompt = self._rendered(alternating(messages), opened=answer is not None)
+                plain = alternating(with_tools_as_text(messages, tools))
+                prompt = self._rendered(plain, (), opened=answer is not None)
             except TemplateError as error:
                 message = f"the model's chat template refuses these messages: {error}."
                 raise CallerError(message, "Alternate user and assistant messages.", code="invalid_messages") from error
         return prompt + self._harmless(answer or "")
 
-    def _rendered(self, messages: Sequence[ChatMessage], *, opened: bool) -> str:
-        entries = [{"role": m.role, "content": self._harmless(m.content)} for m in messages]
+    def _rendered(self, messages: Sequence[ChatMessage], tools: tuple[FunctionTool, ...], *, opened: bool) -> str:
+        entries = [self._entry(message) for message in messages]
         # `enable_thinking=False` stops models from thinking before they answer, because the caller would wait. Other
         # models' templates ignore the variable.
         prompt: str = self._template.render(
-            messages=entries, add_generation_prompt=opened, enable_thinking=False, **self._special
+            messages=entries,
+            tools=[tool.chat_form() for tool in tools] or None,
+            add_generation_prompt=opened,
+            enable_thinking=False,
+            **self._special,
         )
         return prompt.removeprefix(self._leading)
+
+    def _entry(self, message: ChatMessage) -> dict[str, Any]:
+        """Return a message as templates expect it, with the arguments of calls as dicts."""
+        entry: dict[str, Any] = {"role": message.role, "content": self._harmless(message.content)}
+        if message.calls:
+            entry["tool_calls"] = [
+                {"type": "function", "function": {"name": call.name, "arguments": call.values}}
+                for call in message.calls
+            ]
+        return entry
 
     def _harmless(self, text: str) -> str:
         """Return the text with every control token broken up by a space after its first character."""
         plain = without_control_tokens(text)
         return self._control.sub(lambda token: f"{token[0][0]} {token[0][1:]}", plain) if self._control else plain
 
-    def render_open(self, messages: Sequence[ChatMessage]) -> str:
-        """Return the prompt up to the end of the last message's text, so that words can be added to the message."""
-        return up_to(self.render(messages, answer=None), self._harmless(messages[-1].content))
+    def render_open(self, messages: Sequence[ChatMessage], *, tools: tuple[FunctionTool, ...] = ()) -> str:
+        """Return the prompt up to the end of the last message's text, so that words can be added to the message.
+
+        If the last message is a system message, the prompt includes its end and the description of `tools`, because
+        nothing is added to instructions.
+        """
+        prompt = self.render(messages, answer=None, tools=tools)
+        if tools and messages[-1].role == "system":
+            return prompt
+        return up_to(prompt, self._harmless(messages[-1].content))
+
+
+def with_tools_as_text(messages: Sequence[ChatMessage], tools: tuple[FunctionTool, ...]) -> list[ChatMessage]:
+    """Return messages that need no support of tools in the chat template.
+
+    The description of the tools is added to the system message. Calls become the text with which the model would make
+    them, and results become messages of the user.
+    """
+    found: list[ChatMessage] = []
+    for message in messages:
+        if message.role == "tool":
+            result = result_text(message.content)
+            if found and found[-1].role == "user" and found[-1].content.startswith(_RESULT):
+                found[-1] = ChatMessage("user", f"{found[-1].content}\n{result}")
+            else:
+                found.append(ChatMessage("user", result))
+        elif message.calls:
+            texts = [message.content, *(call_text(call) for call in message.calls)]
+            found.append(ChatMessage("assistant", "\n".join(text for text in texts if text)))
+        else:
+            found.append(message)
+    if not tools:
+        return found
+    described = instructions_for(tools)
+    if found and found[0].role == "system":
+        return [ChatMessage("system", f"{found[0].content}\n\n{described}"), *found[1:]]
+    return [ChatMessage("system", described), *found]
 
 
 def alternating(messages: Sequence[ChatMessage]) -> list[ChatMessage]:

@@ -36,8 +36,10 @@ from deployments.engines.llm.instruction_states import FILES, InstructionStates
 from deployments.engines.llm.message_end import TOP_TOKENS, end_probability
 from deployments.engines.llm.slot_table import SlotTable
 from deployments.engines.llm.thread_stream import thread_stream
+from deployments.engines.llm.tools.grammar import tool_grammar
 from rejoinder.core.errors import BackendError, CallerError, ModelError, Overloaded
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.calls import FunctionTool
 
 logger = logging.getLogger(__name__)
 KEPT_CONVERSATIONS = 16
@@ -68,6 +70,12 @@ _CONTROL = 3
 # Tokenizers to which llama.cpp adds the beginning-of-sequence token if the file says nothing (src/llama-vocab.cpp).
 _MODELS_WITH_BOS = frozenset({"llama", "gemma4"})
 _PRE_TOKENIZERS_WITH_BOS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral"})
+RESULT_HINT = ChatMessage("system", "Tell the caller this result in one short spoken sentence.")
+"""Last message of a prompt that ends with the result of a tool. Without it, the default model describes the result's
+JSON, or repeats the bare result.
+"""
+# The grammar allows this character only in tool calls.
+CALL_MARK = "{"
 _TOO_LONG = "exceed_context_size_error"
 
 
@@ -85,6 +93,8 @@ class LlamaCppOptions:
         no_repeat_ngram: Length of token runs that an answer may not repeat. 0 turns this off.
         reuse: Reuse the KV cache of a conversation's earlier prompts.
         gpu_layers: Number of the model's layers that the GPU computes. 0: none.
+        chained_calls: Whether the model may call a tool when its prompt does not end with a message of the user, so
+            after the result of another call.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -96,6 +106,7 @@ class LlamaCppOptions:
     no_repeat_ngram: int = 0
     reuse: bool = True
     gpu_layers: int = 0
+    chained_calls: bool = False
 
 
 class LlamaCpp:
@@ -157,9 +168,11 @@ class LlamaCpp:
             yield TokenDelta("", 0, "stop", LlmUsage(0, 0))  # skip the prefill: answers have priority
             return
         if request.prefill and not request.whole:
-            prompt = self._template.render_open(request.messages)
+            prompt = self._template.render_open(request.messages, tools=_described(request))
         else:
-            prompt = self._template.render(request.messages, answer=request.prefix)
+            hint = (RESULT_HINT,) if self._speaks_result(request) else ()
+            messages = (*request.messages, *hint)
+            prompt = self._template.render(messages, answer=request.prefix, tools=_described(request))
         if self._active >= self._options.max_queue + self._options.slots:
             message = f"{self._active} requests are running or waiting."
             raise Overloaded(message, "Retry, or add an llm replica.", resource="llm.max_queue")
@@ -175,6 +188,11 @@ class LlamaCpp:
                             yield delta
         finally:
             self._active -= 1
+
+    def _speaks_result(self, request: LlmRequest) -> bool:
+        """Return True if the answer must be the result of a tool in words, and not another call."""
+        after_result = bool(request.messages) and request.messages[-1].role == "tool"
+        return after_result and not self._options.chained_calls and not request.tools.forced
 
     async def _wait_for_session(self, request: LlmRequest) -> bool:
         """Wait for the session's earlier requests to end. Return True if none is left.
@@ -219,22 +237,25 @@ class LlamaCpp:
 
         def complete(writer: DeltaWriter) -> tuple[Literal["stop", "length"], LlmUsage]:
             if new and self._options.reuse:
-                self._load_instructions(request.messages[0], slot)
-            answer = _Answer(writer, silent=request.prefill)
+                self._load_instructions(request.messages[0], _described(request), slot)
+            text_tokens = None if request.prefill or not request.tools.active else request.max_tokens
+            answer = _Answer(writer, silent=request.prefill, text_tokens=text_tokens)
             self._server.handle_completions(self._body(request, prompt, slot), answer.on_chunk)
             return answer.end(queue_s)
 
         return thread_stream(self._threads, complete, self._options.coalesce_ms / 1000)
 
-    def _load_instructions(self, first: ChatMessage, slot: int) -> None:
-        """Put the KV cache of a conversation's instructions into its slot. Do nothing if it has no instructions.
+    def _load_instructions(self, first: ChatMessage, tools: tuple[FunctionTool, ...], slot: int) -> None:
+        """Put the KV cache of a conversation's instructions and tools into its slot.
+
+        Do nothing if it has no instructions.
 
         If this fails, the request computes the whole prompt.
         """
         if first.role != "system" or not first.content:
             return
         try:
-            prompt = self._template.render_open((first,))
+            prompt = self._template.render_open((first,), tools=tools)
         except CallerError:  # the template needs a user's message
             return
         body = {"prompt": prompt, "id_slot": slot, "max_tokens": 0, "cache_prompt": True}
@@ -248,7 +269,7 @@ class LlamaCpp:
         body: dict[str, Any] = {
             "prompt": prompt,
             "id_slot": slot,
-            "max_tokens": (1 if request.judge_end else 0) if request.prefill else request.max_tokens,
+            "max_tokens": (1 if request.judge_end else 0) if request.prefill else request.answer_tokens,
             "temperature": request.temperature,
             "cache_prompt": options.reuse,
             "stream": True,
@@ -256,6 +277,10 @@ class LlamaCpp:
         }
         if request.prefill and request.judge_end:
             body["logprobs"] = TOP_TOKENS
+        elif request.tools.active and not request.prefill and CALL_MARK not in request.prefix:
+            # A penalty on repetition would corrupt arguments that repeat the caller's words or each other.
+            answers_result = request.messages[-1].role != "user" and not options.chained_calls
+            body["grammar"] = tool_grammar(request.tools, text_only=answers_result)
         elif options.no_repeat_ngram:
             body |= {
                 "dry_multiplier": _PROHIBITIVE,
@@ -272,11 +297,16 @@ class LlamaCpp:
 class _Answer:
     """Parser of the JSON chunks that llama.cpp streams for one generation. `on_chunk` runs in the engine's thread."""
 
-    def __init__(self, writer: DeltaWriter, *, silent: bool) -> None:
+    def __init__(self, writer: DeltaWriter, *, silent: bool, text_tokens: int | None = None) -> None:
         """Create a parser that writes the generated text to `writer`.
 
-        `silent` is True for a prefill: its text is dropped, because llama.cpp generates a token even then.
+        Args:
+            writer: Receives the text.
+            silent: True for a prefill: its text is dropped, because llama.cpp generates a token even then.
+            text_tokens: Maximum number of tokens before a tool call; None for no limit.
         """
+        self._text_tokens = text_tokens
+        self._begun = ""
         self._writer = writer
         self._silent = silent
         self._finish: Literal["stop", "length"] | None = None
@@ -299,8 +329,21 @@ class _Answer:
                 self._finish = "length" if choice["finish_reason"] == "length" else "stop"
             elif not self._silent:
                 self._writer.write(choice["text"])
+                if self._too_long(choice["text"]):
+                    self._finish = "length"
+                    return True
         self._usage = event.get("usage") or self._usage
         return False
+
+    def _too_long(self, text: str) -> bool:
+        """Return True if the answer has more text than it may have, and no tool call has begun."""
+        if self._text_tokens is None:
+            return False
+        self._begun += text
+        if CALL_MARK in self._begun:
+            self._text_tokens = None
+            return False
+        return self._writer.tokens >= self._text_tokens
 
     def end(self, queue_s: float) -> tuple[Literal["stop", "length"], LlmUsage]:
         """Return why the answer ended and its token usage. `queue_s` is the time in seconds that the request waited.
@@ -320,6 +363,11 @@ class _Answer:
         return self._finish or "stop", LlmUsage(
             prompt, self._writer.tokens, int(cached), queue_s, end_probability=self._end_probability
         )
+
+
+def _described(request: LlmRequest) -> tuple[FunctionTool, ...]:
+    """Return the tools that are a part of the prompt."""
+    return request.tools.tools if request.tools.active else ()
 
 
 def _end_probability(choice: dict[str, Any]) -> float | None:

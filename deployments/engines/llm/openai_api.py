@@ -25,6 +25,7 @@ import openai
 from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.llm.answer_reader import CHARACTERS_PER_TOKEN, AnswerReader
 from deployments.engines.llm.api_faults import fault_of, filtered
+from deployments.engines.llm.tools.messages import chat_message, tool_fields
 from rejoinder.core.errors import BackendError, BadResponse, ConfigError
 from rejoinder.core.reply.continuation import Continuation
 from rejoinder.core.resilience.request_health import UNREACHABLE_S, RequestHealth
@@ -127,18 +128,20 @@ class OpenAiApi:
     async def _begin(self, request: LlmRequest, stack: AsyncExitStack) -> tuple[Any, Continuation]:
         """Send the request. Return the response, which `stack` closes, and the filter of the answer's text."""
         if not request.prefix:
-            return await self._create(request, request.max_tokens, [], {}, stack=stack), Continuation("", asked=False)
+            return await self._create(request, request.answer_tokens, [], {}, stack=stack), Continuation(
+                "", asked=False
+            )
         if self._continues:
             prefix = [{"role": "assistant", "content": request.prefix}]
             try:
-                response = await self._create(request, request.max_tokens, prefix, CONTINUE, stack=stack)
+                response = await self._create(request, request.answer_tokens, prefix, CONTINUE, stack=stack)
                 return response, Continuation(request.prefix, asked=True)
             except openai.APIStatusError as fault:
                 if fault.status_code not in UNKNOWN_FIELD:
                     raise
                 self._continues = False
         repeated_tokens = len(request.prefix) // CHARACTERS_PER_TOKEN
-        response = await self._create(request, request.max_tokens + repeated_tokens, [], {}, stack=stack)
+        response = await self._create(request, request.answer_tokens + repeated_tokens, [], {}, stack=stack)
         return response, Continuation(request.prefix, asked=False)
 
     async def _create(
@@ -182,7 +185,7 @@ class OpenAiApi:
         *,
         stack: AsyncExitStack,
     ) -> Any:
-        messages: list[Any] = [{"role": message.role, "content": message.content} for message in request.messages]
+        messages: list[Any] = [chat_message(message) for message in request.messages]
         # The raw response, because the library's own stream hides comments and fails at a line that is not JSON.
         return await stack.enter_async_context(
             self._client.chat.completions.with_streaming_response.create(
@@ -192,7 +195,7 @@ class OpenAiApi:
                 temperature=request.temperature,
                 stream=True,
                 stream_options={"include_usage": True},
-                extra_body=extra or None,
+                extra_body={**tool_fields(request.tools), **extra} or None,
             )
         )
 

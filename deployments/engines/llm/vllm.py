@@ -8,6 +8,7 @@ an environment like that of `scripts/test-vllm`.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, Iterable
@@ -25,7 +26,11 @@ from actors.stages.ports import LlmRequest, LlmUsage, TokenDelta
 from deployments.engines.llm.chat_template import up_to, without_control_tokens
 from deployments.engines.llm.delta_writer import DeltaWriter
 from deployments.engines.llm.process_guard import ProcessGuard
+from deployments.engines.llm.tools.grammar import call_schema
+from deployments.engines.llm.tools.messages import chat_message
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded
+from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.tools.written import begins_call
 from rejoinder.core.settings.stages import LlmSettings
 from rejoinder.core.settings.vllm import engine_arguments, process_environment
 
@@ -120,6 +125,9 @@ class Vllm:
         ready: list[TokenDelta] = []
         writer = DeltaWriter(ready.append, self._stage.coalesce_ms / 1000)
         last: Any = None
+        written, finish = "", ""
+        # With tools, the engine's own limit includes the tokens of calls.
+        most = request.max_tokens if request.tools.active and not request.prefill else math.inf
         arrived_at = time.monotonic()
         name = f"{request.session or 'request'}-{next(self._ids)}"
         outputs = self._engine.generate(tokens_input(tokens), _sampling(request, room), name)
@@ -130,25 +138,31 @@ class Vllm:
                         writer.write(last.outputs[0].text, len(last.outputs[0].token_ids))
                     while ready:
                         yield ready.pop(0)
+                    written += last.outputs[0].text
+                    if writer.tokens >= most and not begins_call(written):
+                        finish = "length"
+                        break
         except VLLMClientError as error:
             raise CallerError(f"vLLM refuses the request: {error}.", code="invalid_request") from error
         except VLLMServerError as error:
             raise BackendError(f"generation failed: {error}.", "Retry on another replica.", stage="llm") from error
         usage = LlmUsage(len(tokens), writer.tokens, last.num_cached_tokens or 0, _queued_s(last, arrived_at))
-        yield writer.last(_reason(last.outputs[0].finish_reason), usage)
+        yield writer.last(_reason(finish or last.outputs[0].finish_reason), usage)
 
     def _tokens(self, request: LlmRequest) -> list[int]:
         """Return the prompt's tokens.
 
         The prompt ends with the request's prefix. For a prefill whose last message may grow, it ends with that message.
         """
-        may_grow = request.prefill and not request.whole
-        entries = [
-            {"role": message.role, "content": without_control_tokens(message.content)} for message in request.messages
-        ]
+        may_grow = request.prefill and not request.whole and not (request.tools.active and len(request.messages) == 1)
+        entries = [_entry(message) for message in request.messages]
         try:
             prompt: str = self._tokenizer.apply_chat_template(
-                entries, tokenize=False, add_generation_prompt=not may_grow, **self._stage.vllm.chat_template
+                entries,
+                tools=[tool.chat_form() for tool in request.tools.tools] if request.tools.active else None,
+                tokenize=False,
+                add_generation_prompt=not may_grow,
+                **self._stage.vllm.chat_template,
             )
         except TemplateError as error:
             message = f"the model's chat template refuses these messages: {error}."
@@ -206,9 +220,29 @@ def _sampling(request: LlmRequest, room: int) -> Any:
 
     return SamplingParams(
         temperature=request.temperature,
-        max_tokens=1 if request.prefill else max(1, min(request.max_tokens, room)),
+        max_tokens=1 if request.prefill else max(1, min(request.answer_tokens, room)),
         output_kind=RequestOutputKind.DELTA,
+        # Some models mark calls with special tokens, by which the calls are found.
+        skip_special_tokens=not request.tools.active,
+        structured_outputs=_structured_outputs(request),
     )
+
+
+def _structured_outputs(request: LlmRequest) -> Any:
+    """Return the constraint of an answer that must call a tool: the JSON object of one call; None for other answers."""
+    if request.prefill or request.prefix or not request.tools.forced:
+        return None
+    from vllm.sampling_params import StructuredOutputsParams
+
+    return StructuredOutputsParams(json={"anyOf": [call_schema(tool) for tool in request.tools.callable_tools]})
+
+
+def _entry(message: ChatMessage) -> dict[str, Any]:
+    """Return a message as chat templates expect it, with the arguments of calls as dicts."""
+    entry = chat_message(message) | {"content": without_control_tokens(message.content)}
+    for call, made in zip(entry.get("tool_calls", ()), message.calls, strict=False):
+        call["function"]["arguments"] = made.values
+    return entry
 
 
 def _reason(finish: str | None) -> Literal["stop", "length"]:

@@ -222,6 +222,43 @@ def answers(
     _exit_unless(found[0].holds(bar))
 
 
+@app.command()
+def tools(
+    config: Annotated[
+        Path | None, typer.Option(help="The ray_config.yaml whose settings apply. Default: the default settings.")
+    ] = None,
+    bar: Annotated[float, typer.Option(min=0, max=1, help="Share of right calls that is needed.")] = 0.8,
+    development: Annotated[
+        bool, typer.Option("--development", help="Send the development set, on which prompts may be tuned.")
+    ] = False,
+    spoken: Annotated[
+        bool, typer.Option("--spoken", help="Speak each request with the voice, and transcribe it.")
+    ] = False,
+    *,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="File for the shares and every answer.")
+    ] = None,
+) -> None:
+    """Send 50 requests that need one of three tools, and ten sentences that need none, to the language model.
+
+    The model runs in this process. A call is right if it is the only one, calls the right tool, and its arguments fit
+    the tool's JSON schema.
+
+    Exit status: 0 if the share of right calls reaches the bar, 1 if not, 2 after an error.
+    """
+    need_load_extra()
+    from cluster.config_file import read_config
+    from loadtest.benches.tools.requests import DEVELOPMENT_SET, TEST_SET, read_requests
+    from rejoinder.cli.bench import tools as bench_tools
+
+    requests = read_requests(DEVELOPMENT_SET if development else TEST_SET)
+    found = bench_tools.measure(read_config(config).application.args, requests, spoken=spoken)
+    Console().print(bench_tools.faults_table(found))
+    Console().print(bench_tools.table(found))
+    _write_json(json_file, found.document())
+    _exit_unless(found.share >= bar)
+
+
 @app.command("barge-in")
 def barge_in(
     count: Annotated[int, typer.Option(min=5, max=1000, help="Number of interruptions.")] = 50,

@@ -20,6 +20,7 @@ from rejoinder.cli.extras import need_load_extra
 from rejoinder.cli.load import bandwidth as load_bandwidth
 from rejoinder.cli.load import concurrency as load_concurrency
 from rejoinder.cli.talk import nearest_region
+from rejoinder.cli.trust import Ca, trust
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.errors import ConfigError
 
@@ -80,6 +81,7 @@ def run(
     nearest: Annotated[
         bool, typer.Option("--nearest", help="Call the nearest region that the server lists, then the others.")
     ] = False,
+    ca: Ca = None,
 ) -> None:
     """Make calls to a server and compare its latency with the tier and the latency guide's other limits.
 
@@ -90,6 +92,7 @@ def run(
     lossy, so the server is not judged), 4 UNDECIDED (more turns are needed).
     """
     need_load_extra()
+    trust(ca)
     from loadtest.generator.run import run as hold
     from loadtest.judging.report import html
 
@@ -121,6 +124,7 @@ def search(
     tier: TierName = Tier.GOOD,
     settings: Settings = None,
     json_file: Json = None,
+    ca: Ca = None,
 ) -> None:
     """Find the largest number of calls that meets the tier.
 
@@ -135,6 +139,7 @@ def search(
     generator was the limit.
     """
     need_load_extra()
+    trust(ca)
     from loadtest.generator.search import CompletedStep, SearchEnd
     from loadtest.generator.search_runner import search as find
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from rejoinder.core.settings.access.access import AccessSettings
 from rejoinder.core.wire.fields import Fields, Json
 
 MINUTE_S = 60.0
+RETRY_S = 5.0
+"""Seconds after which a client that has all its sessions may ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,46 @@ class Client:
     Attributes:
         key: Its key, or the key with which its client secret was requested. None if the host has no keys.
         session: Settings with which its session begins, from a client secret.
+        address: Its network address as `network_of` returns it, "" if it is unknown.
     """
 
     key: ApiKey | None
     session: Json = field(default_factory=dict)
+    address: str = ""
 
     @property
     def tenant(self) -> str:
         """Name of the key's holder, "" if the host has no keys."""
         return self.key.tenant if self.key else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a client may have no further session.
+
+    Attributes:
+        message: The reason.
+        wait_s: Seconds after which it may ask again.
+    """
+
+    message: str
+    wait_s: float
+
+
+def network_of(address: str) -> str:
+    """Return the network by which sessions of an address are counted: an IPv4 address, or 64 bits of an IPv6 address.
+
+    One machine usually has all addresses with the same first 64 bits. The result is "" for a text that is no address.
+    """
+    try:
+        parsed = ipaddress.ip_address(address.strip().strip("[]"))
+    except ValueError:
+        return ""
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 class AccessControl:
@@ -47,6 +81,7 @@ class AccessControl:
         self.settings = settings or AccessSettings()
         self.keys = tuple(keys)
         self._sessions: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()
         self._starts: dict[str, TokenBucket] = {}
 
     def origin_allowed(self, origin: str | None, host: str | None) -> bool:
@@ -93,8 +128,8 @@ class AccessControl:
             return None
         return Client(key)
 
-    def enter(self, client: Client, now: float, *, resumed: bool = False) -> float:
-        """Count a new session of a client and return 0. If its key may have no more, return seconds to wait before.
+    def enter(self, client: Client, now: float, *, resumed: bool = False) -> Refusal | None:
+        """Count a new session of a client and return None. If it may have no more, return why and count nothing.
 
         Call `leave` when the session ends.
 
@@ -103,27 +138,41 @@ class AccessControl:
             now: Monotonic time in seconds.
             resumed: True for a session that was cut off. It is counted and never refused.
         """
-        if client.key is None:
-            return 0.0
-        key = client.key
-        if resumed:
-            self._sessions[key.digest] += 1
-            return 0.0
+        if not resumed and (refusal := self._refusal(client, now)):
+            return refusal
+        if client.key:
+            self._sessions[client.key.digest] += 1
+        if client.address:
+            self._addresses[client.address] += 1
+        return None
+
+    def leave(self, client: Client) -> None:
+        """Count the end of a session that `enter` has counted."""
+        for counts, name in ((self._sessions, client.key and client.key.digest), (self._addresses, client.address)):
+            if name:
+                counts[name] -= 1
+                if not counts[name]:
+                    del counts[name]
+
+    def _refusal(self, client: Client, now: float) -> Refusal | None:
+        """Return why a client may have no further session at `now`, None if it may."""
+        most = self.settings.sessions_per_address
+        if most and client.address and self._addresses[client.address] >= most:
+            return Refusal("This network address has as many sessions as it may.", RETRY_S)
+        return self._key_refusal(client.key, now) if client.key else None
+
+    def _key_refusal(self, key: ApiKey, now: float) -> Refusal | None:
+        """Return why the key may have no further session at `now`. Otherwise count one of its new sessions."""
         most = self.settings.sessions_per_key if key.sessions is None else key.sessions
         if most and self._sessions[key.digest] >= most:
-            return MINUTE_S / 12
+            return Refusal("This key has as many sessions as it may.", RETRY_S)
         per_minute = self.settings.new_per_minute if key.per_minute is None else key.per_minute
         if per_minute:
             bucket = self._starts.setdefault(key.digest, TokenBucket(per_minute / MINUTE_S, per_minute))
             if not bucket.take(now):
-                return bucket.wait_s(now, 1.0)
-        self._sessions[key.digest] += 1
-        return 0.0
-
-    def leave(self, client: Client) -> None:
-        """Count the end of a session that `enter` has counted."""
-        if client.key:
-            self._sessions[client.key.digest] -= 1
+                message = "This key has opened as many sessions in a minute as it may."
+                return Refusal(message, bucket.wait_s(now, 1.0))
+        return None
 
     def issue(self, client: Client, body: Fields, now: float) -> tuple[str, ClientSecret]:
         """Return a new client secret as text, and what it contains.

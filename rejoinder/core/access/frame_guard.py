@@ -15,6 +15,10 @@ from rejoinder.core.settings.access.limits import LimitSettings
 PEEK_BYTES = 1024
 """Bytes at the beginning of a large message that tell whether it is audio. The client's `event_id` may be among them.
 """
+CREDIT = 25
+"""Short audio messages that are counted together at most: half a second of a caller's."""
+CREDIT_BYTES = 65_536
+"""Bytes of short audio messages after which they are counted."""
 _AUDIO_MARK = re.compile(rb'"input_audio_buffer\.append"|"audio"\s*:\s*"')
 
 
@@ -24,7 +28,10 @@ class FrameGuard:
     Call `control` for each control frame (ping, pong, close), and `wait_s` before and `admit` after each data frame.
     """
 
-    __slots__ = ("_audio", "_controls", "_frames", "_message_bytes", "_other", "_size", "audio", "limits")
+    __slots__ = (
+        *("_audio", "_controls", "_credit", "_frames", "_message_bytes", "_other", "_owed", "_read", "_size"),
+        *("audio", "limits"),
+    )
 
     def __init__(self, limits: LimitSettings) -> None:
         """Create the limits of a new connection."""
@@ -36,6 +43,9 @@ class FrameGuard:
         self._other = TokenBucket(limits.message_bytes_per_s, limits.message_bytes_burst)
         self._audio = TokenBucket(limits.audio_bytes_per_s, limits.audio_bytes_burst)
         self._message_bytes = limits.message_bytes
+        # Short audio messages are counted together, because fifty of them arrive a second: how many may be read before
+        # they are counted, how many were read since, and their bytes.
+        self._credit = self._read = self._owed = 0
 
     def control(self, now: float) -> bool:
         """Count a control frame at time `now`. Return False if the client sends more of them than it may."""
@@ -43,6 +53,13 @@ class FrameGuard:
 
     def wait_s(self, now: float) -> float:
         """Return the seconds after `now` for which no data frame may be read; 0 if one may be read now."""
+        if self._read < self._credit:
+            return 0.0
+        self._settle(now)
+        wait_s = max(self._frames.wait_s(now, CREDIT), self._other.wait_s(now), self._audio.wait_s(now, CREDIT_BYTES))
+        if not wait_s:
+            self._credit = CREDIT
+            return 0.0
         return max(self._frames.wait_s(now, 1.0), self._other.wait_s(now), self._audio.wait_s(now))
 
     def needs_peek(self, payload: int, *, first: bool) -> bool:
@@ -63,6 +80,7 @@ class FrameGuard:
             first: True if the frame begins a message, False if it continues one.
             beginning: The first PEEK_BYTES of the payload, needed only if `needs_peek` is True.
         """
+        self._settle(now)
         if first:
             self._size = 0
             self.audio = payload > self._message_bytes and _AUDIO_MARK.search(beginning) is not None
@@ -77,9 +95,23 @@ class FrameGuard:
 
     def admit_audio(self, now: float, payload: int) -> None:
         """Count a short audio message, whose size needs no check."""
-        self._frames.spend(now, 1.0)
-        self._audio.spend(now, payload)
+        self._read += 1
+        self._owed += payload
+        if self._read >= self._credit or self._owed >= CREDIT_BYTES:
+            self._settle(now)
 
     def answered(self, now: float, size: int) -> None:
         """Count `size` bytes of an event that answers the client: a small message may cause a large answer."""
+        self._settle(now)
         self._other.spend(now, size)
+
+    def _settle(self, now: float) -> None:
+        """Count the short audio messages that were read since the last time, and end their credit.
+
+        They are counted later than they arrived, which is never in the client's favour.
+        """
+        if self._read:
+            self._frames.spend(now, self._read)
+            self._audio.spend(now, self._owed)
+            self._read = self._owed = 0
+        self._credit = 0

@@ -139,7 +139,11 @@ def question_of(
     turns = [at for at, message in enumerate(before) if message.role == "user"]
     if turns:
         later = before[turns[0] :]
-        if not rules.later_turns or any(message.role == "system" for message in later) or not stands_alone(text):
+        if (
+            not rules.later_turns
+            or any(message.role in ("system", "tool") for message in later)
+            or not stands_alone(text)
+        ):
             return CacheRefusal.CONTEXT
         before = before[: turns[0]]
     if not normalize(text) or len(text) > LONGEST_QUESTION:
@@ -166,7 +170,7 @@ def _scope(before: Sequence[ChatMessage], max_tokens: int, asker: CacheScope) ->
     digest = hashlib.sha256()
     parts = [asker.tenant, asker.tools, str(max_tokens)]
     for message in before:
-        parts += [message.role, message.content]
+        parts += [message.role, message.content, *(f"{call.name}({call.arguments})" for call in message.calls)]
     for part in parts:
         data = part.encode()
         # Each part is preceded by its length, so that the parts "a", "bc" give another digest than "ab", "c".

@@ -18,17 +18,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+from rejoinder.core.reply.tools.calls import ToolCall
+
+Role = Literal["system", "user", "assistant", "tool"]
+"""Speaker of a message. A "tool" message is the result of a tool call."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One message of the conversation, as the language model gets it."""
+    """One message of the conversation, as the language model gets it.
+
+    Attributes:
+        role: The speaker.
+        content: The text; "" for an assistant message that only calls tools.
+        calls: The tools that an assistant message calls. The messages after it have their results.
+        call_id: For the role "tool": the id of the call whose result this is.
+    """
 
     role: Role
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+
+    @property
+    def length(self) -> int:
+        """Number of characters, arguments of calls included."""
+        return len(self.content) + sum(len(call.name) + len(call.arguments) for call in self.calls)
+
+    def plain(self) -> list[Any]:
+        """Return the message as JSON values, for a snapshot of the session."""
+        calls = [[call.name, call.arguments, call.call_id] for call in self.calls]
+        return [self.role, self.content, calls, self.call_id]
+
+    @classmethod
+    def from_plain(cls, values: Sequence[Any]) -> ChatMessage:
+        """Return the message that `plain` has encoded."""
+        role, content, calls, call_id = values
+        return cls(role, content, tuple(ToolCall(*call) for call in calls), call_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +140,18 @@ def request_summary(
     """
     previous = summary if summary.text and summary.of(leaving) else NOTHING
     lines = [f"Before: {previous.text}"] if previous.text else []
-    lines += [f"{message.role}: {message.content}" for message in leaving[len(previous.covers) :]]
+    lines += [_line(message) for message in leaving[len(previous.covers) :]]
     task = (
         f"Summarize this conversation in at most {words} words for whoever goes on with it: who the user is, what they "
         "want, what was agreed. Only facts that were said."
     )
     return ChatMessage("system", task), ChatMessage("user", "\n".join(lines))
+
+
+def _line(message: ChatMessage) -> str:
+    """Return a message as one line of the text that is summarized."""
+    calls = "".join(f" [calls {call.name} with {call.arguments}]" for call in message.calls)
+    return f"{message.role}: {message.content}{calls}"
 
 
 def window(
@@ -140,7 +174,7 @@ def _system(instructions: str) -> tuple[ChatMessage, ...]:
 
 
 def _with_words(turns: Sequence[ChatMessage]) -> list[ChatMessage]:
-    return [message for message in turns if message.role != "assistant" or message.content.strip()]
+    return [message for message in turns if message.role != "assistant" or message.calls or message.content.strip()]
 
 
 def _dropped(messages: Sequence[ChatMessage], keep_turns: int, drop_turns: int) -> int:

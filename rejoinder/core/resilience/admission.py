@@ -29,7 +29,7 @@ class AdmissionRefusal(Enum):
     UTILISATION: a stage would have too few free slots. LATENCY: turns would take too long. QUEUE: requests wait too
     long in a stage. SPEED: answers are written more slowly than they are spoken. GROWTH: there would be many more calls
     than were served before. COLD_START: the load of a call is not known yet. SHARE: the host has used its share of the
-    free places until the next report.
+    free places until the next report. UNREACHABLE: the host cannot reach a stage (`reachability.Reachability`).
     """
 
     FULL = "full"
@@ -41,6 +41,7 @@ class AdmissionRefusal(Enum):
     GROWTH = "growth"
     COLD_START = "cold_start"
     SHARE = "share"
+    UNREACHABLE = "unreachable"
 
 
 class Admission:

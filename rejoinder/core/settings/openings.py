@@ -1,4 +1,4 @@
-"""Settings of openings: prepared phrases with which a reply begins before the language model answers."""
+"""Settings of prepared phrases that a caller hears before an answer: openings, and lead-ins while a tool runs."""
 
 from __future__ import annotations
 
@@ -24,3 +24,21 @@ class Opening(Section):
 
 Openings = Annotated[tuple[Opening, ...], Field(max_length=32)]
 """Openings in order of preference."""
+
+
+Phrase = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+
+
+class ToolSettings(Section):
+    """Tools: functions that the language model calls in the client."""
+
+    lead_in_after_ms: float = Field(1200, ge=0, le=60_000)
+    """Milliseconds for which the client may run tools in silence. If a result is still missing then, one of `lead_ins`
+    is spoken, once. 0: never. A call before which the model has spoken gets no lead-in.
+    """
+    lead_ins: Annotated[tuple[Phrase, ...], Field(max_length=32)] = ("One moment, please.", "Let me look that up.")
+    """Phrases that are spoken while a tool runs, in rotation. They are synthesized when a host starts. Empty: none."""
+    max_call_tokens: int = Field(256, ge=16, le=4096)
+    """Maximum number of tokens of the calls of one answer, besides the tokens of its text. It does not apply if the
+    client sets `max_output_tokens`, which includes calls.
+    """

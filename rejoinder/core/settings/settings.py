@@ -15,11 +15,12 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.access.access import AccessSettings
 from rejoinder.core.settings.access.limits import LimitSettings
+from rejoinder.core.settings.access.tls import TlsSettings
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
 from rejoinder.core.settings.endpointing import EndpointingSettings
-from rejoinder.core.settings.openings import Opening, Openings
+from rejoinder.core.settings.openings import Opening, Openings, ToolSettings
 from rejoinder.core.settings.overload import AdmissionSettings, DegradationSettings
 from rejoinder.core.settings.regions import RegionSettings
 from rejoinder.core.settings.section import Count, Fraction, Positive, Section
@@ -70,6 +71,7 @@ __all__ = [
     "SpeechSettings",
     "StageSettings",
     "SttSettings",
+    "ToolSettings",
     "TtsSettings",
     "TurnDetectorSettings",
     "VadSettings",
@@ -317,6 +319,10 @@ class HostSettings(Section):
     """Event-loop lag in milliseconds above which new calls are refused, once it lasts 2 s.
     A further call would slow down all calls of the host.
     """
+    stage_lost_after_s: Positive = 5.0
+    """Seconds without any answer of speech to text, the language model or the voice after which a host refuses new
+    calls, because nobody would answer them. Shorter outages cost the callers an apology.
+    """
     scale_at_loop_lag_ms: Positive = 50
     """Event-loop lag in milliseconds above which autoscaling adds a host, even if it has few calls."""
     metrics_port: int = Field(0, ge=0, le=65535)
@@ -361,6 +367,8 @@ class Settings(Section):
     """Session hosts: admission, health, autoscaling."""
     access: AccessSettings = AccessSettings()
     """Who may connect: keys, and origins of web pages."""
+    tls: TlsSettings = TlsSettings()
+    """Encryption between callers and the server."""
     limits: LimitSettings = LimitSettings()
     """What one client may send, store and occupy."""
     journal: JournalSettings = JournalSettings()
@@ -393,6 +401,8 @@ class Settings(Section):
     """Replies that start before the turn ends."""
     conversation: ConversationSettings = ConversationSettings()
     """Prompt, reply segments, prepared phrases."""
+    tools: ToolSettings = ToolSettings()
+    """Calls of the client's functions: what is said meanwhile, and their maximum length."""
     hedging: HedgingSettings = HedgingSettings()
     """Second requests when a first token is late."""
     breaker: BreakerSettings = BreakerSettings()

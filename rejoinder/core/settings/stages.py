@@ -331,6 +331,10 @@ class LlmSettings(StageSettings):
     """
     reuse_state: bool = True
     """Embedded engine: keep the KV cache of each conversation, so that a turn computes only its new tokens."""
+    chained_calls: bool = False
+    """Embedded engine: let the model call a further tool after the result of a tool, and in a reply that answers no
+    words of the caller. Off by default, because the default model repeats its call instead of speaking the result.
+    """
     nice: int = Field(10, ge=0, le=19)
     """Unix nice value of the replica. On shared cores an answer is decoded faster than it is spoken, so synthesis goes
     first: at 10, the first audio takes 0.6 of the time that it takes at 0.

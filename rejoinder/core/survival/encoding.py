@@ -46,7 +46,7 @@ class SnapshotEncoder:
             for item in snapshot.items
         }
         head = {name: value for name, value in _plain(snapshot).items() if name != "items"}
-        head["summary"] = [snapshot.summary.text, [[line.role, line.content] for line in snapshot.summary.covers]]
+        head["summary"] = [snapshot.summary.text, [line.plain() for line in snapshot.summary.covers]]
         items = ",".join(text for _, text in self._items.values())
         return f'{{"version":{VERSION},"items":[{items}],{_dump(head)[1:]}'.encode()
 
@@ -62,7 +62,7 @@ def decode(data: bytes) -> SessionSnapshot:
         if found.pop("version") != VERSION:
             raise UnreadableSnapshot("the snapshot has another version")
         text, covers = found["summary"]
-        found["summary"] = ConversationSummary(text, tuple(ChatMessage(role, content) for role, content in covers))
+        found["summary"] = ConversationSummary(text, tuple(ChatMessage.from_plain(line) for line in covers))
         found["items"] = tuple(_build(Item, item) for item in found["items"])
         config = found["config"]
         config["detection"] = _build(TurnDetection, config["detection"])

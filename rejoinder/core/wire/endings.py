@@ -47,19 +47,22 @@ class ReplyEnding:
         return str(details.get("reason") or details.get("error", {}).get("code", ""))
 
 
-def ending_of(finish: str | None, *, present: bool) -> ReplyEnding:
+def ending_of(finish: str | None, *, present: bool, called: bool = False) -> ReplyEnding:
     """Return how a reply ends after its generation has ended.
 
     Args:
         finish: Why the generation ended (`ports.Finish`); None if nothing was generated, as for a greeting.
         present: True if the client got some of the answer: audio of a spoken reply, or text.
+        called: True if the client got a tool call, after which silence is right.
     """
+    if called:
+        return ReplyEnding("completed")
     if finish == "content_filter":
         return _incomplete("content_filter", Sentence.NONE if present else Sentence.DECLINED)
     if finish == "length":
         return _incomplete("max_output_tokens", Sentence.NONE if present else Sentence.NO_ANSWER)
     if finish == "tool_calls":
-        message = "The language model called a tool, and no tool is configured."
+        message = "The language model called a tool that the session does not declare."
         return ReplyEnding("failed", failure("unhandled_tool_call", message), Sentence.NO_ANSWER)
     if not present:
         message = "The language model answered with nothing that can be spoken or shown."

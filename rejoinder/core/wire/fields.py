@@ -39,6 +39,10 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return name in self._value
 
+    def keys(self) -> frozenset[str]:
+        """Return the names of the fields that are present."""
+        return frozenset(self._value)
+
     def at(self, name: str) -> str:
         """Return the dotted path of the field `name` in the message, for errors."""
         return f"{self.path}.{name}" if self.path else name

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rejoinder.core.reply.prompt_window import ChatMessage, Role
+from rejoinder.core.wire.chat_history import chat_messages
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
 ItemType = Literal["message", "function_call", "function_call_output"]
@@ -162,19 +163,35 @@ class Conversation:
         self.update(replace(item, text=played, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
 
     def messages(self, without: Container[str] = ()) -> list[ChatMessage]:
-        """Return the conversation for the language model: messages with text, and tool results as system messages.
+        """Return the conversation for the language model (`chat_history.chat_messages`).
 
         The items whose ids are in `without` are left out.
         """
-        found = []
-        for item in self._items:
-            if item.id in without:
-                continue
-            if item.type == "message" and item.text:
-                found.append(ChatMessage(item.role, item.text))
-            elif item.type == "function_call_output":
-                found.append(ChatMessage("system", f"Result of the tool call: {item.call.get('output', '')}"))
-        return found
+        return chat_messages(item for item in self._items if item.id not in without)
+
+    @property
+    def open_calls(self) -> frozenset[str]:
+        """Call ids of the tool calls that have no result yet."""
+        return self.call_ids - self._call_ids("function_call_output")
+
+    @property
+    def call_ids(self) -> frozenset[str]:
+        """Call ids of all tool calls."""
+        return self._call_ids("function_call")
+
+    def check_result(self, item: Item) -> None:
+        """Raise CallerError if an item is the result of a tool call that is not in the conversation."""
+        call_id = item.call.get("call_id")
+        if item.type == "function_call_output" and call_id not in self.call_ids:
+            raise refuse(
+                f"No function call with call_id {str(call_id)[:80]!r} in this conversation.",
+                "item.call_id",
+                code="invalid_call_id",
+                remedy="Send the call_id of a function_call item.",
+            )
+
+    def _call_ids(self, kind: ItemType) -> frozenset[str]:
+        return frozenset(str(item.call.get("call_id", "")) for item in self._items if item.type == kind)
 
     def _index(self, item_id: str, param: str, code: str = "invalid_value") -> int:
         for at, item in enumerate(self._items):

@@ -214,7 +214,7 @@ def transcription_failed(item_id: str, message: str) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class ResponseEvents:
-    """Builder of the server events of one response, which has one message item.
+    """Builder of the server events of one response. Its output is at most one message item, then function calls.
 
     Attributes:
         response_id: Id of the response.
@@ -238,14 +238,31 @@ class ResponseEvents:
         """Return response.created: the response has started."""
         return {"type": "response.created", "response": self._response("in_progress", None)}
 
-    def output_item(self, kind: Literal["added", "done"], item: Item) -> Json:
-        """Return response.output_item.added or response.output_item.done, with the message item of the response."""
+    def output_item(self, kind: Literal["added", "done"], item: Item, output_index: int = 0) -> Json:
+        """Return response.output_item.added or response.output_item.done, with an item of the response.
+
+        `output_index` is the item's position in the output: 0 for the message item.
+        """
         return {
             "type": f"response.output_item.{kind}",
             "response_id": self.response_id,
-            "output_index": 0,
+            "output_index": output_index,
             "item": item.wire(),
         }
+
+    def call_arguments(self, item: Item, output_index: int) -> list[Json]:
+        """Return the events that send the arguments of a function call: one delta with all of them, and done."""
+        base = {
+            "response_id": self.response_id,
+            "item_id": item.id,
+            "output_index": output_index,
+            "call_id": item.call["call_id"],
+        }
+        arguments, name = item.call["arguments"], item.call["name"]
+        return [
+            {"type": "response.function_call_arguments.delta", **base, "delta": arguments},
+            {"type": "response.function_call_arguments.done", **base, "arguments": arguments, "name": name},
+        ]
 
     def part(self, kind: Literal["added", "done"], text: str) -> Json:
         """Return response.content_part.added or response.content_part.done.
@@ -279,17 +296,17 @@ class ResponseEvents:
             done = [self._located("response.output_text.done") | {"text": text}]
         return [*done, self.part("done", text)]
 
-    def done(self, status: ResponseStatus, details: Json | None, item: Item | None, usage: Json | None) -> Json:
+    def done(self, status: ResponseStatus, details: Json | None, output: Sequence[Item], usage: Json | None) -> Json:
         """Return response.done: the response has ended.
 
         Args:
             status: Final status.
             details: `status_details`, for example the reason of a cancellation.
-            item: The message item; None if the response produced none.
+            output: The items of the response, in the order of their positions.
             usage: Numbers of tokens, as the function `usage` returns them; None if they are not known.
         """
         response = self._response(status, details)
-        response["output"] = [item.wire()] if item else []
+        response["output"] = [item.wire() for item in output]
         response["usage"] = usage
         return {"type": "response.done", "response": response}
 

@@ -11,11 +11,15 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rejoinder.core.errors import CallerError
+from rejoinder.core.reply.tools.calls import NO_TOOLS, FunctionTool, ToolMode, ToolOffer
 from rejoinder.core.turns.endpointing import MAX_WAIT_S, DetectionMode, TurnDetection
 from rejoinder.core.wire.fields import Fields, Json, refuse
 from rejoinder.core.wire.formats import AudioFormat, parse_format
 
 MAX_TOOLS = 128
+UNSUPPORTED_TOOLS = ("mcp",)
+"""Types of tools that are left out with an error event, while the rest of the event takes effect."""
 MAX_OUTPUT_TOKENS = 4096
 MAX_KEYWORDS = 1000
 # Maximum sizes of settings that are only kept and sent back, in characters of their JSON text. Every session.updated
@@ -37,6 +41,7 @@ class SessionConfig:
         transcription: The client's options for transcripts of the caller. They change nothing and are only sent back.
             None: the client gets no transcription events.
         noise_reduction: The client's options for noise reduction. They change nothing and are only sent back.
+        parallel_tool_calls: True if one response may call several tools.
         speed: Speaking rate, 0.25 to 1.5.
     """
 
@@ -45,6 +50,7 @@ class SessionConfig:
     instructions: str = ""
     tools: tuple[Json, ...] = ()
     tool_choice: Any = "auto"
+    parallel_tool_calls: bool = True
     max_output_tokens: int | None = None
     input_format: AudioFormat = AudioFormat.PCM
     output_format: AudioFormat = AudioFormat.PCM
@@ -57,10 +63,24 @@ class SessionConfig:
     tracing: Any = None
     include: tuple[str, ...] = ()
 
-    @property
-    def tool_state(self) -> str:
-        """The tools and the tool choice as one JSON text, to compare or hash; "" without tools."""
-        return json.dumps([self.tools, self.tool_choice], sort_keys=True) if self.tools else ""
+    def offer(self, call_tokens: int) -> ToolOffer:
+        """Return the tools for the language model.
+
+        Args:
+            call_tokens: Number of tokens that the calls of one answer may take, besides `max_output_tokens`. It does
+                not apply if the client has limited the tokens, because its limit includes calls.
+        """
+        named = self.tool_choice["name"] if isinstance(self.tool_choice, dict) else ""
+        tools = tuple(_function_tool(tool) for tool in self.tools)
+        if named and all(tool.name != named for tool in tools):  # the named tool has been removed since
+            named = ""
+            mode: ToolMode = "auto"
+        else:
+            mode = "required" if named else self.tool_choice
+        extra = call_tokens if self.max_output_tokens is None else 0
+        return (
+            ToolOffer(tools, mode, named, parallel=self.parallel_tool_calls, call_tokens=extra) if tools else NO_TOOLS
+        )
 
 
 def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -> SessionConfig:
@@ -84,12 +104,7 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
         config = replace(config, instructions=patch.optional_text("instructions") or "")
     if "max_output_tokens" in patch:
         config = replace(config, max_output_tokens=max_tokens(patch))
-    if "tools" in patch:
-        tools = tuple(_tool(tool) for tool in patch.items("tools", MAX_TOOLS))
-        _check_size(tools, patch.at("tools"), MAX_TOOLS_JSON)
-        config = replace(config, tools=tools)
-    if "tool_choice" in patch:
-        config = replace(config, tool_choice=_tool_choice(patch))
+    config = merge_tools(config, patch)
     if "truncation" in patch:
         config = replace(config, truncation=_truncation(patch))
     if "tracing" in patch:
@@ -97,6 +112,42 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
     if "include" in patch:
         config = replace(config, include=_include(patch))
     return config
+
+
+def merge_tools(config: SessionConfig, patch: Fields) -> SessionConfig:
+    """Return the configuration after the fields of a session.update or a response.create that concern tools.
+
+    Raises:
+        CallerError: A field is invalid, or `tool_choice` names a tool that is not declared.
+    """
+    if "tools" in patch:
+        tools = tuple(_tool(tool) for tool in patch.items("tools", MAX_TOOLS) if not _unsupported(tool))
+        _check_size(tools, patch.at("tools"), MAX_TOOLS_JSON)
+        config = replace(config, tools=tools)
+    if "parallel_tool_calls" in patch:
+        config = replace(config, parallel_tool_calls=patch.flag("parallel_tool_calls", True))
+    if "tool_choice" in patch:
+        config = replace(config, tool_choice=_tool_choice(patch, {tool["name"] for tool in config.tools}))
+    return config
+
+
+def refused_tools(patch: Fields) -> list[CallerError]:
+    """Return an error for each tool in `tools` that is left out, because tools of its type are not supported.
+
+    The other fields of the event take effect.
+    """
+    if "tools" not in patch:
+        return []
+    return [
+        refuse(
+            f"Tools of type {str(tool.raw('type'))[:80]!r} are not supported. This tool is left out.",
+            tool.at("type"),
+            code="unsupported_tool",
+            remedy="Declare it as a tool of type function, and call the server from your client.",
+        )
+        for tool in patch.items("tools", MAX_TOOLS)
+        if _unsupported(tool)
+    ]
 
 
 def modality(fields: Fields) -> str:
@@ -144,6 +195,7 @@ def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
         "instructions": config.instructions,
         "tools": list(config.tools),
         "tool_choice": config.tool_choice,
+        "parallel_tool_calls": config.parallel_tool_calls,
         "max_output_tokens": "inf" if config.max_output_tokens is None else config.max_output_tokens,
         "truncation": config.truncation,
         "tracing": config.tracing,
@@ -272,10 +324,28 @@ def _tool(tool: Fields) -> Json:
     return found
 
 
-def _tool_choice(patch: Fields) -> str | Json:
+def _unsupported(tool: Fields) -> bool:
+    """Return True for a tool of a type that OpenAI knows, but that this server cannot call."""
+    return tool.raw("type") in UNSUPPORTED_TOOLS
+
+
+def _function_tool(tool: Json) -> FunctionTool:
+    parameters = json.dumps(tool["parameters"], ensure_ascii=False) if tool.get("parameters") else ""
+    return FunctionTool(tool["name"], tool.get("description", ""), parameters)
+
+
+def _tool_choice(patch: Fields, declared: set[str]) -> str | Json:
+    """Return the field `tool_choice`. `declared` has the names of the tools that it may name."""
     if isinstance(patch.raw("tool_choice"), dict):
         choice = patch.child("tool_choice")
-        return {"type": choice.choice("type", ("function",)), "name": choice.text("name", limit=128)}
+        found = {"type": choice.choice("type", ("function",)), "name": choice.text("name", limit=128)}
+        if found["name"] not in declared:
+            options = ", ".join(sorted(declared)) or "declare a tool first"
+            path = choice.at("name")
+            raise refuse(
+                f"{path} {found['name'][:80]!r} is not a declared tool.", path, remedy=f"Use one of: {options}."
+            )
+        return found
     return patch.choice("tool_choice", ("auto", "none", "required"), "auto")
 
 

@@ -64,5 +64,5 @@ def test_notes_are_printed_apart(tmp_path: Path) -> None:
     """Notes about what may be unintended go to standard error, so that the list of files stays clean."""
     (tmp_path / "voice.yaml").write_text(yaml.safe_dump(PODS["cpu-cluster"]), encoding="utf-8")
     done = RUNNER.invoke(app, render(tmp_path, "kuberay"))
-    assert "Note: callers need no key" in done.stderr
+    assert "Note: token is false" in done.stderr
     assert "Note" not in done.stdout

@@ -27,6 +27,7 @@ PODS: dict[str, dict[str, Any]] = {
         "groups": [{"name": "head", "role": "head", **CPU}, {"name": "cpu", "count": 3, **CPU}],
         "images": IMAGES,
         "models": {"host_path": "/srv/models"},
+        "secrets": [KEYS],
         "token": False,
         "kubernetes": {
             "redis": {"address": "redis.data:6379", "password": {"name": "redis", "key": "password"}},
@@ -50,7 +51,9 @@ PODS: dict[str, dict[str, Any]] = {
             "redis": {"password": {"name": "redis", "key": "password"}},
             "service_annotations": {"example.com/timeout": "7200"},
             "image_pull_secrets": ["registry"],
+            "monitoring_key": {"name": "keys", "key": "metrics"},
         },
+        "tls": {"secret": "voice-tls"},
     },
     "hosted-llm": {
         "name": "hosted",
@@ -63,6 +66,7 @@ PODS: dict[str, dict[str, Any]] = {
         "images": IMAGES,
         "models": {"claim": "models"},
         "secrets": [KEYS, VENDOR],
+        "kubernetes": {"monitoring_key": {"name": "keys", "key": "metrics"}},
     },
 }
 """Description of pods for each shipped profile. Together they use every option of the rendering."""

@@ -42,7 +42,10 @@ MISTAKES: list[tuple[Target, Changes, Changes, str, str]] = [
     ("kuberay", {"images": {"cpu": "a"}}, {}, "images.gpu", "Build cluster/images/gpu.Dockerfile"),
     ("kuberay", {"secrets": [{"variable": "HF_TOKEN"}]}, {}, "secrets.0.kubernetes", "name of the Secret and its key"),
     ("kuberay", {"models": {}}, {}, "models", "Set claim"),
+    ("kuberay", {"tls": {}}, {}, "tls.secret", "Secret of the type kubernetes.io/tls"),
+    ("bare", {"secrets": []}, {}, "secrets", "callers would need no key. Add {variable: REJOINDER_API_KEYS}"),
     ("kuberay", {"kubernetes.drain_s": 600}, {}, "kubernetes.drain_s", "Raise it to at least 3600"),
+    ("kuberay", {"kubernetes.monitoring_key": None}, {}, "kubernetes.monitoring_key", "Prometheus has none"),
     ("bare", {}, {"http_options.host": "127.0.0.1"}, "http_options.host", "Set it to 0.0.0.0"),
     ("bare", {}, {"http_options.host": "localhost"}, "http_options.host", "Set it to 0.0.0.0"),
     ("bare", {}, {"http_options.host": "::"}, "http_options.host", "is an IPv6 address"),
@@ -84,7 +87,9 @@ def test_the_shipped_profiles_pass(name: str) -> None:
 
 def test_open_doors_are_noted() -> None:
     """A cluster whose callers need no key, or whose Ray needs no token, is launched with a note for each."""
-    notes = check_launch(launch(PODS["cpu-cluster"]), "kuberay")
+    changes: Changes = {"secrets": []}
+    original = launch(PODS["cpu-cluster"])
+    notes = check_launch(altered(original, description=changes, serve={f"{ARGS}.access.insecure": True}), "kuberay")
     assert [note.split(":")[0] for note in notes] == ["callers need no key", "token is false"]
 
 

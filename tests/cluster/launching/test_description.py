@@ -81,11 +81,11 @@ def _types(annotation: Any) -> list[type]:
 def test_a_small_description_has_the_defaults_of_the_example() -> None:
     """The values in the example's optional sections are the defaults, as its first lines say.
 
-    Not the gateway and the claim, which are off by default.
+    Not the gateway, the key of Prometheus and the claim, which are off by default.
     """
     example, small = read_launch(EXAMPLE).description, parse_description(SMALL)
     assert (example.ports, example.machines) == (small.ports, small.machines)
-    assert example.kubernetes.model_copy(update={"gateway": None}) == small.kubernetes
+    assert example.kubernetes.model_copy(update={"gateway": None, "monitoring_key": None}) == small.kubernetes
     assert example.models.model_copy(update={"claim": None}) == small.models
 
 

@@ -16,6 +16,7 @@ import yaml
 from jsonschema import Draft7Validator, ValidationError
 
 from cluster.description.launch_description import PROFILES
+from cluster.haproxy import BINARY, CERTIFICATE, KEY, TLS_PORT
 from tests.cluster.launching.rendering import PODS, find, launch, manifests, rendered
 
 CRDS = os.environ.get("REJOINDER_CRDS", "")
@@ -250,7 +251,7 @@ def test_only_nodes_reach_ray_s_ports() -> None:
     policy = find("gpu-cluster", "NetworkPolicy", "voice-nodes")["spec"]
     nodes, callers, operator, prometheus = policy["ingress"]
     assert nodes == {"from": [{"podSelector": policy["podSelector"]}]}
-    assert callers["ports"] == [{"protocol": "TCP", "port": 8000}]
+    assert callers["ports"] == [{"protocol": "TCP", "port": 8443}]
     assert {"ipBlock": {"cidr": "0.0.0.0/0"}} in callers["from"]
     assert {8265, 8000} <= {port["port"] for port in operator["ports"]}
     assert {"protocol": "TCP", "port": 53000, "endPort": 60999} in prometheus["ports"]
@@ -258,13 +259,14 @@ def test_only_nodes_reach_ray_s_ports() -> None:
 
 
 def test_prometheus_finds_ray_and_the_replicas() -> None:
-    """The ServiceMonitor selects the metrics Service; the replicas' ports come from the server's own list."""
+    """The ServiceMonitor selects the metrics Service. The replicas' ports come from the server's list, with a key."""
     service = find("gpu-cluster", "Service", "voice-metrics")
     monitor = find("gpu-cluster", "ServiceMonitor")["spec"]
     assert monitor["selector"]["matchLabels"] == service["metadata"]["labels"]
     assert {one["port"] for one in monitor["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
     (source,) = find("gpu-cluster", "ScrapeConfig")["spec"]["httpSDConfigs"]
     assert source["url"] == "http://voice-serve-svc.rejoinder:8000/metrics/targets"
+    assert source["authorization"] == {"type": "Bearer", "credentials": {"name": "keys", "key": "metrics"}}
 
 
 def test_the_selectors_of_services_and_budgets_meet_pods() -> None:
@@ -277,3 +279,26 @@ def test_the_selectors_of_services_and_budgets_meet_pods() -> None:
         assert [selector.items() <= labels.items() for labels in pods].count(True) == 1
     everyone = find("hosted-llm", "Service", "hosted-metrics")["spec"]["selector"]
     assert all(everyone.items() <= labels.items() for labels in pods)
+
+
+def test_callers_get_tls_and_nothing_else() -> None:
+    """With `tls`, pods mount the Secret, HAProxy reads it, and callers reach only the port with TLS.
+
+    Without it, callers reach the plain port.
+    """
+    service = find("gpu-cluster", "RayService")["spec"]
+    ports = {port["name"]: (port["port"], port["targetPort"]) for port in service["serveService"]["spec"]["ports"]}
+    assert ports == {"serve": (8000, 8000), "https": (443, 8443)}
+    for group in (service["rayClusterConfig"]["headGroupSpec"], *service["rayClusterConfig"]["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        volume = next(one for one in pod["volumes"] if one["name"] == "tls")
+        assert volume["secret"]["secretName"] == "voice-tls"
+        (container,) = pod["containers"]
+        mount = next(one for one in container["volumeMounts"] if one["name"] == "tls")
+        variables = {one["name"]: one.get("value") for one in container["env"]}
+        assert variables[CERTIFICATE] == f"{mount['mountPath']}/tls.crt"
+        assert variables[KEY] == f"{mount['mountPath']}/tls.key"
+        assert variables[TLS_PORT] == "8443"
+        assert variables[BINARY] == "/opt/rejoinder/bin/rejoinder-haproxy"
+    plain = find("hosted-llm", "NetworkPolicy", "hosted-nodes")["spec"]["ingress"][1]
+    assert plain["ports"] == [{"protocol": "TCP", "port": 8000}]

@@ -19,6 +19,7 @@ import yaml
 from cluster.description.launch_description import parse_description
 from cluster.description.ports import PortPlan
 from cluster.environment import max_connections
+from cluster.haproxy import BINARY, CERTIFICATE, METRICS_HOST
 from cluster.rendering.node_plan import plan_nodes
 from cluster.rendering.rendered_file import write_files
 from cluster.rendering.targets import render_files
@@ -62,7 +63,8 @@ def written(folder: Path, description: dict[str, Any], target: Any) -> Path:
 def test_ray_s_ports_are_those_of_the_description() -> None:
     """Each port of the description stands in the command or environment of the head.
 
-    The exceptions are the port of Serve, which is in the serve profile, and the kernel's range.
+    The exceptions are the port of Serve, which is in the serve profile, the one of TLS, which this description has not,
+    and the kernel's range.
     """
     description = parse_description(machines("cpu-cluster"))
     head = plan_nodes(description)[0]
@@ -70,7 +72,7 @@ def test_ray_s_ports_are_those_of_the_description() -> None:
     expected = {
         number
         for name, ports in description.ports.ranges()
-        if name not in ("http", "ephemeral")
+        if name not in ("http", "https", "ephemeral")
         for number in (ports.first, ports.last)
     }
     assert expected <= {int(number) for number in re.findall(r"\d+", text)}
@@ -131,6 +133,7 @@ def test_a_start_script_starts_ray_with_its_environment(folder: Path) -> None:
     plan = plan_nodes(launch({**description, "machines": {"state": f"{folder}/state"}}).description)[2]
     assert lines[: len(plan.start)] == [*plan.start[1:-2], f"--temp-dir={folder}/state/ray", plan.start[-1], "--block"]
     expected = plan.environment | {"RAY_SERVE_HAPROXY_MAXCONN": str(max_connections())}
+    expected[BINARY] = f"{folder}/venv/bin/rejoinder-haproxy"
     assert {f"{name}={value}" for name, value in expected.items()} <= set(lines)
     assert {"REJOINDER_API_KEYS=a,b", "HF_TOKEN=c", "RAY_AUTH_TOKEN=d"} <= set(lines)
     assert f"TMPDIR={folder}/state/tmp" in lines
@@ -143,7 +146,7 @@ def test_few_open_files_mean_few_connections(folder: Path) -> None:
 
     With more, HAProxy would not start.
     """
-    out = written(folder, machines("cpu-cluster"), "bare")
+    out = written(folder, {**machines("cpu-cluster"), "secrets": []}, "bare")
     script = str(out / "nodes" / "head-1" / "start-ray.sh")
     done = subprocess.run(["prlimit", "--nofile=4000:4000", script], capture_output=True, text=True, check=True)
     assert "RAY_SERVE_HAPROXY_MAXCONN=1200" in done.stdout.splitlines()
@@ -257,7 +260,7 @@ def test_a_machine_finds_its_own_node(folder: Path) -> None:
     On a machine that is not in the description it starts nothing.
     """
     here = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
-    description = {**machines("cpu-cluster"), "token": False}
+    description = {**machines("cpu-cluster"), "token": False, "secrets": []}
     name = here[0] if here else subprocess.run(["hostname"], capture_output=True, text=True, check=True).stdout.strip()
     description["groups"][1]["addresses"][1] = name
     out = written(folder, description, "ray-up")
@@ -283,3 +286,12 @@ def test_pods_are_no_machines() -> None:
     """A description of pods is refused for machines, with the group and the fix."""
     with pytest.raises(ConfigError, match="Add addresses, or render it for Kubernetes"):
         plan_nodes(parse_description(PODS["cpu-cluster"]))
+
+
+def test_haproxy_on_a_machine_shows_its_metrics_to_the_network_only_there() -> None:
+    """Each machine's HAProxy serves its metrics on the machine's own address, and TLS with the files that are named."""
+    nodes = plan_nodes(parse_description(machines("gpu-cluster")))
+    assert {node.environment[METRICS_HOST] for node in nodes} == {node.address for node in nodes}
+    assert {node.environment[CERTIFICATE] for node in nodes} == {"/etc/rejoinder/tls/tls.crt"}
+    assert {node.environment[BINARY] for node in nodes} == {"/opt/rejoinder/.venv/bin/rejoinder-haproxy"}
+    assert CERTIFICATE not in plan_nodes(parse_description(machines("cpu-cluster")))[0].environment

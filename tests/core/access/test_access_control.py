@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.access.access_control import AccessControl, Client
+from rejoinder.core.access.access_control import AccessControl, Client, network_of
 from rejoinder.core.access.api_keys import Scope, digest_of, parse_keys
 from rejoinder.core.access.client_secrets import MAX_SESSION_JSON, PREFIX
 from rejoinder.core.errors import CallerError
@@ -137,7 +138,51 @@ def test_a_key_has_a_maximum_of_new_sessions_in_a_minute() -> None:
     client = access.client(["alpha"], Scope.TALK, NOW)
     assert client
     for _ in range(30):
-        assert access.enter(client, 5.0) == 0
+        assert access.enter(client, 5.0) is None
         access.leave(client)
-    assert access.enter(client, 5.0) == pytest.approx(2.0)
-    assert access.enter(client, 7.01) == 0
+    refusal = access.enter(client, 5.0)
+    assert refusal is not None
+    assert refusal.wait_s == pytest.approx(2.0)
+    assert access.enter(client, 7.01) is None
+
+
+def test_an_address_has_its_places() -> None:
+    """One address has `sessions_per_address` sessions, with or without keys. Unknown addresses are not limited."""
+    access = AccessControl((), AccessSettings(sessions_per_address=2))
+    one, other, unknown = Client(None, address="10.0.0.1"), Client(None, address="10.0.0.2"), Client(None)
+    assert [bool(access.enter(one, 0.0)) for _ in range(3)] == [False, False, True]
+    assert not access.enter(other, 0.0)
+    assert not any(access.enter(unknown, 0.0) for _ in range(10))
+    access.leave(one)
+    assert not access.enter(one, 0.0)
+
+
+def test_a_refused_session_is_not_counted() -> None:
+    """A session that the key or the address may not have takes no place of the other."""
+    access = control("alpha scope=talk sessions=1, beta scope=talk sessions=2", sessions_per_address=2)
+    alpha, beta = (access.client([key], Scope.TALK, NOW) for key in ("alpha", "beta"))
+    assert alpha
+    assert beta
+    here = [replace(client, address="10.0.0.1") for client in (alpha, beta)]
+    assert [bool(access.enter(here[0], 0.0)) for _ in range(2)] == [False, True]
+    assert [bool(access.enter(here[1], 0.0)) for _ in range(2)] == [False, True]
+    elsewhere = replace(beta, address="10.0.0.2")
+    assert [bool(access.enter(elsewhere, 0.0)) for _ in range(2)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        (" 10.0.0.1 ", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2::7]", "2001:db8:1:2::/64"),
+        ("", ""),
+        ("unknown", ""),
+        ("10.0.0.1:80", ""),
+    ],
+)
+def test_addresses_of_one_client_are_one_network(address: str, network: str) -> None:
+    """IPv6 addresses count by their first 64 bits, which one machine has for itself."""
+    assert network_of(address) == network

@@ -16,9 +16,10 @@ import websockets
 from websockets.exceptions import InvalidStatus
 
 from deployments.serving.access import carrying_keys, keys_here, open_access
+from deployments.serving.gate import ClientLimitReached, refusal_of
 from deployments.serving.http_routes import http_app
 from deployments.transports.call_protocol import CallProtocol
-from rejoinder.core.access.access_control import AccessControl
+from rejoinder.core.access.access_control import AccessControl, Refusal
 from rejoinder.core.access.api_keys import Scope, parse_keys
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.access.access import AccessSettings
@@ -32,7 +33,8 @@ KEYS = "alpha, talker scope=talk sessions=1, meter scope=metrics"
 @asynccontextmanager
 async def serving(keys: str, **settings: Any) -> AsyncIterator[str]:
     """Run a host with fake stages and these keys until the block ends. Yield its HOST:PORT."""
-    access = AccessControl(parse_keys(keys, "KEYS") if keys else (), AccessSettings(signing_key="s" * 32, **settings))
+    options = {"signing_key": "s" * 32, **settings}
+    access = AccessControl(parse_keys(keys, "KEYS") if keys else (), AccessSettings(**options))
     with free_socket() as listener:
         async with Play().open() as host:
             app = http_app(Served(host, access))
@@ -160,6 +162,21 @@ async def test_a_wrong_request_for_a_secret_gets_400(body: object, code: str) ->
         assert answer.json()["error"]["code"] == code
 
 
+async def test_without_a_signing_key_a_request_for_a_secret_gets_501() -> None:
+    """A host without a signing key answers with 501. HAProxy would send a 503 to every other host."""
+    async with serving(KEYS, signing_key="") as address:
+        answer = await secret(address, "alpha")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_configured")
+
+
+@pytest.mark.parametrize(("wait_s", "header"), [(0.0, "1"), (0.2, "1"), (1.2, "2"), (5.0, "5")])
+def test_retry_after_is_rounded_up(wait_s: float, header: str) -> None:
+    """A client that waits for Retry-After seconds does not come too early."""
+    assert ClientLimitReached(Refusal("Full.", wait_s)).refusal.headers["retry-after"] == header
+    assert refusal_of(503, "overloaded", "Full.", retry_after_s=wait_s).headers["retry-after"] == header
+    assert "retry-after" not in refusal_of(401, "invalid_api_key", "No.").headers
+
+
 async def test_a_key_has_its_places() -> None:
     """A key with one session gets status 429 and Retry-After for a second one, until the first has ended."""
     async with serving(KEYS) as address:
@@ -174,6 +191,62 @@ async def test_a_key_has_its_places() -> None:
         pytest.fail("the place was not given back")
 
 
+async def test_an_address_has_its_places() -> None:
+    """A second session of one address gets status 429, whatever the client says about others before the last proxy."""
+    async with serving("", sessions_per_address=1) as address:
+        forwarded = {"X-Forwarded-For": "9.9.9.9, 10.0.0.1"}
+        async with websockets.connect(f"ws://{address}/v1/realtime", additional_headers=forwarded):
+            for claimed in ("10.0.0.1", "8.8.8.8, 10.0.0.1"):
+                with pytest.raises(InvalidStatus) as caught:
+                    async with websockets.connect(
+                        f"ws://{address}/v1/realtime", additional_headers={"X-Forwarded-For": claimed}
+                    ):
+                        pass
+                assert caught.value.response.status_code == 429
+                assert caught.value.response.headers["Retry-After"] == "5"
+            elsewhere = {"X-Forwarded-For": "10.0.0.2"}
+            async with websockets.connect(f"ws://{address}/v1/realtime", additional_headers=elsewhere):
+                pass
+
+
+async def test_a_browser_may_ask_before_it_sends_a_key() -> None:
+    """The preflight of a page that is allowed gets its permission, and it may read the answers; another page gets 403.
+
+    Without the header Origin nothing is permitted to pages.
+    """
+    page = "https://app.example"
+    async with serving(KEYS, origins=(page,)) as address, httpx2.AsyncClient() as client:
+        asking = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-other"}
+        for path in ("/v1/realtime/client_secrets", "/v1/models"):
+            url = f"http://{address}{path}"
+            allowed = await client.options(url, headers={"Origin": page, **asking})
+            assert allowed.status_code == 204
+            assert allowed.headers["access-control-allow-origin"] == page
+            assert allowed.headers["access-control-allow-headers"] == "authorization,x-other"
+            assert "POST" in allowed.headers["access-control-allow-methods"]
+            assert allowed.headers["vary"] == "Origin"
+            refused = await client.options(url, headers={"Origin": "https://evil.example", **asking})
+            assert refused.status_code == 403
+            assert "access-control-allow-origin" not in refused.headers
+        key = {"Authorization": "Bearer alpha"}
+        answer = await client.get(f"http://{address}/v1/models", headers={"Origin": page, **key})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, page)
+        answer = await client.get(f"http://{address}/v1/models", headers=key)
+        assert "access-control-allow-origin" not in answer.headers
+        denied = await client.get(f"http://{address}/v1/models", headers={"Origin": page})
+        assert (denied.status_code, denied.headers["access-control-allow-origin"]) == (401, page)
+
+
+def test_hosts_need_the_certificate_that_the_settings_name() -> None:
+    """A host whose node's HAProxy has no certificate does not start: calls would not be encrypted."""
+    settings = parse_settings({"tls": {"certificate": "/tls/cert.pem", "key": "/tls/key.pem"}})
+    with pytest.raises(ConfigError, match=r"REJOINDER_TLS_CERTIFICATE=/tls/cert\.pem REJOINDER_TLS_KEY="):
+        open_access(settings, {})
+    open_access(settings, settings.tls.variables())
+    with pytest.raises(ConfigError, match=r"tls.certificate is missing"):
+        parse_settings({"tls": {"key": "/tls/key.pem"}})
+
+
 def test_a_variable_without_a_key_stops_the_start() -> None:
     """If the variable of keys is set but has no key, neither a launcher nor a host starts."""
     for text in ("", ",", "  "):
@@ -181,6 +254,19 @@ def test_a_variable_without_a_key_stops_the_start() -> None:
             keys_here(Settings(), {"REJOINDER_API_KEYS": text})
         with pytest.raises(ConfigError, match="REJOINDER_API_KEYS"):
             open_access(Settings(), {"REJOINDER_API_KEYS": text})
+
+
+@pytest.mark.parametrize("bind", ["", "0.0.0.0", "10.0.0.1", "voice.example"])
+def test_a_host_that_other_machines_reach_needs_a_key(bind: str) -> None:
+    """A host without keys does not start on an address that other machines reach, whatever has started it.
+
+    It starts with a key, with `access.insecure`, or on the loopback address.
+    """
+    with pytest.raises(ConfigError, match="no key is set"):
+        open_access(Settings(), {}, bind=bind)
+    assert open_access(Settings(), {"REJOINDER_API_KEYS": "alpha"}, bind=bind).keys
+    assert not open_access(parse_settings({"access": {"insecure": True}}), {}, bind=bind).keys
+    assert not open_access(Settings(), {}, bind="127.0.0.1").keys
 
 
 def test_keys_come_from_a_file(tmp_path: Path) -> None:

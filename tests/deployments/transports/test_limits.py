@@ -18,6 +18,7 @@ from websockets.frames import Frame, Opcode
 
 from deployments.serving.compat import LINGER_S
 from deployments.transports.call_protocol import EXTENSION, CallProtocol
+from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.settings.access.limits import LimitSettings
 from tests.deployments.transports.test_call_protocol import Received, Wire, handshake, listener
 
@@ -27,13 +28,19 @@ LIMITS = LimitSettings()
 class Connection:
     """An accepted connection without a network, whose application receives into `received`."""
 
-    def __init__(self, limits: LimitSettings, slowly: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)) -> None:
+    def __init__(
+        self,
+        limits: LimitSettings,
+        slowly: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0),
+        *,
+        stored: StoredBytes | None = None,
+    ) -> None:
         self.received: Received = []
         self.wire = Wire()
         config = Config(listener(self.received, slowly), ws=CallProtocol, ws_ping_interval=None)
         config.load()
         self.state = ServerState()
-        self.protocol = CallProtocol(config, self.state, {}, asyncio.get_running_loop(), limits=limits)
+        self.protocol = CallProtocol(config, self.state, {}, asyncio.get_running_loop(), limits=limits, stored=stored)
         self.protocol.connection_made(self.wire)
         self.protocol.data_received(handshake())
 
@@ -277,3 +284,33 @@ def test_the_largest_settings_of_a_client_pass() -> None:
     update["session"]["tools"] = [tool] * 128  # type: ignore[index]
     assert len(json.dumps(update)) < LIMITS.message_bytes
     assert len(base64.b64encode(bytes(48_000))) < LIMITS.message_bytes
+
+
+def test_messages_that_arrive_are_counted_for_the_host() -> None:
+    """The parts of a large message count among what the host keeps, until the application has finished with it.
+
+    If the host has no room, the connection ends with close code 1013. A lost connection gives its bytes back.
+    """
+
+    async def scenario() -> None:
+        stored = StoredBytes(1_600_000)
+        first = await Connection(LIMITS, stored=stored).accepted()
+        half = large_header(1_000_000) + b'{"type":"input_audio_buffer.append","audio":"' + b"A" * 500_000
+        first.protocol.data_received(half)
+        assert 500_000 < stored.used < 501_000
+        second = await Connection(LIMITS, stored=stored).accepted()
+        second.protocol.data_received(half)
+        first.protocol.data_received(b"A" * (1_000_000 - len(half) + 14))
+        await first.until(lambda: bool(first.received))
+        first.protocol.answered()
+        assert 500_000 < stored.used < 501_000
+        third = await Connection(LIMITS, stored=stored).accepted()
+        third.protocol.data_received(half)
+        second.protocol.data_received(b"A" * 400_000)
+        third.protocol.data_received(b"A" * 499_000)
+        assert third.close == (1013, "the memory of this host for its clients is full")
+        for call in (second, third):
+            call.protocol.connection_lost(None)
+        assert stored.used == 0
+
+    play(scenario)

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from cluster.environment import SINGLE_MACHINE, free_port, node_environment
+from cluster.haproxy import write_launcher
 from tests.system.harness.watching import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -75,6 +76,7 @@ def worker(joined: Node, environment: Mapping[str, str] | None = None, options: 
 def _start(address: str, dashboard: str, options: list[str], environment: Mapping[str, str]) -> Iterator[Node]:
     # Ray creates Unix sockets in this directory, and their paths may not exceed 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="rjn-", dir="/tmp"))
+    write_launcher(directory)
     full = {**os.environ, "PYTHONPATH": str(ROOT), **node_environment(directory), **SINGLE_MACHINE, **environment}
     command = [RAY, "start", "--block", "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}"]
     command += ["--num-cpus=2", "--min-worker-port=0", "--max-worker-port=0"]

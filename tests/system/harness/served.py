@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +125,7 @@ def serving(
     environment: Mapping[str, str] = os.environ,
     port: int = 0,
     orderly: bool = True,
+    within: Sequence[str] = (),
 ) -> Iterator[Served]:
     """Run `rejoinder serve` until the block ends. Raise RuntimeError with its output if it does not start.
 
@@ -135,6 +136,7 @@ def serving(
         environment: Environment variables of the process.
         port: HTTP port, 0 for a free one.
         orderly: True to stop the process with SIGINT. False to kill it, if its cluster is to be killed too.
+        within: Words of a command that executes the command after it, such as `unshare`.
     """
     port = port or free_port()
     config = tmp_path / "ray_config.yaml"
@@ -149,12 +151,12 @@ def serving(
         ],
     }
     config.write_text(yaml.safe_dump(document), encoding="utf-8")
-    command = [sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", address]
+    command = [*within, sys.executable, "-m", "rejoinder.cli", "serve", str(config), "--address", address]
     log = tmp_path / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT)
     try:
-        url = f"http://127.0.0.1:{port}"
+        url = f"{'https' if 'tls' in args else 'http'}://127.0.0.1:{port}"
         await_health(process, url, log)
         key = environment.get("REJOINDER_API_KEYS", "").split(",")[0].strip()
         yield Served(url, process, {"Authorization": f"Bearer {key}"} if key else {})
@@ -179,7 +181,7 @@ def await_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         if process.poll() is not None:
             break
         try:
-            if httpx2.get(f"{url}/healthz", timeout=2).status_code == 200:
+            if httpx2.get(f"{url}/healthz", timeout=2, verify=False).status_code == 200:
                 return
         except httpx2.HTTPError:
             pass  # the server does not listen yet

@@ -42,7 +42,7 @@ class WireCaller:
         """Send audio and receive events until the task is cancelled or the connection ends."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._speak())
-            group.create_task(self._hear())
+            group.create_task(self.hear())
 
     async def _speak(self) -> None:
         due = time.monotonic()
@@ -56,10 +56,15 @@ class WireCaller:
                 frame = self._frames.get_nowait()
             await self.send(type="input_audio_buffer.append", audio=base64.b64encode(frame).decode())
 
-    async def _hear(self) -> None:
+    async def hear(self) -> None:
+        """Receive events until the task is cancelled or the connection ends. `run` does this too."""
         async for message in self._socket:
             self.events.append((time.monotonic(), json.loads(message)))
             self._news.set()
+
+    async def closed(self) -> None:
+        """Wait until the connection has ended."""
+        await self._socket.wait_closed()
 
     @property
     def local_port(self) -> int:

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,11 @@ class NodeCluster:
             self.network.add(name, link)
         self.start(*names, options=options)
 
+    def start_head(self, options: Sequence[str] = ()) -> None:
+        """Start Ray's head on its machine."""
+        own = ["--head", f"--port={GCS_PORT}", "--include-dashboard=false", *options]
+        _await_start(self.head.name, _starting(self.head, self.environment, own))
+
     def start(self, *names: str, options: Sequence[str] = ()) -> None:
         """Start Ray on machines of the network as nodes of this cluster."""
         joining = [f"--address={self.address}", *options]
@@ -133,6 +138,8 @@ def node_cluster(
     environment: Mapping[str, str] | None = None,
     visible: Sequence[Path] = (),
     links: Mapping[str, Link] | None = None,
+    head_options: Sequence[str] | None = None,
+    prepare: Callable[[Network], Mapping[str, str]] = lambda _: {},
 ) -> Iterator[NodeCluster]:
     """Run a cluster until the context ends, also after an exception. Nothing of it is left afterwards.
 
@@ -142,16 +149,17 @@ def node_cluster(
         environment: Environment variables in addition to those that every node of Rejoinder has.
         visible: Folders of this computer that the nodes see though they are in a private folder such as /tmp.
         links: Properties of the cables by name of the node; a node without an entry has a perfect one.
+        head_options: Options of `ray start` on the head, if they are not those of the other nodes.
+        prepare: Called with the network before the nodes start. It returns further environment variables of each.
     """
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     full = {**REQUIRED, **advised(), **token, **(environment or {})}
     with network(visible) as net:
+        full |= prepare(net)
         for name in names:
             net.add(name, (links or {}).get(name, PERFECT))
-        head = net.machines[names[0]]
-        own = ["--head", f"--port={GCS_PORT}", "--include-dashboard=false", *options]
-        _await_start(head.name, _starting(head, full, own))
-        cluster = NodeCluster(net, full, head)
+        cluster = NodeCluster(net, full, net.machines[names[0]])
+        cluster.start_head(options if head_options is None else head_options)
         cluster.start(*names[1:], options=options)
         yield cluster
 

@@ -34,6 +34,7 @@ PROFILE: dict[str, Any] = {
             "name": "rejoinder",
             "import_path": "deployments.app:build",
             "args": {
+                "access": {"insecure": True},
                 "host": {"autoscaling": {"min_replicas": 3, "max_replicas": 3}, "resources": {"num_cpus": 0.5}},
                 "turn_detector": {"autoscaling": TWO, "resources": {"num_cpus": 0.1}},
                 "stt": {**emulated(60, 8), "autoscaling": TWO},

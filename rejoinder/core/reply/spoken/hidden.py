@@ -42,8 +42,10 @@ _LONGEST = max(map(len, _MARKS))
 _STARTS = "<[`{"
 _SPECIAL = re.compile(r"<\|[^|<>\s]{0,40}\|>")
 _SPECIAL_BEGUN = re.compile(r"<(?:\|[^|<>\s]{0,40}\|?)?")
-_CALL = re.compile(r'\{\s*"(?:name|function|tool|tool_name|tool_call|tool_calls)"\s*:')
-_CALL_BEGUN = re.compile(r'\{\s*(?:"(?:[a-z_]{0,10}(?:"\s*)?)?)?')
+_CALL = re.compile(
+    r'\{\s*"(?:(?:name|function|tool|tool_name|tool_call|tool_calls|arguments|parameters)"\s*:|type"\s*:\s*"function")'
+)
+_CALL_BEGUN = re.compile(r'\{\s*(?:"(?:[a-z_]{0,10}(?:"\s*)?)?)?|\{\s*"type"\s*:\s*(?:"[a-z]{0,8})?')
 _KEPT_CONTROLS = "\n\t"
 _ZERO_WIDTH = "\u200d"
 """The joiner inside an emoji. Other characters without width are removed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -25,6 +26,18 @@ def _check_digest(entry: str) -> str:
     return entry
 
 
+def _check_network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a network ({error}). Write it as 10.0.0.0/8") from None
+    return text
+
+
+TRUSTED_ENV = "REJOINDER_TRUSTED_PROXIES"
+"""Variable of a node with `trusted_proxies`, separated by commas."""
+
+
 class AccessSettings(Section):
     """Who may connect (docs/explanation/security.md)."""
 
@@ -39,6 +52,10 @@ class AccessSettings(Section):
     """
     required: bool = False
     """Refuse to start a host that has no key. `rejoinder serve` sets it if it has keys itself."""
+    insecure: bool = False
+    """Accept calls from other machines although no key is set. Without it, a host that other machines reach and that
+    has no key does not start. `rejoinder serve --insecure` sets it.
+    """
     origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = ()
     """Origins of web pages that may connect, besides pages of the server's own address. * permits every page."""
     sessions_per_key: int = Field(0, ge=0)
@@ -46,6 +63,14 @@ class AccessSettings(Section):
     new_per_minute: int = Field(0, ge=0)
     """Maximum number of new sessions of one key in a minute on each host. 0: no limit. A key's own `per_minute` goes
     first.
+    """
+    sessions_per_address: int = Field(0, ge=0)
+    """Maximum number of concurrent sessions from one network address on each host; IPv6 addresses count by their first
+    64 bits. 0: no limit. HAProxy tells the host the address of a client.
+    """
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_check_network)], ...] = ()
+    """Networks of load balancers in front, such as 10.0.0.0/8. The address in their header X-Forwarded-For counts as
+    the client's. Others cannot choose their address. Nodes get it as REJOINDER_TRUSTED_PROXIES.
     """
     signing_key: str = Field("", repr=False)
     """Secret that signs short-lived client secrets. `rejoinder serve` sets a random one; write none into a file."""

@@ -47,7 +47,8 @@ class LimitSettings(Section):
     (`conversation_too_large`).
     """
     host_bytes: int = Field(536_870_912, ge=1_048_576)
-    """Maximum size of what all clients of a host make it keep, in bytes: their items, and events that wait to be sent.
+    """Maximum size of what all clients of a host make it keep, in bytes: their items, events that wait to be sent,
+    messages that arrive, and audio above `host.audio_ring_s` that waits for a commit.
     """
     first_event_s: Positive = 30.0
     """Seconds after which a session ends that has had no event and no audio since it began."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -18,7 +20,7 @@ import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from cluster.environment import ADVISED
+from cluster.haproxy import DEFAULT_REQUEST_S
 from tests.system.harness.served import Served, serving
 from tests.system.harness.wire_caller import realtime_url
 
@@ -26,7 +28,8 @@ pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mar
 
 KEY = "alpha"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-CLIENT_TIMEOUT_S = int(ADVISED["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"])
+HALF_OPEN = 500
+"""Sockets with half a request, and as many silent ones."""
 NOBODY = 65534
 EMULATED = {stage: {"engine": "emulated"} for stage in ("stt", "llm", "tts")}
 
@@ -89,21 +92,22 @@ async def test_attacks_end_and_another_call_goes_on(served: Served) -> None:
 
 
 async def test_half_open_requests_are_closed_and_idle_calls_are_not(served: Served) -> None:
-    """Sockets that send nothing, or half a request, are closed after HAProxy's client timeout.
+    """500 sockets that send nothing, and 500 that send half a request, are closed after HAProxy's limit for headers.
 
-    A call whose client sends nothing of its own is not, because it answers the host's pings.
+    A call whose client sends nothing of its own goes on meanwhile.
     """
     async with websockets.connect(realtime_url(served.url), additional_headers=HEADERS, ping_interval=None) as call:
         await call.recv()
         port = int(served.url.rsplit(":", 1)[1])
-        sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
-        for half in sockets[10:]:
+        sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(2 * HALF_OPEN)]
+        for half in sockets[HALF_OPEN:]:
             half.sendall(b"GET /v1/realtime HTTP/1.1\r\nHost: x\r\n")
-        await asyncio.sleep(CLIENT_TIMEOUT_S + 5)
+        await asyncio.sleep(DEFAULT_REQUEST_S + 5)
         for one in sockets:
             one.settimeout(1)
-            answer = one.recv(1000)
-            assert answer == b"" or answer.startswith(b"HTTP/1.1 408"), answer
+            with suppress(ConnectionResetError):
+                answer = one.recv(1000)
+                assert answer == b"" or b" 408 " in answer, answer
             one.close()
         await call.send(json.dumps({"type": "input_audio_buffer.clear"}))
         assert json.loads(await call.recv())["type"] == "input_audio_buffer.cleared"
@@ -128,3 +132,21 @@ def test_another_user_reaches_neither_the_admin_socket_nor_the_logs(served: Serv
         [sys.executable, "-c", attempt, str(admin), str(folder)], capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["refused", "refused"], done
+
+
+def test_only_the_machine_itself_reaches_the_ports(served: Served) -> None:
+    """Every port of `rejoinder serve` on the loopback address listens there only, Ray's and HAProxy's included.
+
+    The exception are the gRPC servers of Serve's replicas, for which Serve has no address: one for each replica.
+    """
+    family = [psutil.Process(served.process.pid), *psutil.Process(served.process.pid).children(recursive=True)]
+    outside: dict[str, int] = {}
+    for process in family:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            for connection in process.net_connections("tcp"):
+                address = connection.laddr.ip if connection.status == psutil.CONN_LISTEN else "127.0.0.1"
+                if not ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback:
+                    outside[process.name()] = outside.get(process.name(), 0) + 1
+    replicas = [process for process in family if process.name().startswith("ray::ServeRepli")]
+    assert outside.keys() <= {"ray::ServeRepli"}, outside
+    assert outside.get("ray::ServeRepli", 0) <= len(replicas)

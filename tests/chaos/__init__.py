@@ -1,0 +1,1 @@
+"""Faults of the platform during live calls: what callers hear, and how soon new calls are answered again."""

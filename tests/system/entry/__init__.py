@@ -1,0 +1,1 @@
+"""Tests of the entry of a real system: attacks of strangers, and TLS."""
