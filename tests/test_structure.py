@@ -49,7 +49,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "actors.survival": ("rejoinder.core", "actors.stages"),
     "actors": ("rejoinder.core", "rejoinder.store"),
     "deployments.transports": ("rejoinder.core", "rejoinder.store", "actors", "deployments.serving.compat"),
-    "deployments.serving": ("rejoinder.core", "rejoinder.store", "actors", "deployments.transports"),
+    "deployments.talk_page": (),
+    "deployments.serving": (
+        *("rejoinder.core", "rejoinder.store", "actors"),
+        *("deployments.transports", "deployments.talk_page"),
+    ),
     "deployments.survival": ("rejoinder.core", "actors.stages", "actors.survival"),
     "deployments.engines": (*STAGES, "deployments.serving"),
     "deployments.local": ("rejoinder.core", "rejoinder.store", "actors", "deployments"),

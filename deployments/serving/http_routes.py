@@ -31,6 +31,7 @@ from deployments.serving.gate import (
     resume_request,
     started,
 )
+from deployments.talk_page.page_routes import add_talk_page
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl, Client
@@ -146,6 +147,7 @@ def http_app(served: RoutedHost) -> FastAPI:
         return await served.regions()
 
     _add_protected_routes(web, served)
+    add_talk_page(web)
     return web
 
 

@@ -21,7 +21,18 @@ ROOT = Path(__file__).parents[2]
 CODE = ("rejoinder", "actors", "deployments", "cluster", "loadtest", "benchmarks", "scripts", "examples", "tests")
 PRODUCT = CODE[:-1]
 FOLDERS = "|".join((*CODE, "docs", r"\.github", r"\.ci"))
-SKIPPED = {".venv", ".venv-vllm", ".git", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache", "site", "out"}
+SKIPPED = {
+    ".venv",
+    ".venv-vllm",
+    "node_modules",
+    ".git",
+    ".hypothesis",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    "site",
+    "out",
+}
 
 PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./-]*\w")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
