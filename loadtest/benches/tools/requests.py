@@ -83,9 +83,10 @@ def read_requests(path: Path = TEST_SET) -> list[ToolRequest]:
     for service, fields in document.items():
         offer = _offer(fields["tools"])
         found += [
-            ToolRequest(service, entry["ask"], offer, entry["call"], entry["with"]) for entry in fields["requests"]
+            ToolRequest(service, entry["ask"], offer, tool=entry["call"], values=entry["with"])
+            for entry in fields["requests"]
         ]
-        found += [ToolRequest(service, text, offer, "", {}) for text in fields["talk"]]
+        found += [ToolRequest(service, text, offer, tool="", values={}) for text in fields["talk"]]
     return found
 
 
