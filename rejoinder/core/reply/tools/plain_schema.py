@@ -62,9 +62,9 @@ def _of_type(kind: str, schema: Mapping[str, Any], document: _Document, depth: i
         return _object(schema, document, depth)
     if kind == "array":
         items = _plain(schema.get("items"), document, depth + 1)
-        return {"type": "array", "items": items} | _bounds(schema, "minItems", "maxItems", (0, MOST_ITEMS))
+        return {"type": "array", "items": items} | _bounds(schema, "minItems", "maxItems", least=0, most=MOST_ITEMS)
     if kind in ("integer", "number"):
-        return {"type": kind} | _bounds(schema, "minimum", "maximum")
+        return {"type": kind} | _bounds(schema, "minimum", "maximum", least=-math.inf, most=math.inf)
     if kind == "string" and schema.get("format") in _FORMATS:
         return {"type": "string", "format": schema["format"]}
     return {"type": kind}
@@ -82,11 +82,8 @@ def _object(schema: Mapping[str, Any], document: _Document, depth: int) -> dict[
     }
 
 
-def _bounds(
-    schema: Mapping[str, Any], low: str, high: str, limits: tuple[float, float] = (-math.inf, math.inf)
-) -> dict[str, Any]:
-    """Return the keywords `low` and `high` of a schema, if they are numbers within `limits` in this order."""
-    least, most = limits
+def _bounds(schema: Mapping[str, Any], low: str, high: str, *, least: float, most: float) -> dict[str, Any]:
+    """Return the keywords `low` and `high` of a schema, if they are numbers from `least` to `most` in this order."""
     found = {
         name: schema[name]
         for name in (low, high)
