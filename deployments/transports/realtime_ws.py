@@ -259,6 +259,8 @@ class RealtimeSocket:
                 text = message.get("text")
                 await self._take(session, text if text is not None else message.get("bytes") or b"")
                 self._shortcut.answered()
+                # A burst of messages waits in a queue, and taking them out would not let other calls run.
+                await asyncio.sleep(0)
         finally:
             self._shortcut.attend(None)
 

@@ -264,3 +264,31 @@ async def test_a_large_audio_message_lets_other_calls_run() -> None:
     # Long speech is transcribed in parts.
     assert sum(len(job.pcm) for job in play.stt.jobs) >= 14_400_000 * 2 // 3
     assert turns_at[2] - turns_at[1] > 200
+
+
+@virtual
+async def test_a_burst_of_items_lets_other_calls_run() -> None:
+    """Between two messages of a burst, such as a long history, other calls are served."""
+    received = 0
+    seen: set[int] = set()
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello."}]}
+
+    class Noting(ScriptedSocket):
+        async def receive(self) -> Mapping[str, Any]:
+            nonlocal received
+            received += 1
+            return await super().receive()
+
+    async def other() -> None:
+        for _ in range(3000):
+            seen.add(received)
+            await asyncio.sleep(0)
+
+    play = Play()
+    async with play.open() as host:
+        socket = Noting([{"type": "conversation.item.create", "item": item}] * 200, 1.0)
+        task = asyncio.create_task(other())
+        with host.seat():
+            await RealtimeSocket(socket, host, SessionConfig(model="m")).converse()
+        task.cancel()
+    assert len(seen) >= 200
