@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ pytestmark = [
     pytest.mark.netns,
     pytest.mark.models,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs Debian's redis-server"),
+    pytest.mark.redis,
 ]
 
 PORT = 6400

@@ -6,7 +6,6 @@ Two hosts use the store. Generations decide which of them has the session.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -22,7 +21,6 @@ from rejoinder.core.settings.settings import JournalSettings, parse_settings
 from rejoinder.core.survival.journal_table import JournalTable, SnapshotPut
 from tests.system.harness.watching import wait_until
 
-NO_REDIS = pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server")
 Opening = Callable[[str], SnapshotStore]
 
 
@@ -39,7 +37,7 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
             server.kill()
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=NO_REDIS)])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
 def opening(request: pytest.FixtureRequest) -> Opening:
     """Return a function that opens the store for a host with this name."""
     if request.param == "memory":
@@ -99,7 +97,7 @@ async def test_signing_keys_are_shared(opening: Opening) -> None:
     assert set(await opening("b").share_keys(["two", "one"])) == {"one", "two"}
 
 
-@NO_REDIS
+@pytest.mark.redis
 async def test_redis_tells_a_host_that_its_session_was_taken_over(redis_url: str) -> None:
     """A host hears within a second that another host has claimed its session."""
     settings = parse_settings({"journal": {"redis_url": redis_url}}).journal
