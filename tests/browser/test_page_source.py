@@ -153,6 +153,31 @@ def test_a_microphone_of_another_rate_is_converted(source: Path, rate: int, hz: 
         assert spectrum.max() < 0.003
 
 
+MEASURE = """
+import { TurnMeter } from "./src/turn_times";
+import { readFileSync } from "node:fs";
+const events = JSON.parse(readFileSync(0, "utf8"));
+// Speech was captured from second 10 on. The reply is audible from 12,000 ms on, and was played from then on.
+const meter = new TurnMeter((ms) => 10_000 + ms, (_, ms) => 12_000 + ms);
+meter.audible("reply", 12_000);
+console.log(JSON.stringify(events.map((event) => meter.take(event, 12_500))));
+"""
+
+
+def test_a_filler_does_not_count_as_the_answer(source: Path) -> None:
+    """Voice to voice ends at the first sound, or behind a filler where the answer begins. The shares sum to it."""
+
+    def done(**extra: Any) -> dict[str, Any]:
+        rejoinder = {"item_id": "u", "speech_end_ms": 1200, "stages_ms": {"stt": 500, "llm_first_token": 200}}
+        response = {"status": "completed", "output": [{"id": "reply"}]}
+        return {"type": "response.done", "response": response, "rejoinder": rejoinder | {"server_ms": 700} | extra}
+
+    plain, filled = scripted(source, MEASURE, [done(), done(answer_from_ms=900, filler_ms=750)])
+    assert plain["totalMs"] == sum(share["ms"] for share in plain["shares"]) == 800
+    assert filled["totalMs"] == sum(share["ms"] for share in filled["shares"]) == 1700
+    assert filled["notes"] == ["a filler after 750 ms"]
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (390, True)])
 async def test_axe_finds_no_fault(source: Path, tmp_path: Path, width: int, *, dark: bool) -> None:

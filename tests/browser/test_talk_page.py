@@ -5,6 +5,7 @@ A probe in the page observes from outside what the page plays, sends and receive
 
 from __future__ import annotations
 
+import json
 import wave
 from collections import deque
 from collections.abc import AsyncIterator
@@ -49,6 +50,7 @@ const Socket = window.WebSocket;
 window.WebSocket = class extends Socket {
   constructor(...rest) {
     super(...rest);
+    probe.socket = this;
     this.addEventListener("message", ({data}) => {
       const {type, item_id, response} = JSON.parse(data);
       probe.got.push({type, item_id, status: response?.status, at: performance.now()});
@@ -233,3 +235,32 @@ async def test_a_host_with_keys_wants_one_of_them(tmp_path: Path) -> None:
         await tab.run("document.getElementById('talk').click()")
         await tab.until("document.getElementById('call').dataset.connection === 'connected'")
         assert await tab.run("document.getElementById('problem').textContent") == ""
+
+
+async def test_interim_words_and_tool_calls_are_shown(tmp_path: Path) -> None:
+    """Interim words are replaced by the final ones. A tool call has its name, arguments and result as text."""
+    markup = "<img src=x onerror=alert(1)>"
+    call = {"id": "call_1", "type": "function_call", "name": "weather", "arguments": ""}
+    output = {"id": "out_1", "type": "function_call_output", "call_id": "c", "output": markup}
+    spoken = "conversation.item.input_audio_transcription"
+    async with talking(tmp_path, 60.0) as (tab, _, _):
+        await dial(tab)
+        await arrive(tab, type=f"{spoken}.delta", item_id="u", delta="What is")
+        await arrive(tab, type=f"{spoken}.delta", item_id="u", delta=" the")
+        assert await tab.run(WORDS) == [["user", "What is the"]]
+        assert await tab.run("document.querySelector('.line').classList.contains('interim')")
+        await arrive(tab, type=f"{spoken}.completed", item_id="u", transcript="What is the weather?")
+        await arrive(tab, type="response.output_item.added", item={**call, "status": "in_progress"})
+        await arrive(tab, type="response.function_call_arguments.delta", item_id="call_1", delta='{"city":')
+        await arrive(tab, type="response.function_call_arguments.done", item_id="call_1", arguments='{"city": "Bonn"}')
+        await arrive(tab, type="conversation.item.added", item=output)
+        expected = [["user", "What is the weather?"], ["tool", '{"city": "Bonn"}'], ["tool", markup]]
+        assert await tab.run(WORDS) == expected
+        assert "weather" in await tab.run("document.querySelector('.tool').textContent")
+        assert not await tab.run("document.querySelector('.interim')")
+
+
+async def arrive(tab: Tab, **event: Any) -> None:
+    """Let an event arrive that the host with fake stages does not send by itself."""
+    message = json.dumps(json.dumps(event))
+    await tab.run(f"probe.socket.dispatchEvent(new MessageEvent('message', {{data: {message}}}))")

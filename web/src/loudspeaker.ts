@@ -2,6 +2,8 @@
 import type { PlayerCommand, PlayerReport } from "./player_messages";
 
 const SAMPLES_PER_MS = 24;
+/** Points of playback that are kept: 80 s. */
+const COURSE = 2000;
 
 export interface LoudspeakerOwner {
   /** The first audible sample of an item leaves the loudspeaker at `at`, in milliseconds of performance.now(). */
@@ -18,6 +20,8 @@ export class Loudspeaker {
   private receivedMs = 0;
   /** Milliseconds of the item that arrived after the newest stop. */
   private sinceStopMs = 0;
+  /** When which part of an item had been played: milliseconds of the item, and of performance.now(). */
+  private course: { item: string; ms: number; at: number }[] = [];
 
   private constructor(
     private readonly context: AudioContext,
@@ -65,12 +69,25 @@ export class Loudspeaker {
 
   private take(report: PlayerReport): void {
     if (report.kind === "audible") this.owner.audible(report.item, this.leavesAt(report.at));
+    if (report.kind === "progress") this.follow(report.item, report.played / SAMPLES_PER_MS, this.leavesAt(report.at));
     if (report.kind === "progress") this.owner.progress(report.level, report.playing, report.gaps);
     if (report.kind !== "flushed" || !report.item) return;
     const ms = Math.round(report.played / SAMPLES_PER_MS);
     // Audio that arrived while the worklet's answer was on its way comes after what was played.
     if (report.item === this.item) this.receivedMs = ms + this.sinceStopMs;
     this.owner.stopped(report.item, ms);
+  }
+
+  /** Return when a position of an item was played, in milliseconds of performance.now(). Undefined if it was not. */
+  playedAt(item: string, ms: number): number | undefined {
+    const after = this.course.find((point) => point.item === item && point.ms > ms);
+    return after && after.at - (after.ms - ms);
+  }
+
+  private follow(item: string, ms: number, at: number): void {
+    if (!item || ms === this.course.at(-1)?.ms) return;
+    this.course.push({ item, ms, at });
+    if (this.course.length > COURSE) this.course.shift();
   }
 
   /** Return when a sample of the context leaves the loudspeaker, in milliseconds of performance.now(). */

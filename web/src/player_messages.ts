@@ -13,8 +13,8 @@ export type PlayerReport =
   | { kind: "audible"; item: string; at: number }
   /**
    * State of the player, several times a second. `playing` is true from the first sample of a reply to its last one,
-   * in gaps too. `level` is the root mean square of the newest audio, 0 to 1, and `gaps` the number of gaps so far.
+   * in gaps too. `played` samples of the item are over at `at`. `level` is the root mean square of the newest audio, 0 to 1, and `gaps` the number of gaps so far.
    */
-  | { kind: "progress"; playing: boolean; level: number; gaps: number }
+  | { kind: "progress"; item: string; played: number; at: number; playing: boolean; level: number; gaps: number }
   /** Answer to flush: `played` samples of the item were heard. */
   | { kind: "flushed"; item: string; played: number };

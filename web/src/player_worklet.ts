@@ -9,6 +9,8 @@ const LONGEST_WAIT = 2880;
 const FADE = 120;
 /** Interval between two reports: 40 ms. */
 const REPORT = 960;
+/** Samples that a browser asks for at once. */
+const BLOCK = 128;
 /** Root mean square from which a block counts as audible: about -50 dB. */
 const AUDIBLE = 0.003;
 
@@ -117,7 +119,8 @@ class Player extends AudioWorkletProcessor {
   private progress(): void {
     const level = Math.sqrt(this.energy / this.sinceReport);
     const playing = this.played > 0 && !(this.ended && this.queued === 0);
-    this.report({ kind: "progress", playing, level, gaps: this.gaps });
+    const at = currentTime + BLOCK / sampleRate;
+    this.report({ kind: "progress", item: this.item, played: this.played, at, playing, level, gaps: this.gaps });
     this.energy = this.sinceReport = 0;
   }
 

@@ -37,7 +37,10 @@ function say(id: string, words: string): void {
 /** One conversation, from the press of the button to its end. */
 class Conversation implements CallOwner, LoudspeakerOwner {
   private readonly call = new Call(this, settings.session(), settings.apiKey());
-  private readonly meter = new TurnMeter((ms) => this.call.resume.capturedAt(ms));
+  private readonly meter = new TurnMeter(
+    (ms) => this.call.resume.capturedAt(ms),
+    (item, ms) => this.loudspeaker?.playedAt(item, ms),
+  );
   private readonly context = new AudioContext({ sampleRate: 24000, latencyHint: "interactive" });
   private microphone: Microphone | null = null;
   private loudspeaker: Loudspeaker | null = null;

@@ -2,7 +2,8 @@
  * Times of each turn, for the waterfall and the percentiles of the session.
  *
  * All times are milliseconds of performance.now(). Voice-to-voice is measured here: from the end of the caller's speech,
- * which the server found in the audio that this page sent, to the first audible sample of the reply at the loudspeaker.
+ * which the server found in the audio that this page sent, to the first audible sample of the reply at the loudspeaker. If a
+ * filler or an apology comes first, it ends where the answer begins, as the server's own measure does.
  */
 import { type ServerEvent, list, number, object, text } from "./events";
 
@@ -50,8 +51,14 @@ export class TurnMeter {
   private marks: Marks | null = null;
   private readonly audibleAt = new Map<string, number>();
 
-  /** `capturedAt` returns when audio at a position of the sent stream was captured. */
-  constructor(private readonly capturedAt: (streamMs: number) => number | null) {}
+  /**
+   * `capturedAt` returns when audio at a position of the sent stream was captured, and `playedAt` when a position of an
+   * item was played.
+   */
+  constructor(
+    private readonly capturedAt: (streamMs: number) => number | null,
+    private readonly playedAt: (item: string, ms: number) => number | undefined,
+  ) {}
 
   /** Note an event that arrived at `now`. Return the turn if its times have changed. */
   take(event: ServerEvent, now: number): TurnTimes | null {
@@ -118,7 +125,10 @@ export class TurnMeter {
     if (number(extra.unattributed_ms) >= 1) shares.push({ label: "Other", ms: number(extra.unattributed_ms) });
     const serverMs = number(extra.server_ms);
     const spokenAt = this.capturedAt(number(extra.speech_end_ms));
-    const heardAt = list(response.output).map((output) => this.audibleAt.get(text(output.id))).find((at) => at);
+    const before = number(extra.answer_from_ms);
+    const heardAt = list(response.output)
+      .map(({ id }) => (before > 0 ? this.playedAt(text(id), before) : this.audibleAt.get(text(id))))
+      .find((at) => at !== undefined);
     const totalMs = spokenAt !== null && heardAt !== undefined ? heardAt - spokenAt : null;
     if (totalMs !== null && totalMs > 0) {
       this.totals.push(totalMs);
@@ -130,7 +140,7 @@ export class TurnMeter {
     if (extra.drafted) notes.push("began before the end of the turn");
     if (extra.hedged) notes.push("second request to the language model");
     if (text(extra.cache).startsWith("hit")) notes.push("from the answer cache");
-    if (extra.filler_ms) notes.push("with a filler");
+    if (extra.filler_ms) notes.push(`a filler after ${Math.round(number(extra.filler_ms))} ms`);
     return { item, shares, totalMs, serverMs, notes };
   }
 }

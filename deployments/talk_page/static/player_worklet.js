@@ -3,6 +3,7 @@ var JITTER = 1440;
 var LONGEST_WAIT = 2880;
 var FADE = 120;
 var REPORT = 960;
+var BLOCK = 128;
 var AUDIBLE = 3e-3;
 var Player = class extends AudioWorkletProcessor {
   queue = [];
@@ -98,7 +99,8 @@ var Player = class extends AudioWorkletProcessor {
   progress() {
     const level = Math.sqrt(this.energy / this.sinceReport);
     const playing = this.played > 0 && !(this.ended && this.queued === 0);
-    this.report({ kind: "progress", playing, level, gaps: this.gaps });
+    const at = currentTime + BLOCK / sampleRate;
+    this.report({ kind: "progress", item: this.item, played: this.played, at, playing, level, gaps: this.gaps });
     this.energy = this.sinceReport = 0;
   }
   report(report) {

@@ -246,11 +246,16 @@ var STAGES = {
   delivery: "Delivery"
 };
 var TurnMeter = class {
-  /** `capturedAt` returns when audio at a position of the sent stream was captured. */
-  constructor(capturedAt) {
+  /**
+   * `capturedAt` returns when audio at a position of the sent stream was captured, and `playedAt` when a position of an
+   * item was played.
+   */
+  constructor(capturedAt, playedAt) {
     this.capturedAt = capturedAt;
+    this.playedAt = playedAt;
   }
   capturedAt;
+  playedAt;
   /** Voice-to-voice latencies of the session. */
   totals = [];
   serverTotals = [];
@@ -316,7 +321,8 @@ var TurnMeter = class {
     if (number(extra.unattributed_ms) >= 1) shares.push({ label: "Other", ms: number(extra.unattributed_ms) });
     const serverMs = number(extra.server_ms);
     const spokenAt = this.capturedAt(number(extra.speech_end_ms));
-    const heardAt = list(response.output).map((output) => this.audibleAt.get(text(output.id))).find((at) => at);
+    const before = number(extra.answer_from_ms);
+    const heardAt = list(response.output).map(({ id }) => before > 0 ? this.playedAt(text(id), before) : this.audibleAt.get(text(id))).find((at) => at !== void 0);
     const totalMs = spokenAt !== null && heardAt !== void 0 ? heardAt - spokenAt : null;
     if (totalMs !== null && totalMs > 0) {
       this.totals.push(totalMs);
@@ -328,7 +334,7 @@ var TurnMeter = class {
     if (extra.drafted) notes.push("began before the end of the turn");
     if (extra.hedged) notes.push("second request to the language model");
     if (text(extra.cache).startsWith("hit")) notes.push("from the answer cache");
-    if (extra.filler_ms) notes.push("with a filler");
+    if (extra.filler_ms) notes.push(`a filler after ${Math.round(number(extra.filler_ms))} ms`);
     return { item, shares, totalMs, serverMs, notes };
   }
 };
@@ -382,6 +388,7 @@ function drawPercentiles({ totals, serverTotals }) {
 
 // src/loudspeaker.ts
 var SAMPLES_PER_MS = 24;
+var COURSE = 2e3;
 var Loudspeaker = class _Loudspeaker {
   constructor(context, node, owner) {
     this.context = context;
@@ -397,6 +404,8 @@ var Loudspeaker = class _Loudspeaker {
   receivedMs = 0;
   /** Milliseconds of the item that arrived after the newest stop. */
   sinceStopMs = 0;
+  /** When which part of an item had been played: milliseconds of the item, and of performance.now(). */
+  course = [];
   static async open(context, owner) {
     await context.audioWorklet.addModule("player_worklet.js");
     const node = new AudioWorkletNode(context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
@@ -430,11 +439,22 @@ var Loudspeaker = class _Loudspeaker {
   }
   take(report) {
     if (report.kind === "audible") this.owner.audible(report.item, this.leavesAt(report.at));
+    if (report.kind === "progress") this.follow(report.item, report.played / SAMPLES_PER_MS, this.leavesAt(report.at));
     if (report.kind === "progress") this.owner.progress(report.level, report.playing, report.gaps);
     if (report.kind !== "flushed" || !report.item) return;
     const ms = Math.round(report.played / SAMPLES_PER_MS);
     if (report.item === this.item) this.receivedMs = ms + this.sinceStopMs;
     this.owner.stopped(report.item, ms);
+  }
+  /** Return when a position of an item was played, in milliseconds of performance.now(). Undefined if it was not. */
+  playedAt(item, ms) {
+    const after = this.course.find((point) => point.item === item && point.ms > ms);
+    return after && after.at - (after.ms - ms);
+  }
+  follow(item, ms, at) {
+    if (!item || ms === this.course.at(-1)?.ms) return;
+    this.course.push({ item, ms, at });
+    if (this.course.length > COURSE) this.course.shift();
   }
   /** Return when a sample of the context leaves the loudspeaker, in milliseconds of performance.now(). */
   leavesAt(contextS) {
@@ -706,7 +726,10 @@ function say(id, words) {
 }
 var Conversation = class {
   call = new Call(this, session(), apiKey());
-  meter = new TurnMeter((ms) => this.call.resume.capturedAt(ms));
+  meter = new TurnMeter(
+    (ms) => this.call.resume.capturedAt(ms),
+    (item, ms) => this.loudspeaker?.playedAt(item, ms)
+  );
   context = new AudioContext({ sampleRate: 24e3, latencyHint: "interactive" });
   microphone = null;
   loudspeaker = null;
