@@ -187,7 +187,7 @@ class Worker:
             except TimeoutError:
                 if not caller.moving:
                     continue
-            cause, lost = live.socket.cause, live.socket.lost
+            cause, lost = live.socket.cause, live.lost.is_set()
             counts["lost"] += lost
             if not await self._continue(live) and lost:
                 counts.update(("dropped", f"drop:{cause}"))
