@@ -32,7 +32,7 @@ def open_store(settings: JournalSettings, application: str, holder: str, metrics
     try:
         from deployments.survival.redis_snapshots import RedisSnapshots  # imported here, because redis is optional
     except ImportError:
-        remedy = "Install the extra: pip install 'rejoinder[redis]'."
+        remedy = "Run `pip install -e '.[redis]'` in the checkout."
         raise ConfigError("the package redis is not installed.", remedy, field="args.journal.redis_url") from None
     return RedisSnapshots(application, holder=holder, settings=settings)
 

@@ -32,8 +32,9 @@ _REQUEST_EN = re.compile(
     r"|should|tell|show|give|call|book|cancel|change|send|play|set|find|open|close|start|stop|wait|repeat|say|read"
     r"|write|explain|transfer|connect|check|order|remind|turn)\b"
 )
-ECHO_SLACK_S = 0.5
-"""Seconds by which an echo may seem longer than the played audio: the loudspeaker's delay, and reverberation."""
+ECHO_SLACK_S = 0.7
+"""Seconds by which an echo may seem longer than the played audio: the time until a client stops its loudspeaker, and
+reverberation."""
 
 _SHORT_ANSWER = 4
 _UNSURE_WORDS = 2

@@ -25,6 +25,7 @@ from cluster.environment import (
     node_environment,
     own_head_environment,
 )
+from cluster.haproxy import BINARY
 from rejoinder.core.resilience.redispatch import RETRIES, handshake_retries
 from rejoinder.core.settings.serve_file import HttpOptions, ServeFile, parse_serve_file
 
@@ -53,11 +54,12 @@ def test_two_nodes_of_one_machine_share_no_path_and_no_port(tmp_path: Path) -> N
 def test_a_node_has_the_required_environment(tmp_path: Path) -> None:
     """A node that Rejoinder starts has every environment variable that it requires or advises for a cluster.
 
-    It has none of those that are only for a single machine.
+    It has none of those that are only for a single machine. HAProxy's launcher is one of its own.
     """
     environment = node_environment(tmp_path)
     assert environment.items() >= REQUIRED.items()
-    assert environment.items() >= advised().items()
+    assert environment[BINARY].startswith(str(tmp_path))
+    assert (environment | {BINARY: advised().get(BINARY)}).items() >= advised().items()
     assert not SINGLE_MACHINE.keys() & environment.keys()
 
 

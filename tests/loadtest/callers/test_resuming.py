@@ -77,7 +77,7 @@ async def test_a_conversation_that_no_journal_has_ends_with_the_reason() -> None
 async def hold(url: str, relay: Relay, clip_path: str, *, resume: bool) -> Counter[str]:
     """Make four calls of the load generator, whose connections break twice. Return the last report."""
     scenario = Scenario(
-        url, 4, 12, clips=(clip_path,), behavior=CallerBehavior(think_s=0.3), resume=resume, drain_s=4, warm_up_s=0
+        url, 4, 12, clips=(clip_path,), behavior=CallerBehavior(think_s=0.3), resume=resume, drain_s=15, warm_up_s=0
     )
     calls = tuple(Call(number, at_s=0.1, ends_s=12.0, region="local", slot=number, seed=number) for number in range(4))
     assignment = WorkerAssignment(scenario, calls=calls, measure_from_s=0.0, measure_to_s=12.0, start_at=0.0)
