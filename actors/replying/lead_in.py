@@ -10,9 +10,9 @@ from actors.stages.session_context import SessionContext
 
 
 class LeadIn:
-    """Phrase that the caller hears while the client runs a tool, once for each reply that calls tools in silence.
+    """Phrase that the caller hears while the client runs a tool, once for each reply that calls tools and says nothing.
 
-    It is not said if the result has arrived, if another reply has begun, or if the caller speaks.
+    It is not said if the tool's result has arrived, if another reply has begun, or if the caller speaks.
     """
 
     def __init__(

@@ -4,9 +4,9 @@ One prefill of a session is under way at a time. Of the prompts that wait, only 
 for a prefill. A prefill helps only if the same replica answers the turn, so the router prefers the replica that served
 the conversation before (`deployments/serving/router.py`).
 
-A prefill of words that may be the whole message also tells whether the message ends with them
-(`LlmRequest.judge_end`). The answer is kept for the newest prompts, so words that were prefilled while the caller spoke
-cost nothing at the end of speech.
+If the words may be the whole message, their prefill also tells the probability that the message is complete
+(`LlmRequest.judge_end`). It is kept for the newest prompts. So after words that were prefilled while the caller still
+spoke, it is known at the end of speech without another request.
 """
 
 from __future__ import annotations

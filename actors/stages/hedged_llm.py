@@ -343,7 +343,10 @@ class Hedger:
             logger.warning("replica %s did not stop within %s s", attempt.replica, self._settings.cancel_timeout_s)
 
     def vetoed(self, backend: int, avoid: frozenset[str]) -> bool:
-        """Return True, and count a veto, if a hedge would only wait: long queues (`veto_queue`) or a pause.
+        """Return True, and count a veto, if a hedge to this backend would only wait.
+
+        It would wait if the queues of the replicas are long (`veto_queue` requests), or if the backend is paused after
+        errors.
 
         Args:
             backend: The backend that the hedge would use.

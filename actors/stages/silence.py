@@ -1,4 +1,7 @@
-"""Requests that notice a silent replica soon, such as a stopped process, without a hurry for slow ones.
+"""Requests to replicas that fail soon if the replica is silent, for example because its process is stopped.
+
+A replica that is only slow is waited for. If a replica does not answer a request for a while, it is pinged, and the
+request fails only if the ping is not answered either.
 
 `rejoinder.core.resilience.silent_replicas` decides how long to wait for an answer before the replica is pinged.
 """

@@ -75,7 +75,10 @@ class NoCipher:
 
 
 class SessionKeeper:
-    """Keeper of the sessions of one host. Keep `run` running. All methods belong to the host's event loop."""
+    """Saves the sessions of one host in the journal, so that another host can continue them if this one fails.
+
+    The host runs `run` as a task for as long as it serves. Call all methods from the host's event loop.
+    """
 
     def __init__(
         self,

@@ -89,7 +89,10 @@ class SessionRecord:
         self._wake()
 
     def watching(self, send: Callable[[Json], None]) -> Callable[[Json], None]:
-        """Return a function that sends an event with `send`, and notes if it tells of a change."""
+        """Return a function that passes each server event to `send`.
+
+        If the event reports a change of the conversation or its settings, the function also calls `changed`.
+        """
 
         def send_noting(event: Json) -> None:
             send(event)

@@ -46,8 +46,8 @@ def open_access(
         bind: Address on which Serve listens; "" for all addresses.
 
     Raises:
-        ConfigError: The keys cannot be read, or there are none although the settings require keys or other machines
-            reach the host. Or the settings have a certificate, and the node's HAProxy does not.
+        ConfigError: The keys cannot be read. Or there are no keys, although the settings require them or other machines
+            can reach the host. Or the settings name a certificate that the node's HAProxy does not use.
     """
     keys = keys_here(settings, environment)
     if not keys and not settings.access.required:

@@ -127,7 +127,8 @@ def client_place(access: AccessControl, client: Client, *, resumed: bool = False
 async def create_secret(access: AccessControl, request: Request) -> Response:
     """Return the response to `POST /v1/realtime/client_secrets`.
 
-    Its settings of the session are checked now, so that a mistake is not found only by the browser.
+    The session settings in the request are checked here. So the server that asks for the secret learns of a mistake,
+    and not only the browser that later connects with the secret.
     """
     client = admitted(access, request.headers, Scope.TALK)
     if isinstance(client, Response):

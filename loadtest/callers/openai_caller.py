@@ -217,7 +217,7 @@ class ServerConnection:
             raise BackendError(f"The server closed the connection before the session started ({closed}).") from None
 
     async def _continue(self, caller: ResumableCaller) -> bool:
-        """Connect again and continue the session. Return False if the server does not continue it.
+        """Connect again and continue the session. Return False if no server continues it.
 
         The attempts go to all servers in turn. They end when a server rejects the token, or after `GIVE_UP_S`.
         """

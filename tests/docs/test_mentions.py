@@ -85,7 +85,7 @@ def passages(path: Path) -> Iterator[Passage]:
 
 
 def unknown_paths(passage: Passage) -> Iterator[str]:
-    """Yield the place and path of each file or folder that a passage names and that does not exist."""
+    """Yield "FILE:LINE: PATH" for each file or folder that a passage names and that does not exist."""
     for found in PATH.findall(passage.text):
         known = found in ELSEWHERE or (ROOT / found).exists() or (ROOT / f"{found}.py").exists()
         if not known:

@@ -34,7 +34,7 @@ class _Entry:
 
     @property
     def waits(self) -> bool:
-        """True while a call of the message has no result."""
+        """True while at least one tool call of the message has no result."""
         return any(call.call_id not in self.results for call in self.message.calls)
 
     def messages(self) -> Iterable[ChatMessage]:

@@ -197,7 +197,7 @@ def test_secrets_are_references() -> None:
 
 
 def test_the_token_is_kuberay_s() -> None:
-    """With `token` KubeRay makes a token for each cluster; our own variables do not replace it."""
+    """With Ray's authentication mode `token`, KubeRay makes the token, so the manifests set no variable with one."""
     assert find("gpu-cluster", "RayService")["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
     assert "authOptions" not in find("cpu-cluster", "RayService")["spec"]["rayClusterConfig"]
     for _, container, _ in _ray_containers("gpu-cluster"):

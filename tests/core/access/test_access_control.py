@@ -96,7 +96,7 @@ def test_no_text_is_accepted_by_chance(text: str) -> None:
 
 
 def test_a_longer_life_cannot_be_written_into_a_secret() -> None:
-    """A secret whose content was decoded, prolonged and encoded again is refused."""
+    """A client secret is refused if its expiry was moved later, because the signature does not match any more."""
     content, _, signature = issued(control()).removeprefix(PREFIX).partition(".")
     document = json.loads(base64.urlsafe_b64decode(content + "=="))
     document[1] += 10_000

@@ -83,7 +83,10 @@ def test_words_without_sound_count_with_their_neighbours() -> None:
     ],
 )
 def test_the_report_decides_what_was_heard(report: HeardReport | None, heard: str) -> None:
-    """A report about an earlier item means that nothing was heard. Without a usable report, the estimate counts."""
+    """The client reports of which item it has audio. If that is one before the reply, nothing of the reply was heard.
+
+    If there is no report, or the item is unknown, the snapshot's own estimate of the heard words counts.
+    """
     found = resume(snapshot(QUESTION, ANSWER, reply=LastReply(item_id="a", progress=PROGRESS)), report)
     assert [item.text for item in found.items] == ["Why?", *([heard] if heard else [])]
     assert found.known

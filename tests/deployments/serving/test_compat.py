@@ -344,7 +344,11 @@ async def test_a_ping_goes_to_the_connection_of_the_client() -> None:
 
 @dataclass
 class FakeGcs:
-    """A stand-in for Ray's client, which records what it is asked and answers with `nodes` or `refusal`."""
+    """Stand-in for the client of Ray's GCS.
+
+    It returns `nodes`, and records the nodes that it is asked to drain in `asked`. Draining fails with the reason
+    `refusal`, if there is one.
+    """
 
     nodes: dict[ray.NodeID, object] = field(default_factory=dict)
     refusal: str = ""
@@ -359,7 +363,10 @@ class FakeGcs:
 
 
 def test_the_client_of_ray_takes_what_we_pass() -> None:
-    """Ray's own command makes and calls its client in the way that `compat` does."""
+    """Ray's command `ray drain-node` creates and calls the GCS client in the way that `compat.drain_ray_node` does.
+
+    If a new version of Ray changes these calls, this test fails.
+    """
     source = inspect.getsource(scripts.drain_node.callback)
     assert "ray._raylet.GcsClient(address=address)" in source
     assert "gcs_client.drain_node(\n        node_id,\n" in source

@@ -60,7 +60,7 @@ class Served:
         return [{**entry["labels"], "target": entry["targets"][0]} for entry in entries]
 
     def wait_for(self, stage: str, count: int, without: str = "", timeout_s: float = 60.0) -> list[dict[str, str]]:
-        """Wait until exactly `count` replicas of a stage are live, and return their labels (see `replicas`).
+        """Wait until exactly `count` replicas of a stage are live. Return the labels of their metrics, one dict each.
 
         A replica with the process id `without` is not counted. Raise TimeoutError after `timeout_s` seconds.
         """

@@ -35,7 +35,11 @@ class _Call:
 
     @property
     def arguments(self) -> str:
-        """The arguments: all pieces, or the last piece that is an object by itself if they do not fit together."""
+        """The arguments of the tool call, as JSON text.
+
+        These are all streamed pieces together. If they are no JSON object together, it is the last piece that is one
+        alone; if no piece is, all pieces.
+        """
         whole = "".join(self.pieces)
         if json_object(whole) is not None:
             return whole

@@ -1,4 +1,4 @@
-"""JSON values and the schemas of arguments: whether a value fits, and the smallest value that does."""
+"""JSON values and the JSON schemas of tool arguments: whether a value fits a schema, and a small value that fits it."""
 
 from __future__ import annotations
 
