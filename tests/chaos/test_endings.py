@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 # processes that ignore SIGTERM.
 RAYLET_S = 15.0
 GCS_S = 70.0
-# Most seconds from a question to the apology: 1.5 s, and the wait for the end of the turn.
-SOUND_S = 2.0
+# Most seconds from a question to the apology, on a machine that does other work too. The longest measured wait is 2.6 s.
+SOUND_S = 4.0
 
 
 def test_a_killed_raylet_ends_the_system(tmp_path: Path, question: bytes) -> None:

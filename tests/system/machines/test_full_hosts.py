@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 from actors.host import CALLS_S
 from cluster.environment import REDISPATCH
+from cluster.haproxy import METRICS_HOST
 from rejoinder.core.resilience.redispatch import RETRIES
 from tests.system.harness.growing import emulated
 from tests.system.harness.served import Served, metric
@@ -43,7 +44,11 @@ ATTEMPTS = 1 + int(REDISPATCH[RETRIES])
 HINT_S = 3
 REFUSED = "rejoinder_sessions_refused_total"
 HAPROXY = 9101
-ENVIRONMENT = {"REJOINDER_API_KEYS": KEY, "RAY_SERVE_HAPROXY_METRICS_PORT": str(HAPROXY)}
+ENVIRONMENT = {
+    "REJOINDER_API_KEYS": KEY,
+    "RAY_SERVE_HAPROXY_METRICS_PORT": str(HAPROXY),
+    METRICS_HOST: "0.0.0.0",  # all addresses of a node's own network namespace, so that this process reaches them
+}
 # Prints the new calls per second that the hosts report to the autoscaling, summed over the hosts.
 ARRIVALS = """
 import asyncio, sys, ray

@@ -140,8 +140,7 @@ def test_killing_a_machine_ends_all_its_processes() -> None:
     with network() as net:
         machine = net.add("victim")
         machine.run("sh", "-c", "setsid sleep 987 >/dev/null 2>&1 &")
-        daemon = _processes_of("sleep 987")
-        assert len(daemon) == 1
+        wait_until(lambda: len(_processes_of("sleep 987")) == 1, 10, "the daemon")
         machine.kill()
         assert not machine.running
         assert not _processes_of("sleep 987")
