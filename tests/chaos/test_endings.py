@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 # processes that ignore SIGTERM.
 RAYLET_S = 15.0
 GCS_S = 70.0
-# Most seconds from a question to the apology, on a machine that does other work too. The longest measured wait is 2.6 s.
+# Most seconds from a question to the apology on a machine that does other work too. The longest measured is 2.6 s.
 SOUND_S = 4.0
 
 
