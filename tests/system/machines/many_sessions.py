@@ -90,8 +90,18 @@ def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: f
         wait_until(lambda: len(served.replicas("host")) >= HOSTS, START_S, "six hosts")
         behavior = CallerBehavior(think_s=think_s, muted_between_turns=True)
         url = served.url.replace("http", "ws") + "/v1"
+        # The callers do not resume, so the calls of a drained machine stay on its hosts.
         load = Scenario(
-            url, sessions, for_s, ramp_s=ramp_s, warm_up_s=5, drain_s=30, behavior=behavior, workers=2, owned=True
+            url,
+            sessions,
+            for_s,
+            ramp_s=ramp_s,
+            warm_up_s=5,
+            drain_s=30,
+            behavior=behavior,
+            workers=2,
+            owned=True,
+            resume=False,
         )
         changes = _Changes(cluster, served, ramp_s + 5, for_s)
         changes.start()

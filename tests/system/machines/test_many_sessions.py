@@ -8,7 +8,7 @@ import pytest
 
 from tests.system.machines.many_sessions import HOSTS, MORE_HOSTS, hold
 
-pytestmark = [pytest.mark.ray, pytest.mark.netns, pytest.mark.models, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.netns, pytest.mark.models, pytest.mark.timeout(420)]
 
 SESSIONS = 48
 
@@ -18,7 +18,7 @@ def test_no_call_is_lost_while_hosts_come_and_go(tmp_path: Path) -> None:
 
     The calls of the drained machine stay on its hosts.
     """
-    held = hold(tmp_path, SESSIONS, for_s=60.0, think_s=10.0, ramp_s=8.0)
+    held = hold(tmp_path, SESSIONS, for_s=120.0, think_s=10.0, ramp_s=8.0)
     counts = held.result.counts
     assert len(held.spread) == HOSTS
     assert sum(held.spread.values()) == SESSIONS
