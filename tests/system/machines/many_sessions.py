@@ -79,7 +79,7 @@ def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: f
     Args:
         folder: Folder for the configuration and the log.
         sessions: Number of calls.
-        for_s: Duration of the measurement in seconds.
+        for_s: Duration of the measurement in seconds, besides the JOIN_S that the added machine may take.
         think_s: Median pause of a caller between two turns, in seconds.
         ramp_s: Time in which the callers connect, in seconds.
     """
@@ -94,7 +94,7 @@ def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: f
         load = Scenario(
             url,
             sessions,
-            for_s,
+            for_s + JOIN_S,
             ramp_s=ramp_s,
             warm_up_s=5,
             drain_s=30,
