@@ -343,10 +343,7 @@ class Hedger:
             logger.warning("replica %s did not stop within %s s", attempt.replica, self._settings.cancel_timeout_s)
 
     def vetoed(self, backend: int, avoid: frozenset[str]) -> bool:
-        """Return True, and count a veto, if a hedge to this backend would only wait.
-
-        It would wait if the queues of the replicas are long (`veto_queue` requests), or if the backend is paused after
-        errors.
+        """Return True, and count a veto, if a hedge would wait for long queues (`veto_queue`) or a paused backend.
 
         Args:
             backend: The backend that the hedge would use.

@@ -182,8 +182,11 @@ class SimulatedCaller:
             now: Current time.
         """
         self._send, self._lost_at, self.moving = send, lost_at, False
-        if (event.get("response") or {}).get("kind") == "continued":
+        kind = (event.get("response") or {}).get("kind")
+        if kind == "continued":
             self._continues = next(reversed(self._replies.values()), None)
+        if kind and self._turn and self.phase is CallPhase.AWAITING and self._turn.detected_whole is None:
+            self._turn.detected_whole = True  # the event that says so was lost with the connection
         for message in self.resumption.resend(event):
             send(message)
         self._shared.outcomes.record_resumed(lost_at, now)

@@ -344,10 +344,9 @@ async def test_a_ping_goes_to_the_connection_of_the_client() -> None:
 
 @dataclass
 class FakeGcs:
-    """Stand-in for the client of Ray's GCS.
+    """Stand-in for the client of Ray's GCS: it has `nodes`, and records those to drain in `asked`.
 
-    It returns `nodes`, and records the nodes that it is asked to drain in `asked`. Draining fails with the reason
-    `refusal`, if there is one.
+    Draining fails with the reason `refusal`, if there is one.
     """
 
     nodes: dict[ray.NodeID, object] = field(default_factory=dict)

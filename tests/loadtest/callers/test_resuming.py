@@ -29,6 +29,9 @@ from tests.actors.stage_play import Play
 from tests.loadtest.callers.scene import clip, silence, tone
 from tests.loadtest.callers.server import Relay, listening, relayed
 
+# These conversations run in real time, so they need the machine to themselves.
+pytestmark = pytest.mark.timed
+
 ANSWER = "One two three four five six seven eight."
 
 

@@ -405,3 +405,11 @@ def test_a_caller_moves_when_the_server_asks() -> None:
     assert not harness.caller.moving
     harness.hear(type="rejoinder.session.move", reason="draining")
     assert harness.caller.moving
+
+
+def test_an_answer_counts_though_its_end_of_speech_was_lost() -> None:
+    """The connection broke before `speech_stopped` arrived. The answer on the next connection belongs to the turn."""
+    harness = Harness().until_spoken()
+    resume(harness, "answered", harness.now)
+    harness.reply().until(harness.now + 1)
+    assert harness.histograms.counts["answered"] == 1
