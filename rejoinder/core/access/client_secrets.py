@@ -1,21 +1,18 @@
 """Short-lived client secrets: a backend gets one with its key and gives it to a browser.
 
-A secret contains what it allows, and a signature (HMAC-SHA-256). So every host that has the signing key can check it,
-and no host stores it. It has the form `ek_CONTENT.SIGNATURE`, both in URL-safe base64.
+A secret is a signed text (`rejoinder.core.wire.signed_text`) that contains what it allows.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
 import json
 from dataclasses import dataclass
 
 from rejoinder.core.wire.fields import Fields, Json, refuse
+from rejoinder.core.wire.signed_text import SignedText
 
 PREFIX = "ek_"
+_SECRET = SignedText(PREFIX, b"rejoinder client secret.")
 MIN_S, MAX_S, DEFAULT_S = 10, 7200, 600
 MAX_SESSION_JSON = 4096
 """Maximum characters of the session's settings in a secret, which travels in a header."""
@@ -62,9 +59,7 @@ def requested(body: Fields, digest: str, now: float) -> ClientSecret:
 
 def sign(secret: ClientSecret, signing_key: str) -> str:
     """Return the secret as the text that a client sends instead of a key."""
-    content = json.dumps([secret.digest, secret.expires_at, secret.session], separators=(",", ":"))
-    encoded = base64.urlsafe_b64encode(content.encode()).rstrip(b"=")
-    return f"{PREFIX}{encoded.decode()}.{_signature(encoded, signing_key)}"
+    return _SECRET.sign([secret.digest, secret.expires_at, secret.session], signing_key)
 
 
 def verify(text: str, signing_key: str, now: float) -> ClientSecret | None:
@@ -75,18 +70,8 @@ def verify(text: str, signing_key: str, now: float) -> ClientSecret | None:
         signing_key: The signing key; "" accepts no secret.
         now: Unix time in seconds.
     """
-    encoded, _, signature = text.removeprefix(PREFIX).partition(".")
-    if not signing_key or not text.startswith(PREFIX) or not text.isascii():
+    content = _SECRET.read(text, [signing_key] if signing_key else [])
+    if content is None:
         return None
-    if not hmac.compare_digest(_signature(encoded.encode(), signing_key), signature):
-        return None
-    try:
-        digest, expires_at, session = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
-    except (ValueError, binascii.Error):
-        return None
+    digest, expires_at, session = content
     return ClientSecret(digest, expires_at, session) if now < expires_at else None
-
-
-def _signature(encoded: bytes, signing_key: str) -> str:
-    mac = hmac.new(signing_key.encode(), b"rejoinder client secret." + encoded, hashlib.sha256)
-    return base64.urlsafe_b64encode(mac.digest()).rstrip(b"=").decode()

@@ -1,20 +1,18 @@
 """Resume tokens: who has one may go on with its conversation, on any host.
 
-A token contains the session, its owner and its expiry, and a signature (HMAC-SHA-256). So every host that has the
-signing key can check it, and no host stores it. It has the form `rt_CONTENT.SIGNATURE`, both in URL-safe base64.
+A token is a signed text (`rejoinder.core.wire.signed_text`) that contains the session, its owner and its expiry.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-PREFIX = "rt_"
+from rejoinder.core.wire.signed_text import SignedText
+
+_TOKEN = SignedText("rt_", b"rejoinder resume token.")
 MAX_CHARACTERS = 512
 """Longer texts are not looked at."""
 
@@ -44,9 +42,7 @@ def token_key(secret: str) -> str:
 
 def sign_token(token: ResumeToken, signing_key: str) -> str:
     """Return the token as the text that a client sends."""
-    content = json.dumps([token.session, token.owner, token.expires_at], separators=(",", ":"))
-    encoded = base64.urlsafe_b64encode(content.encode()).rstrip(b"=")
-    return f"{PREFIX}{encoded.decode()}.{_signature(encoded, signing_key)}"
+    return _TOKEN.sign([token.session, token.owner, token.expires_at], signing_key)
 
 
 def read_token(text: str, signing_keys: Iterable[str], now: float) -> ResumeToken | None:
@@ -57,18 +53,8 @@ def read_token(text: str, signing_keys: Iterable[str], now: float) -> ResumeToke
         signing_keys: The accepted keys. Each is compared in constant time.
         now: Unix time in seconds.
     """
-    encoded, _, signature = text.removeprefix(PREFIX).partition(".")
-    if len(text) > MAX_CHARACTERS or not text.startswith(PREFIX) or not text.isascii():
+    content = _TOKEN.read(text, signing_keys) if len(text) <= MAX_CHARACTERS else None
+    if content is None:
         return None
-    if not any(hmac.compare_digest(_signature(encoded.encode(), key), signature) for key in signing_keys):
-        return None
-    try:
-        session, owner, expires_at = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
-    except (ValueError, binascii.Error):
-        return None
+    session, owner, expires_at = content
     return ResumeToken(session, owner, expires_at) if now < expires_at else None
-
-
-def _signature(encoded: bytes, signing_key: str) -> str:
-    mac = hmac.new(signing_key.encode(), b"rejoinder resume token." + encoded, hashlib.sha256)
-    return base64.urlsafe_b64encode(mac.digest()).rstrip(b"=").decode()
