@@ -29,7 +29,6 @@ from deployments.serving.gate import (
     preflight,
     refusal_of,
     resume_request,
-    started,
 )
 from deployments.talk_page.page_routes import add_talk_page
 from deployments.transports.call_protocol import EXTENSION
@@ -37,8 +36,8 @@ from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.wire.handshake import MODEL, PATHS, started, unserved_handshake
 
-MODEL = "rejoinder"
 NOT_READY = (
     "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second. If the "
     "error persists, start every node with RAY_SERVE_ENABLE_HA_PROXY=1."
@@ -107,11 +106,13 @@ def http_app(served: RoutedHost) -> FastAPI:
         response.headers["connection"] = "close"
         return response
 
-    @web.websocket("/v1/realtime")
-    @web.websocket("/realtime")
     async def realtime(socket: WebSocket) -> None:
         """Run one conversation over the OpenAI Realtime protocol."""
         await _converse(served, socket, proxy_check)
+
+    for path in PATHS:
+        web.add_api_websocket_route(path, realtime)
+        web.add_api_websocket_route(f"{path}/", realtime)
 
     @web.get("/healthz")
     async def healthz(request: Request, response: Response) -> dict[str, Any]:
@@ -148,6 +149,13 @@ def http_app(served: RoutedHost) -> FastAPI:
 
     _add_protected_routes(web, served)
     add_talk_page(web)
+
+    @web.websocket("/{path:path}")
+    async def elsewhere(socket: WebSocket) -> None:
+        """Refuse a WebSocket at any other path: without this route the answer would be 403 without a word."""
+        message = f"No WebSocket at {socket.url.path[:200]}. Connect to {PATHS[0]}."
+        await socket.send_denial_response(refusal_of(404, "not_found", message))
+
     return web
 
 
@@ -168,9 +176,17 @@ def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
         client = admitted(served.access, request.headers, Scope.TALK, Scope.METRICS)
         if isinstance(client, Response):
             return client
-        engines = served.host.services.stages.engines
-        entry = {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
-        return {"object": "list", "data": [entry]}
+        return {"object": "list", "data": [_model(served)]}
+
+    @web.get("/v1/models/{name}", response_model=None)
+    async def model(name: str, request: Request) -> dict[str, Any] | Response:
+        """Return the entry of one model in the list of models. If the host has keys, a request needs one."""
+        client = admitted(served.access, request.headers, Scope.TALK, Scope.METRICS)
+        if isinstance(client, Response):
+            return client
+        if name != MODEL:
+            return refusal_of(404, "model_not_found", f"No model {name[:80]!r}. The only model is {MODEL!r}.")
+        return _model(served)
 
     @web.get("/metrics/targets", response_model=None)
     async def targets(request: Request) -> list[dict[str, Any]] | Response:
@@ -182,6 +198,12 @@ def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
         if isinstance(client, Response):
             return client
         return await served.targets()
+
+
+def _model(served: RoutedHost) -> dict[str, Any]:
+    """Return the entry of the only model. Its field `engines` names the engine of each stage."""
+    engines = served.host.services.stages.engines
+    return {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
 
 
 async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyCheck) -> None:
@@ -197,6 +219,10 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
     resume = await resume_request(served.access, served.host.keeper, socket.headers, socket.query_params)
     if isinstance(resume, Response):
         await socket.send_denial_response(resume)
+        return
+    if fault := unserved_handshake(socket.query_params, socket.headers):
+        status = 404 if fault.param == "call_id" else 400
+        await socket.send_denial_response(refusal_of(status, fault.code, str(fault)))
         return
     client = resume.client if resume else admitted(served.access, socket.headers, Scope.TALK)
     if isinstance(client, Response):
@@ -229,12 +255,11 @@ async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRe
             return
     offered = socket.scope.get("subprotocols") or []
     await socket.accept("realtime" if "realtime" in offered else None)
-    model = socket.query_params.get("model") or MODEL
     shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
     await RealtimeSocket(
         socket,
         host=host,
-        config=started(client.session, model),
+        config=started(client.session, socket.query_params),
         shortcut=shortcut,
         tenant=client.tenant,
         owner=owner,
