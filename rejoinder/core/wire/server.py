@@ -148,14 +148,20 @@ def cleared() -> Json:
     return {"type": "input_audio_buffer.cleared"}
 
 
-def item_event(kind: Literal["added", "done"], item: Item, previous_id: str | None) -> Json:
-    """Return conversation.item.added or conversation.item.done. A spoken user item is sent without its transcript.
+def item_event(
+    kind: Literal["added", "done"], item: Item, previous_id: str | None, *, from_client: bool = False
+) -> Json:
+    """Return conversation.item.added or conversation.item.done.
 
-    `previous_id` is the id of the item before this item; None if it is the first.
+    Args:
+        kind: Which of the two.
+        item: The item. A turn of the caller is sent without its transcript, which follows in an event of its own.
+        previous_id: Id of the item before this item; None if it is the first.
+        from_client: True for an item that the client has made: a transcript that it gave is sent back.
     """
     return {
         "type": f"conversation.item.{kind}",
-        "item": item.wire(reveal=not (item.spoken and item.role == "user")),
+        "item": item.wire(reveal=from_client or not (item.spoken and item.role == "user")),
         "previous_item_id": previous_id,
     }
 
