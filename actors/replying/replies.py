@@ -55,6 +55,8 @@ class Replies:
         self._prompts = Prompts(context, group)
         self.summaries = self._prompts.summaries
         self._running: dict[Reply, asyncio.Task[None]] = {}
+        # True if the client was told of the newest pause.
+        self._told = True
         # Monotonic time until which the first truncation counts as an answer to a pause that is over.
         self._flush_until = -math.inf
         self.degradation = SessionDegradation(services)
@@ -211,17 +213,18 @@ class Replies:
                 self._services.metrics.interrupted(stop_s)
             self._stop(reply, reason, stop_s)
 
-    def pause(self, interrupted_at: float | None) -> None:
+    def pause(self, interrupted_at: float | None, *, dropped: bool = True) -> None:
         """Pause the audio of the running replies until `resume` or `cut`.
 
         Args:
             interrupted_at: Monotonic time at which the interrupting speech arrived; None if it is not known.
+            dropped: True if the client is told to drop what it has not played. Otherwise it plays that.
         """
         now = self._services.clock()
         stop_s = 0.0 if interrupted_at is None else now - interrupted_at
-        self._flush_until = now + FLUSH_S
+        self._told, self._flush_until = dropped, now + FLUSH_S if dropped else -math.inf
         for reply in self._speaking:
-            reply.pause(stop_s)
+            reply.pause(stop_s, dropped=dropped)
 
     def resume(self) -> None:
         """Continue the paused replies."""
@@ -237,7 +240,7 @@ class Replies:
         reply = self.current
         if reply is None or reply not in self._running or reply.plan.events.item_id != item_id:
             return
-        answers_pause = reply.stop_s is not None or self._services.clock() < self._flush_until
+        answers_pause = (reply.stop_s is not None and self._told) or self._services.clock() < self._flush_until
         self._flush_until = -math.inf
         if not answers_pause:
             self._stop(reply, "client_cancelled")

@@ -11,6 +11,7 @@ host. The proxy saturates at a few dozen conversations, and a WebSocket that cam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import psutil
@@ -36,7 +37,7 @@ from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.wire.handshake import MODEL, PATHS, started, unserved_handshake
+from rejoinder.core.wire.handshake import MODEL, PATHS, drops_replies, started, unserved_handshake
 
 NOT_READY = (
     "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second. If the "
@@ -259,7 +260,7 @@ async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRe
     await RealtimeSocket(
         socket,
         host=host,
-        config=started(client.session, socket.query_params),
+        config=replace(started(client.session, socket.query_params), drops_replies=drops_replies(socket.headers)),
         shortcut=shortcut,
         tenant=client.tenant,
         owner=owner,

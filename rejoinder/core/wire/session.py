@@ -50,6 +50,7 @@ class SessionConfig:
         parallel_tool_calls: True if one response may call several tools.
         speed: Speaking rate, 0.25 to 1.5.
         type: REALTIME or TRANSCRIPTION.
+        drops_replies: True if the client is known to drop a reply for good at input_audio_buffer.speech_started.
     """
 
     model: str = "rejoinder"
@@ -69,6 +70,7 @@ class SessionConfig:
     truncation: Any = "auto"
     tracing: Any = None
     type: str = REALTIME
+    drops_replies: bool = False
 
     @property
     def transcribes_only(self) -> bool:
