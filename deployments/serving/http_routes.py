@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import psutil
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
@@ -31,6 +31,7 @@ from deployments.serving.gate import (
     resume_request,
     started,
 )
+from deployments.stage_http.routes import add_stage_routes
 from deployments.talk_page.page_routes import add_talk_page
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
@@ -147,6 +148,7 @@ def http_app(served: RoutedHost) -> FastAPI:
         return await served.regions()
 
     _add_protected_routes(web, served)
+    add_stage_routes(web, served.host, served.access)
     add_talk_page(web)
     return web
 
@@ -166,11 +168,19 @@ def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
         If the host has keys, a request needs one.
         """
         client = admitted(served.access, request.headers, Scope.TALK, Scope.METRICS)
+        return client if isinstance(client, Response) else {"object": "list", "data": [_model(served)]}
+
+    @web.get("/v1/models/{name:path}", response_model=None)
+    async def model(request: Request, name: str) -> dict[str, Any] | Response:
+        """Return the model "rejoinder", or an error with status 404 for any other name."""
+        client = admitted(served.access, request.headers, Scope.TALK, Scope.METRICS)
         if isinstance(client, Response):
             return client
-        engines = served.host.services.stages.engines
-        entry = {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
-        return {"object": "list", "data": [entry]}
+        if name == MODEL:
+            return _model(served)
+        message = f"The model '{name[:200]}' does not exist. The only one is '{MODEL}'."
+        error = {"message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+        return JSONResponse({"error": error}, status_code=404)
 
     @web.get("/metrics/targets", response_model=None)
     async def targets(request: Request) -> list[dict[str, Any]] | Response:
@@ -182,6 +192,12 @@ def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
         if isinstance(client, Response):
             return client
         return await served.targets()
+
+
+def _model(served: RoutedHost) -> dict[str, Any]:
+    """Return the model that all requests get, in the form of OpenAI's API, with the engine of each stage."""
+    engines = served.host.services.stages.engines
+    return {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
 
 
 async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyCheck) -> None:
