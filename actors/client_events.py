@@ -24,6 +24,7 @@ from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, Json, refuse
 from rejoinder.core.wire.formats import parse_format
 from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
+from rejoinder.core.wire.unserved import left_out, refuse_unserved
 
 if TYPE_CHECKING:
     from actors.session import Session
@@ -116,12 +117,16 @@ class ClientEventHandler:
         return wire_session.echo(self._context.config, self._context.id, self._expires_at)
 
     def _update(self, patch: Fields, event_id: str | None) -> None:
-        refused = wire_session.refused_tools(patch)
-        locked = self._session.replies.recent.spoken
-        self._context.current.value = wire_session.merge(self._context.config, patch, voice_locked=locked)
+        unserved = left_out(patch)
+        self._context.current.value = wire_session.merge(
+            self._context.config,
+            patch,
+            voice_locked=self._session.replies.recent.spoken,
+            type_locked=bool(len(self._context.conversation)),
+        )
         self._session.configured()
         self._context.emit(server.session_event("updated", self._echo()))
-        for fault in refused:
+        for fault in unserved:
             self._session.reject(fault, event_id)
 
     def _commit(self, received: int) -> None:
@@ -180,6 +185,13 @@ class ClientEventHandler:
         self._context.emit(server.truncated(item_id, end_ms))
 
     def _create_response(self, fields: Fields) -> None:
+        if self._context.config.transcribes_only:
+            raise refuse(
+                "A session of type transcription has no responses.",
+                "type",
+                code="unsupported_event",
+                remedy="Open a session of type realtime.",
+            )
         request = self._reply_request(fields)
         replies = self._session.replies
         if request.out_of_band:
@@ -202,6 +214,7 @@ class ClientEventHandler:
     def _reply_request(self, fields: Fields) -> ReplyRequest:
         """Return the reply request of the session's configuration, changed by the fields of a response.create."""
         request = self._session.replies.default_request()
+        refuse_unserved(fields)
         refused = wire_session.refused_tools(fields)
         if refused:
             raise refused[0]
@@ -212,8 +225,9 @@ class ClientEventHandler:
         if fields.raw("instructions"):
             request = replace(request, instructions=fields.text("instructions"))
         if "max_output_tokens" in fields:
-            limit = wire_session.max_tokens(fields) or self._context.services.settings.conversation.max_reply_tokens
-            request = replace(request, max_tokens=limit)
+            limited = replace(self._context.config, max_output_tokens=wire_session.max_tokens(fields))
+            default = self._context.services.settings.conversation.max_reply_tokens
+            request = replace(request, max_tokens=limited.token_limit(default))
         if fields.raw("audio") is not None:
             request = replace(request, format=parse_format(fields.child("audio").child("output"), request.format))
         if fields.raw("metadata") is not None:

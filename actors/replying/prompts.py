@@ -123,7 +123,7 @@ class Prompts:
         return bool(messages) and messages[-1].role == "user"
 
     async def _transcribed(self, turn: CommittedTurn) -> None:
-        asked_for = self._context.config.transcription is not None
+        asked_for = self._context.config.sends_transcripts
         try:
             transcript = await asyncio.shield(turn.end_of_turn.transcript)
         except BackendError as fault:
@@ -164,6 +164,8 @@ class Prompts:
 
     def _announce(self, turn: CommittedTurn, transcript: Transcript) -> None:
         seconds = turn.end_of_turn.seconds
+        if rest := turn.streamed.rest(transcript.text):
+            self._context.emit(server.transcription_delta(turn.item.id, rest))
         self._context.emit(
             server.transcription_completed(turn.item.id, transcript.text, seconds, language=transcript.language)
         )

@@ -81,7 +81,7 @@ class Replies:
             transcript: The words; "" for a prompt without a new turn of the caller.
             whole: True if the words may be the whole turn; False if more words may follow.
         """
-        if not self._drafts.drafting:
+        if not self._drafts.drafting and not self._context.config.transcribes_only:
             self._prompts.prefill.start(self._prompts.current(self.default_request(), transcript), whole=whole)
 
     @property
@@ -93,7 +93,12 @@ class Replies:
         )
 
     async def message_end(self, words: str) -> float | None:
-        """Return the language model's probability that the caller's message ends with these words; None if unknown."""
+        """Return the language model's probability that the caller's message ends with these words; None if unknown.
+
+        A session without replies does not ask the language model.
+        """
+        if self._context.config.transcribes_only:
+            return None
         return await self._prompts.prefill.message_end(self._prompts.current(self.default_request(), words))
 
     def discard(self) -> None:
@@ -149,8 +154,10 @@ class Replies:
     def apologise(self, failures: StageFailures) -> None:
         """Start a reply that plays only the apology, if `failures` (the failing stages) last.
 
-        Does nothing while a reply is running.
+        Does nothing while a reply is running, and in a session without replies.
         """
+        if self._context.config.transcribes_only:
+            return
         if self.current is not None and self.current in self._running:
             return
         plan = self._plan(self._terms(self.default_request()), partial(_until_over, failures), failures, lambda: None)
@@ -276,7 +283,7 @@ class Replies:
         return ReplyRequest(
             spoken=config.output_modality == "audio",
             instructions=config.instructions or settings.instructions,
-            max_tokens=config.max_output_tokens or settings.max_reply_tokens,
+            max_tokens=config.token_limit(settings.max_reply_tokens),
             format=config.output_format,
             tools=config.offer(self._services.settings.tools.max_call_tokens),
         )

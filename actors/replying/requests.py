@@ -10,6 +10,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.reply.tools.calls import NO_TOOLS, FunctionTool, ToolOffer
 from rejoinder.core.survival.resumption import KnownAnswer
 from rejoinder.core.turns.commands import CommitTurn
+from rejoinder.core.turns.local_agreement import NOTHING_STREAMED, StreamedText
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import AudioFormat
 from rejoinder.core.wire.items import Item
@@ -70,6 +71,7 @@ class CommittedTurn:
         end_of_turn: The request that transcribes the turn.
         marks: Stage times of the turn and its reply.
         speech_ended_at: When the caller's last speech arrived (monotonic).
+        streamed: The words of the turn that the client has got before its transcript.
     """
 
     command: CommitTurn
@@ -77,6 +79,7 @@ class CommittedTurn:
     end_of_turn: EndOfTurnRequest
     marks: Marks
     speech_ended_at: float
+    streamed: StreamedText = NOTHING_STREAMED
 
     def waited_for_end(self, now: float) -> None:
         """Record the wait for the end-of-turn decision as Stage.ENDPOINT. It ends at `now`, when the reply starts.

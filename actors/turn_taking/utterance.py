@@ -9,6 +9,7 @@ from actors.listening.audio_input import AudioInput
 from actors.listening.end_of_turn import EndOfTurn, EndOfTurnRequest
 from actors.listening.interim_transcripts import InterimTranscripts
 from actors.listening.long_speech import LongSpeech
+from actors.listening.transcript_deltas import TranscriptDeltas
 from actors.listening.turn_judge import VERDICT_SAMPLES, VerdictRequest
 from actors.replying.requests import CommittedTurn
 from actors.replying.response import claim_item_id
@@ -27,8 +28,15 @@ class CallerUtterance:
     """The caller's current utterance. After its commit or dismissal the object represents the next one."""
 
     def __init__(
-        self, context: SessionContext, audio_input: AudioInput, end_of_turn: EndOfTurn, interims: InterimTranscripts
+        self,
+        context: SessionContext,
+        audio_input: AudioInput,
+        end_of_turn: EndOfTurn,
+        interims: InterimTranscripts,
+        *,
+        deltas: TranscriptDeltas,
     ) -> None:
+        self._deltas = deltas
         self._context = context
         self._audio_input = audio_input
         self._end_of_turn = end_of_turn
@@ -45,6 +53,7 @@ class CallerUtterance:
         padded_start = self._audio_input.padded(start)
         self._long.begin(padded_start, speech_detected=True)
         self._interims.begin(padded_start)
+        self._deltas.begin(self._item_id)
         self._context.emit(server.speech_started(self._item_id, _ms(padded_start)))
 
     def transcribe(self, start: int, end: int, on_verdict: Callable[[float | None], None] | None) -> None:
@@ -106,6 +115,7 @@ class CallerUtterance:
     def clear(self, end: int) -> None:
         """Drop the audio before sample `end`, because the client cleared it."""
         self._item_id = None
+        self._deltas.end()
         self._long.cancel()
         self._interims.end()
         self._audio_input.end_turn(end, end)
@@ -122,6 +132,7 @@ class CallerUtterance:
             end: The sample before which all audio is dropped.
         """
         item_id, self._item_id = self._item_id, None
+        self._deltas.end()
         self._long.cancel()
         self._interims.end()
         self._audio_input.end_turn(speech_end, end, heard=speech_end)
@@ -155,6 +166,7 @@ class CallerUtterance:
             end_of_turn=request,
             marks=_marks(speech_ended_at, request),
             speech_ended_at=speech_ended_at,
+            streamed=self._deltas.end(),
         )
 
     def _learn_level(self, turn: CommitTurn, request: EndOfTurnRequest) -> None:

@@ -29,7 +29,6 @@ from deployments.serving.gate import (
     preflight,
     refusal_of,
     resume_request,
-    started,
 )
 from deployments.stage_http.routes import add_stage_routes
 from deployments.talk_page.page_routes import add_talk_page
@@ -38,8 +37,8 @@ from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.wire.handshake import MODEL, PATHS, started, unserved_handshake
 
-MODEL = "rejoinder"
 NOT_READY = (
     "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second. If the "
     "error persists, start every node with RAY_SERVE_ENABLE_HA_PROXY=1."
@@ -108,11 +107,13 @@ def http_app(served: RoutedHost) -> FastAPI:
         response.headers["connection"] = "close"
         return response
 
-    @web.websocket("/v1/realtime")
-    @web.websocket("/realtime")
     async def realtime(socket: WebSocket) -> None:
         """Run one conversation over the OpenAI Realtime protocol."""
         await _converse(served, socket, proxy_check)
+
+    for path in PATHS:
+        web.add_api_websocket_route(path, realtime)
+        web.add_api_websocket_route(f"{path}/", realtime)
 
     @web.get("/healthz")
     async def healthz(request: Request, response: Response) -> dict[str, Any]:
@@ -148,13 +149,20 @@ def http_app(served: RoutedHost) -> FastAPI:
         return await served.regions()
 
     _add_protected_routes(web, served)
-    add_stage_routes(web, served.host, served.access)
     add_talk_page(web)
+
+    @web.websocket("/{path:path}")
+    async def elsewhere(socket: WebSocket) -> None:
+        """Refuse a WebSocket at any other path: without this route the answer would be 403 without a word."""
+        message = f"No WebSocket at {socket.url.path[:200]}. Connect to {PATHS[0]}."
+        await socket.send_denial_response(refusal_of(404, "not_found", message))
+
     return web
 
 
 def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
     """Add the routes that need a key if the host has keys."""
+    add_stage_routes(web, served.host, served.access)
 
     @web.post("/v1/realtime/client_secrets")
     async def client_secrets(request: Request) -> Response:
@@ -214,6 +222,10 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
     if isinstance(resume, Response):
         await socket.send_denial_response(resume)
         return
+    if fault := unserved_handshake(socket.query_params, socket.headers):
+        status = 404 if fault.param == "call_id" else 400
+        await socket.send_denial_response(refusal_of(status, fault.code, str(fault)))
+        return
     client = resume.client if resume else admitted(served.access, socket.headers, Scope.TALK)
     if isinstance(client, Response):
         await socket.send_denial_response(client)
@@ -245,12 +257,11 @@ async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRe
             return
     offered = socket.scope.get("subprotocols") or []
     await socket.accept("realtime" if "realtime" in offered else None)
-    model = socket.query_params.get("model") or MODEL
     shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
     await RealtimeSocket(
         socket,
         host=host,
-        config=started(client.session, model),
+        config=started(client.session, socket.query_params),
         shortcut=shortcut,
         tenant=client.tenant,
         owner=owner,

@@ -183,6 +183,19 @@ def truncated(item_id: str, audio_end_ms: int) -> Json:
     }
 
 
+def transcription_delta(item_id: str, delta: str) -> Json:
+    """Return the event that sends the next words of a turn before its final transcript.
+
+    `delta` begins with a space unless it is the first of the turn. The words are not taken back.
+    """
+    return {
+        "type": "conversation.item.input_audio_transcription.delta",
+        "item_id": item_id,
+        "content_index": 0,
+        "delta": delta,
+    }
+
+
 def transcription_completed(item_id: str, transcript: str, seconds: float, *, language: str = "") -> Json:
     """Return the event that sends the final transcript of a turn.
 
