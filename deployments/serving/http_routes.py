@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import psutil
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
@@ -31,6 +31,7 @@ from deployments.serving.gate import (
     refusal_of,
     resume_request,
 )
+from deployments.stage_http.routes import add_stage_routes
 from deployments.talk_page.page_routes import add_talk_page
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
@@ -162,6 +163,7 @@ def http_app(served: RoutedHost) -> FastAPI:
 
 def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
     """Add the routes that need a key if the host has keys."""
+    add_stage_routes(web, served.host, served.access)
 
     @web.post("/v1/realtime/client_secrets")
     async def client_secrets(request: Request) -> Response:
@@ -175,19 +177,19 @@ def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
         If the host has keys, a request needs one.
         """
         client = admitted(served.access, request.headers, Scope.TALK, Scope.METRICS)
-        if isinstance(client, Response):
-            return client
-        return {"object": "list", "data": [_model(served)]}
+        return client if isinstance(client, Response) else {"object": "list", "data": [_model(served)]}
 
-    @web.get("/v1/models/{name}", response_model=None)
-    async def model(name: str, request: Request) -> dict[str, Any] | Response:
-        """Return the entry of one model in the list of models. If the host has keys, a request needs one."""
+    @web.get("/v1/models/{name:path}", response_model=None)
+    async def model(request: Request, name: str) -> dict[str, Any] | Response:
+        """Return the model "rejoinder", or an error with status 404 for any other name."""
         client = admitted(served.access, request.headers, Scope.TALK, Scope.METRICS)
         if isinstance(client, Response):
             return client
-        if name != MODEL:
-            return refusal_of(404, "model_not_found", f"No model {name[:80]!r}. The only model is {MODEL!r}.")
-        return _model(served)
+        if name == MODEL:
+            return _model(served)
+        message = f"The model '{name[:200]}' does not exist. The only one is '{MODEL}'."
+        error = {"message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+        return JSONResponse({"error": error}, status_code=404)
 
     @web.get("/metrics/targets", response_model=None)
     async def targets(request: Request) -> list[dict[str, Any]] | Response:
@@ -202,7 +204,7 @@ def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
 
 
 def _model(served: RoutedHost) -> dict[str, Any]:
-    """Return the entry of the only model. Its field `engines` names the engine of each stage."""
+    """Return the model that all requests get, in the form of OpenAI's API, with the engine of each stage."""
     engines = served.host.services.stages.engines
     return {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
 
