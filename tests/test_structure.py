@@ -40,6 +40,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "rejoinder.core.reply",
         "rejoinder.core.turns",
     ),
+    "rejoinder.core.telephony": ("rejoinder.core.errors", "rejoinder.core.audio", "rejoinder.core.wire"),
     "rejoinder.core.survival": ("rejoinder.core.reply", "rejoinder.core.turns", "rejoinder.core.wire"),
     "rejoinder.store": ("rejoinder.core",),
     "actors.stages": ("rejoinder.core", "rejoinder.store"),
@@ -50,9 +51,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "actors": ("rejoinder.core", "rejoinder.store"),
     "deployments.transports": ("rejoinder.core", "rejoinder.store", "actors", "deployments.serving.compat"),
     "deployments.talk_page": (),
+    "deployments.telephony": (
+        *("rejoinder.core", "rejoinder.store", "actors"),
+        *("deployments.transports", "deployments.serving.gate"),
+    ),
     "deployments.serving": (
         *("rejoinder.core", "rejoinder.store", "actors"),
-        *("deployments.transports", "deployments.talk_page"),
+        *("deployments.transports", "deployments.talk_page", "deployments.telephony"),
     ),
     "deployments.survival": ("rejoinder.core", "actors.stages", "actors.survival"),
     "deployments.engines": (*STAGES, "deployments.serving"),

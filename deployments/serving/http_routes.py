@@ -32,6 +32,7 @@ from deployments.serving.gate import (
     started,
 )
 from deployments.talk_page.page_routes import add_talk_page
+from deployments.telephony.twilio_routes import add_twilio
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl, Client
@@ -147,6 +148,7 @@ def http_app(served: RoutedHost) -> FastAPI:
         return await served.regions()
 
     _add_protected_routes(web, served)
+    add_twilio(web, served.host, access=served.access, direct=proxy_check)
     add_talk_page(web)
     return web
 

@@ -37,6 +37,7 @@ from rejoinder.core.settings.stages import (
     VadSettings,
 )
 from rejoinder.core.settings.survival.journal import JournalSettings
+from rejoinder.core.settings.telephony.telephony import TelephonySettings
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "SpeechSettings",
     "StageSettings",
     "SttSettings",
+    "TelephonySettings",
     "ToolSettings",
     "TtsSettings",
     "TurnDetectorSettings",
@@ -403,6 +405,8 @@ class Settings(Section):
     """Prompt, reply segments, prepared phrases."""
     tools: ToolSettings = ToolSettings()
     """Calls of the client's functions: what is said meanwhile, and their maximum length."""
+    telephony: TelephonySettings = TelephonySettings()
+    """Telephone calls: Twilio, transfers, the keypad."""
     hedging: HedgingSettings = HedgingSettings()
     """Second requests when a first token is late."""
     breaker: BreakerSettings = BreakerSettings()
