@@ -170,7 +170,7 @@ class SimulatedCaller:
     def position(self) -> Position | None:
         """Return how much of the newest reply the caller has. None without a reply."""
         reply = next(reversed(self._replies.values()), None)
-        return None if reply is None else Position(reply.item_id, reply.item_ms(reply.received_s))
+        return None if reply is None else reply.position(reply.received_s)
 
     def reconnect(self, send: Callable[[bytes], None], event: dict[str, Any], *, lost_at: float, now: float) -> None:
         """Continue the call on another connection, on which the server has confirmed the session.
@@ -421,6 +421,6 @@ def truncate(reply: BufferedReply, now: float) -> bytes:
 
     They are counted up to `now`, in seconds on the caller's clock.
     """
-    played_ms = reply.item_ms(reply.played_s(now))
+    played_ms = reply.position(reply.played_s(now)).ms
     event = {"type": "conversation.item.truncate", "item_id": reply.item_id, "content_index": 0}
     return orjson.dumps(event | {"audio_end_ms": played_ms})
