@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from rejoinder.core.telephony.audiosocket import FRAME_BYTES
 
 FRAME_S = 0.02
+ROUNDING_S = 1e-6
+"""Tolerance for sums of floating-point numbers."""
 LATE_S = 0.1
 """Delay from which missed frames are not caught up: the telephone would have to drop them."""
 
@@ -58,7 +60,7 @@ class PhonePacer:
             self._next = now
         frames: list[bytes] = []
         marks = self._reached(now)
-        while self.waiting and self._next <= now:
+        while self.waiting and self._next <= now + ROUNDING_S:
             frame = self._take()
             frames.append(frame)
             self._next += FRAME_S
@@ -68,7 +70,7 @@ class PhonePacer:
     def _reached(self, now: float) -> list[str]:
         """Return the marks up to the audio that was played: all that was returned, if its last frame has ended."""
         reached: list[str] = []
-        while self._marks and self._marks[0].at <= self._played and self._next <= now:
+        while self._marks and self._marks[0].at <= self._played and self._next <= now + ROUNDING_S:
             reached.append(self._marks.popleft().name)
         return reached
 

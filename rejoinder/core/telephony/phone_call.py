@@ -90,10 +90,13 @@ class PhoneCall:
         """Return how much of the item that was played last the caller has heard."""
         return self._playout.heard(now)
 
+    def received(self) -> PlayedItem:
+        """Return how much of the newest item the telephone has got: it has played it, or will still play it."""
+        return self._playout.received()
+
     def reconnected(self) -> None:
-        """Record that the connection to the session was lost. Its next `session.created` resumes the session."""
-        self._resumed, self._ready = True, False
-        self._responding = self._answer_due = False
+        """Record that the connection to the session was lost. No response is running on the next one."""
+        self._responding = False
 
     # -- the telephone -------------------------------------------------------------------------------------------------
 
@@ -148,6 +151,11 @@ class PhoneCall:
             yield ToSession({"type": "session.update", "session": session})
         while self._early:
             yield _append(self._early.popleft())
+
+    def _continued(self, event: Json, now: float) -> Iterator[PhoneCommand]:
+        # A response that the server makes by itself answers the tool, too.
+        self._answer_due = self._answer_due and not event.get("response")
+        yield from self._answer()
 
     def _audio(self, event: Json, now: float) -> Iterator[PhoneCommand]:
         delta = event["delta"]
@@ -204,6 +212,7 @@ class PhoneCall:
 
     _HANDLERS: ClassVar[dict[str, Callable[[PhoneCall, Json, float], Iterable[PhoneCommand]]]] = {
         "session.created": _created,
+        "rejoinder.session.resumed": _continued,
         "response.output_audio.delta": _audio,
         "input_audio_buffer.speech_started": _speech_started,
         "response.created": _response_created,

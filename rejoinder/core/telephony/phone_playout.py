@@ -90,6 +90,11 @@ class PhonePlayout:
         played = min(piece.end - piece.start, max(0, int((now - self._since) * TELEPHONE_RATE)))
         return PlayedItem(piece.item_id, _ms(piece.start + played))
 
+    def received(self) -> PlayedItem:
+        """Return how much of the newest item the telephone has got, played or not. Its id is "" if it got nothing."""
+        item_id = next(reversed(self._sent), "")
+        return PlayedItem(item_id, _ms(self._sent.get(item_id, 0)))
+
     def cut(self, now: float) -> tuple[PlayedItem, ...]:
         """Record that the telephone drops the audio that it has not played.
 

@@ -60,7 +60,7 @@ class TelephonySettings(Section):
     """Telephone calls. Nothing of it is active unless it is configured."""
 
     twilio: TwilioSettings = TwilioSettings()
-    """Twilio Media Streams."""
+    """Calls that reach the system over Twilio Media Streams."""
     instructions: str = Field("", max_length=100_000)
     """System prompt of telephone calls. Empty: `conversation.instructions`."""
     hang_up: bool = False
@@ -70,7 +70,7 @@ class TelephonySettings(Section):
     `sales: "+4930123456"`. It can choose no other. Each transfer goes to `webhook.url`.
     """
     webhook: PhoneWebhookSettings = PhoneWebhookSettings()
-    """Where transfers go."""
+    """Server of the operator that gets the transfers."""
     keypad_pause_ms: float = Field(2000, ge=200, le=20_000)
     """Milliseconds after the last key of the telephone's keypad until the keys become a turn of the caller. # ends them
     at once.
