@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from starlette.websockets import WebSocketDisconnect
+
 from deployments.telephony.phone_webhook import PhoneWebhook
 from deployments.transports.realtime_ws import AcceptedSocket, AudioShortcut
 from rejoinder.core.errors import CallerError
@@ -27,7 +29,7 @@ QUEUE_EVENTS = 256
 """Client events that wait for the session at most. While the queue is full, Twilio is not read."""
 MAX_MALFORMED = 5
 """Malformed messages after which a stream is closed: what sends them is not Twilio."""
-CLOSE_POLICY = 1008
+CLOSE_NORMAL, CLOSE_POLICY = 1000, 1008
 _ENDED = {"type": "websocket.disconnect", "code": 1000}
 _LOST = {"type": "websocket.disconnect", "code": 1006}
 
@@ -64,6 +66,8 @@ class TwilioSocket:
         self._to_session: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue(QUEUE_EVENTS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._malformed = 0
+        # Code and reason with which the stream is closed when the session has ended; None if it is closed already.
+        self._close_with: tuple[int, str] | None = None
 
     async def __aenter__(self) -> TwilioSocket:
         self._spawn(self._pump())
@@ -75,6 +79,9 @@ class TwilioSocket:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._close_with:
+            with suppress(OSError, RuntimeError, WebSocketDisconnect):  # Twilio may have closed it meanwhile
+                await self._socket.close(*self._close_with)
 
     # -- called by RealtimeSocket --------------------------------------------------------------------------------------
 
@@ -124,7 +131,7 @@ class TwilioSocket:
             logger.warning("a message of Twilio is malformed: %s", fault)
             if self._malformed < MAX_MALFORMED:
                 return True
-            await self._socket.close(CLOSE_POLICY, "malformed messages")
+            self._close_with = CLOSE_POLICY, "malformed messages"
             return False
         match message:
             case twilio.CallerMedia(audio=audio):
@@ -134,6 +141,7 @@ class TwilioSocket:
             case twilio.KeyPressed(digit=digit):
                 await self._carry_out(self._call.key_pressed(digit))
             case twilio.StreamStopped():
+                self._close_with = CLOSE_NORMAL, "the call has ended"
                 return False
         return True
 
@@ -154,8 +162,8 @@ class TwilioSocket:
                 case DropAudio():
                     await self._socket.send_text(twilio.clear_message(stream))
                 case EndCall():
+                    self._close_with = CLOSE_NORMAL, "the agent has hung up"
                     await self._to_session.put(_ENDED)
-                    await self._socket.close(1000, "the agent has hung up")
                 case _:
                     self._spawn(self._hand_over(command.transfer))
 
