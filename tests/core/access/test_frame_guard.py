@@ -78,7 +78,7 @@ def test_all_connections_together_keep_the_hosts_rate() -> None:
 
 
 def test_a_caller_does_not_wait_for_others() -> None:
-    """While others have used up the host's rate, a caller who has sent 100 kB of settings and sends 10 kB a second is read."""
+    """While others have used up the host's rate, a caller with 100 kB of settings and 10 kB a second is read."""
     limits = LimitSettings()
     shared = TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
     attacker, caller = FrameGuard(limits, shared), FrameGuard(limits, shared)
