@@ -32,6 +32,8 @@ _AUTOMATIC = (DetectionMode.SERVER_VAD, DetectionMode.SEMANTIC_VAD)
 
 REALTIME, TRANSCRIPTION = "realtime", "transcription"
 """The two types of a session: a conversation, or a transcription of the caller without any reply."""
+WORDS, SEGMENTS = "item.input_audio_transcription.words", "item.input_audio_transcription.segments"
+"""Entries of `include` that ask for the times of words, and for segment events. OpenAI's API has neither."""
 NO_LIMIT = "inf"
 """Value of max_output_tokens with which a client asks for answers of any length (MAX_OUTPUT_TOKENS)."""
 
@@ -50,6 +52,7 @@ class SessionConfig:
         parallel_tool_calls: True if one response may call several tools.
         speed: Speaking rate, 0.25 to 1.5.
         type: REALTIME or TRANSCRIPTION.
+        include: What the client wants with each transcript: WORDS, SEGMENTS or both. Only if `type` is TRANSCRIPTION.
         drops_replies: True if the client is known to drop a reply for good at input_audio_buffer.speech_started.
     """
 
@@ -71,6 +74,7 @@ class SessionConfig:
     tracing: Any = None
     type: str = REALTIME
     drops_replies: bool = False
+    include: tuple[str, ...] = ()
 
     @property
     def transcribes_only(self) -> bool:
@@ -131,7 +135,10 @@ def merge(
     audio = patch.child("audio")
     config = _merge_audio_input(config, audio.child("input"))
     if kind == TRANSCRIPTION:
-        return config
+        wanted = patch.texts("include", 16)
+        known = tuple(name for name in (WORDS, SEGMENTS) if name in wanted)
+        return replace(config, include=known) if "include" in patch else config
+    config = replace(config, include=())
     return _merge_replies(config, patch, audio.child("output"), voice_locked)
 
 
