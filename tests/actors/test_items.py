@@ -289,7 +289,8 @@ async def test_a_client_replays_its_history() -> None:
     play = Play()
     call = {"type": "function_call", "id": "c", "call_id": "call_1", "name": "time", "arguments": "{}"}
     result = {"type": "function_call_output", "id": "d", "call_id": "call_1", "output": "12:00"}
-    history = [message("a", "system", id="a"), message("b", id="b"), call, result, message("e", "assistant", id="e")]
+    messages = message("a", "system", id="a"), message("b", id="b"), message("e", "assistant", id="e")
+    history: list[dict[str, object]] = [*messages[:2], {**call}, {**result}, messages[2]]
     async with play.call() as caller:
         before = "root"
         for item in history:

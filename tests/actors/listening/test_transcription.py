@@ -10,6 +10,7 @@ import pytest
 
 from actors.listening.end_of_turn import _joined
 from actors.stages.ports import Transcript, WordTime
+from rejoinder.core.turns.endpointing import DetectionMode
 from rejoinder.core.turns.local_agreement import StreamedText
 from rejoinder.core.wire.handshake import started
 from rejoinder.core.wire.unserved import LOGPROBS
@@ -126,6 +127,29 @@ async def test_a_transcription_session_with_manual_turns() -> None:
         await caller.ask(type="input_audio_buffer.commit")
         completed = await caller.until(COMPLETED)
         assert completed["transcript"] == deltas(caller) == "Hello there."
+
+
+@virtual
+async def test_a_model_without_turn_detection_leaves_turns_to_the_client() -> None:
+    """For OpenAI's streaming models the client ends turns, unless it asks for turn detection.
+
+    LiveKit sends no turn_detection with them, and ends a session at the error of a commit after the server's.
+    """
+    async with hearing("Hello there.").call() as caller:
+        session = await configure(caller, "transcription", transcription={"model": "gpt-realtime-whisper"})
+        assert session["audio"]["input"]["turn_detection"] is None
+        await caller.speak(1.0)
+        await caller.hush(3.0)
+        assert not caller.of("input_audio_buffer.committed")
+        await caller.ask(type="input_audio_buffer.commit")
+        assert (await caller.until(COMPLETED))["transcript"] == "Hello there."
+        detection = {"type": "server_vad"}
+        audio = {"input": {"turn_detection": detection}}
+        await caller.ask(type="session.update", session={"type": "transcription", "audio": audio})
+        updated = await caller.until("session.updated", 2)
+        assert updated["session"]["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+    query = {"intent": "transcription", "model": "gpt-realtime-whisper"}
+    assert started({}, query).detection.mode is DetectionMode.NONE
 
 
 @virtual
