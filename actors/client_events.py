@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from actors.replying.replies import MAX_OUT_OF_BAND
 from actors.replying.requests import ReplyRequest, SpokenItem
 from actors.stages.session_context import SessionContext
+from actors.turn_taking.keypad import Keypad
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import CallerError
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.reply.tools.calls import ToolOffer
 from rejoinder.core.turns import events as turn_events
+from rejoinder.core.turns.state import CallerState
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, Json, refuse
@@ -56,6 +58,7 @@ class ClientEventHandler:
         self._expires_at = int(time.time() + lifetime_s) if expires_at is None else expires_at
         # True if the newest item of the client was the result of no call, and was refused.
         self._orphan_result = False
+        self._keypad = Keypad(context, lambda: session.replies.cancel(None), self._keys_entered)
         # Bytes of the conversation that are counted in `Services.stored`.
         self._counted = 0
 
@@ -98,6 +101,8 @@ class ClientEventHandler:
                 self._truncate(item_id, end_ms)
             case client.CreateResponse(response=fields):
                 self._create_response(fields)
+            case client.PressKey(digit=digit):
+                self._keypad.press(digit)
             case client.CancelResponse(response_id=response_id):
                 if not self._session.replies.cancel(response_id):
                     raise CallerError(
@@ -106,8 +111,17 @@ class ClientEventHandler:
 
     def close(self) -> None:
         """Release the memory that the session's conversation was counted for."""
+        self._keypad.close()
         self._context.services.stored.release(self._counted)
         self._counted = 0
+
+    def _keys_entered(self) -> None:
+        """Answer the keys that the caller has pressed, unless the caller speaks or the client asks for replies."""
+        self._count()
+        session = self._session
+        if session.state.caller is CallerState.QUIET and self._context.turn_rules.auto_reply:
+            session.replies.cancel(None)
+            session.request_reply(session.replies.default_request())
 
     def _count(self) -> None:
         """Count the present size of the conversation among the bytes that the host's clients make it keep."""

@@ -152,6 +152,7 @@ class RealtimeSocket:
         tenant: str = "",
         owner: str = "",
         origin: SessionOrigin | None = None,
+        key: str = "",
     ) -> None:
         """Prepare the conversation.
 
@@ -163,12 +164,13 @@ class RealtimeSocket:
             tenant: Name under which the answer cache keeps this client's answers, derived from the API key.
             owner: Digest of the client's API key; "" if the host has no keys.
             origin: What the session goes on with; None for a new session. Its configuration replaces `config`.
+            key: Makes the session's ids unique among all sessions; "" for a random one.
         """
         settings = host.services.settings
         self._socket = socket
         self._shortcut = shortcut or _NoShortcut()
         self._host = host
-        self._key = secrets.token_hex(6)
+        self._key = key or secrets.token_hex(6)
         self._max_s = settings.host.session_max_s
         if origin and origin.snapshot and host.keeper:
             config, self._key = origin.snapshot.config, origin.snapshot.key

@@ -23,6 +23,8 @@ MAX_EVENT_BYTES = 262_144
 MAX_VALUES = 16_384
 # A message up to this many characters cannot have too many values.
 _FEW_VALUES = 4096
+KEYS = tuple("0123456789*#ABCD")
+"""Keys of a telephone."""
 # OpenAI's limit for the decoded audio of one input_audio_buffer.append event: 15 MiB.
 MAX_APPEND_BYTES = 15 * 1024 * 1024
 MAX_APPEND_CHARACTERS = MAX_APPEND_BYTES * 4 // 3 + 4
@@ -120,6 +122,13 @@ class CancelResponse(ClientEvent):
     """response.cancel: stop a response; the current one if `response_id` is None."""
 
     response_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PressKey(ClientEvent):
+    """rejoinder.dtmf: the caller has pressed the key `digit` of a telephone: 0 to 9, *, # or A to D."""
+
+    digit: str
 
 
 @dataclass(eq=False)
@@ -315,6 +324,8 @@ def _parse(document: Json) -> ClientEvent:
             return CreateResponse(event_id, Fields({} if options is None else options, "response"))
         case "response.cancel":
             return CancelResponse(event_id, fields.optional_text("response_id"))
+        case "rejoinder.dtmf":
+            return PressKey(event_id, fields.choice("digit", KEYS))
         case "output_audio_buffer.clear":
             raise refuse(
                 "output_audio_buffer.clear works over WebRTC and SIP only.",

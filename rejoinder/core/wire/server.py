@@ -148,6 +148,14 @@ def cleared() -> Json:
     return {"type": "input_audio_buffer.cleared"}
 
 
+def dtmf_received(key: str, received_at: int) -> Json:
+    """Return input_audio_buffer.dtmf_event_received: the caller has pressed a key of the telephone.
+
+    `received_at` is the Unix time in seconds.
+    """
+    return {"type": "input_audio_buffer.dtmf_event_received", "event": key, "received_at": received_at}
+
+
 def item_event(
     kind: Literal["added", "done"], item: Item, previous_id: str | None, *, from_client: bool = False
 ) -> Json:
