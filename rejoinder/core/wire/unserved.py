@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, refuse
-from rejoinder.core.wire.session import TRANSCRIPTION, refused_tools
+from rejoinder.core.wire.session import TRANSCRIPTION
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
 _NOWHERE = ("prompt", "reasoning")
@@ -30,7 +30,7 @@ def left_out(patch: Fields) -> list[CallerError]:
         if patch.child("audio").raw("output"):
             found.append(_unserved(patch.child("audio").at("output"), TRANSCRIPTION))
         return found
-    return found + refused_tools(patch)
+    return found
 
 
 _REMEDIES = {
