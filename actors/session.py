@@ -14,6 +14,7 @@ from functools import partial
 
 from actors.client_events import ClientEventHandler
 from actors.listening.audio_input import AudioInput, speech_settings
+from actors.listening.clips import Clips
 from actors.listening.end_of_turn import EndOfTurn
 from actors.listening.interim_transcripts import InterimTranscripts
 from actors.listening.transcript_deltas import TranscriptDeltas
@@ -97,6 +98,7 @@ class Session:
             services, self.audio_input, group, self.replies, barge_in=self._barge_in, deltas=deltas
         )
         end_of_turn = EndOfTurn(services, group, TurnJudge(services, group, self.replies))
+        self.clips = Clips(services, end_of_turn)
         self._utterance = CallerUtterance(context, self.audio_input, end_of_turn, self._interims, deltas=deltas)
         self._executor = CommandExecutor(
             services,

@@ -44,6 +44,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("rejoinder.core.errors", "rejoinder.core.reply", "rejoinder.core.settings"),
         *("rejoinder.core.turns", "rejoinder.core.wire"),
     ),
+    "rejoinder.core.telephony": ("rejoinder.core.errors", "rejoinder.core.audio", "rejoinder.core.wire"),
     "rejoinder.core.survival": ("rejoinder.core.reply", "rejoinder.core.turns", "rejoinder.core.wire"),
     "rejoinder.store": ("rejoinder.core",),
     "actors.stages": ("rejoinder.core", "rejoinder.store"),
@@ -59,9 +60,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("rejoinder.core", "actors.stages", "actors.stage_requests", "actors.host", "deployments.serving.gate"),
     ),
     "deployments.tool_servers": ("rejoinder.core", "actors.stages"),
+    "deployments.telephony": (
+        *("rejoinder.core", "rejoinder.store", "actors"),
+        *("deployments.transports", "deployments.serving.gate"),
+    ),
     "deployments.serving": (
         *("rejoinder.core", "rejoinder.store", "actors"),
-        *("deployments.transports", "deployments.talk_page", "deployments.stage_http"),
+        *("deployments.transports", "deployments.talk_page", "deployments.stage_http", "deployments.telephony"),
     ),
     "deployments.survival": ("rejoinder.core", "actors.stages", "actors.survival"),
     "deployments.engines": (*STAGES, "deployments.serving"),

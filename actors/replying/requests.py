@@ -32,6 +32,7 @@ class ReplyRequest:
         known: Beginning of the answer, if it was cut off and goes on; None otherwise.
         tools: The tools that the language model may call.
         lead_in: True for a phrase that is said while a tool runs. The client's next response.create waits for its end.
+        voice: Name of the voice; "" for that of the session.
     """
 
     spoken: bool
@@ -45,6 +46,7 @@ class ReplyRequest:
     known: KnownAnswer | None = None
     tools: ToolOffer = NO_TOOLS
     lead_in: bool = False
+    voice: str = ""
 
     def to_json(self) -> Json:
         """Return the request as JSON values, without `known`, for a snapshot of the session."""
@@ -59,6 +61,21 @@ class ReplyRequest:
         messages = None if prompt is None else tuple(ChatMessage.from_plain(message) for message in prompt)
         tools = ToolOffer(**(offer | {"tools": tuple(FunctionTool(**tool) for tool in offer["tools"])}))
         return cls(**(values | {"format": AudioFormat(values["format"]), "prompt": messages, "tools": tools}))
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenItem:
+    """An item of the conversation whose words are being transcribed.
+
+    Attributes:
+        item: The item. Its text is added when the transcript is available.
+        end_of_turn: The request that transcribes it.
+        streamed: The words that the client has got before the transcript.
+    """
+
+    item: Item
+    end_of_turn: EndOfTurnRequest
+    streamed: StreamedText = NOTHING_STREAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +97,11 @@ class CommittedTurn:
     marks: Marks
     speech_ended_at: float
     streamed: StreamedText = NOTHING_STREAMED
+
+    @property
+    def spoken(self) -> SpokenItem:
+        """The turn's item and its transcription."""
+        return SpokenItem(self.item, self.end_of_turn, self.streamed)
 
     def waited_for_end(self, now: float) -> None:
         """Record the wait for the end-of-turn decision as Stage.ENDPOINT. It ends at `now`, when the reply starts.

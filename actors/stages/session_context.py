@@ -119,4 +119,5 @@ class SessionContext:
             drafts=settings.speculation.enabled and config.output_modality == "audio" and not config.transcribes_only,
             barge_in=settings.barge_in,
             min_speech_ms=settings.speech.min_speech_ms,
+            announces_words=settings.barge_in.announces_words(config.drops_replies),
         )

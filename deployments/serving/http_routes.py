@@ -11,6 +11,7 @@ host. The proxy saturates at a few dozen conversations, and a WebSocket that cam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import psutil
@@ -32,12 +33,13 @@ from deployments.serving.gate import (
 )
 from deployments.stage_http.routes import add_stage_routes
 from deployments.talk_page.page_routes import add_talk_page
+from deployments.telephony.twilio_routes import add_twilio
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.wire.handshake import MODEL, PATHS, started, unserved_handshake
+from rejoinder.core.wire.handshake import MODEL, PATHS, drops_replies, started, unserved_handshake
 
 NOT_READY = (
     "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second. If the "
@@ -107,14 +109,6 @@ def http_app(served: RoutedHost) -> FastAPI:
         response.headers["connection"] = "close"
         return response
 
-    async def realtime(socket: WebSocket) -> None:
-        """Run one conversation over the OpenAI Realtime protocol."""
-        await _converse(served, socket, proxy_check)
-
-    for path in PATHS:
-        web.add_api_websocket_route(path, realtime)
-        web.add_api_websocket_route(f"{path}/", realtime)
-
     @web.get("/healthz")
     async def healthz(request: Request, response: Response) -> dict[str, Any]:
         """Return the host's status, its sessions and their limit, and its event-loop lag in ms.
@@ -149,15 +143,28 @@ def http_app(served: RoutedHost) -> FastAPI:
         return await served.regions()
 
     _add_protected_routes(web, served)
+    add_twilio(web, served.host, access=served.access, direct=proxy_check)
     add_talk_page(web)
+    _add_conversations(web, served, proxy_check)
+    return web
+
+
+def _add_conversations(web: FastAPI, served: RoutedHost, proxy_check: ProxyCheck) -> None:
+    """Add the WebSocket routes: conversations, and a refusal at all other paths. Call this after all other routes."""
+
+    async def realtime(socket: WebSocket) -> None:
+        """Run one conversation over the OpenAI Realtime protocol."""
+        await _converse(served, socket, proxy_check)
+
+    for path in PATHS:
+        web.add_api_websocket_route(path, realtime)
+        web.add_api_websocket_route(f"{path}/", realtime)
 
     @web.websocket("/{path:path}")
     async def elsewhere(socket: WebSocket) -> None:
         """Refuse a WebSocket at any other path: without this route the answer would be 403 without a word."""
         message = f"No WebSocket at {socket.url.path[:200]}. Connect to {PATHS[0]}."
         await socket.send_denial_response(refusal_of(404, "not_found", message))
-
-    return web
 
 
 def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
@@ -261,7 +268,7 @@ async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRe
     await RealtimeSocket(
         socket,
         host=host,
-        config=started(client.session, socket.query_params),
+        config=replace(started(client.session, socket.query_params), drops_replies=drops_replies(socket.headers)),
         shortcut=shortcut,
         tenant=client.tenant,
         owner=owner,

@@ -38,6 +38,7 @@ from rejoinder.core.settings.stages import (
     VadSettings,
 )
 from rejoinder.core.settings.survival.journal import JournalSettings
+from rejoinder.core.settings.telephony.telephony import TelephonySettings
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "StageHttpSettings",
     "StageSettings",
     "SttSettings",
+    "TelephonySettings",
     "ToolSettings",
     "TtsSettings",
     "TurnDetectorSettings",
@@ -407,6 +409,8 @@ class Settings(Section):
     """Prompt, reply segments, prepared phrases."""
     tools: ToolSettings = ToolSettings()
     """Calls of the client's functions: what is said meanwhile, and their maximum length."""
+    telephony: TelephonySettings = TelephonySettings()
+    """Telephone calls: Twilio, transfers, the keypad."""
     hedging: HedgingSettings = HedgingSettings()
     """Second requests when a first token is late."""
     breaker: BreakerSettings = BreakerSettings()

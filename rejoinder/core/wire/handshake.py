@@ -39,6 +39,21 @@ def started(session: Json, query: Mapping[str, str]) -> SessionConfig:
     return merge(config, fields)
 
 
+def drops_replies(headers: Mapping[str, str]) -> bool:
+    """Return True if a client drops a reply for good when it learns that the caller speaks.
+
+    These are LiveKit's plugin and OpenAI's agents SDKs, known by their headers.
+    `headers` has names in lower case, or is a case-insensitive mapping.
+    """
+    agent = headers.get("user-agent", "")
+    protocols = (part.strip() for part in headers.get("sec-websocket-protocol", "").split(","))
+    return (
+        agent.startswith(("LiveKit Agents", "Agents/"))
+        or "x-openai-agents-sdk" in headers
+        or any(name.startswith("openai-agents-sdk") for name in protocols)
+    )
+
+
 def unserved_handshake(query: Mapping[str, str], headers: Mapping[str, str]) -> CallerError | None:
     """Return why a handshake with this address and these headers is refused; None if it is not.
 

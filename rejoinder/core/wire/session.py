@@ -51,6 +51,7 @@ class SessionConfig:
         speed: Speaking rate, 0.25 to 1.5.
         type: REALTIME or TRANSCRIPTION.
         mcp: The tools of type mcp that are permitted, as `mcp_tools.McpRequest.wire` returns them.
+        drops_replies: True if the client is known to drop a reply for good at input_audio_buffer.speech_started.
     """
 
     model: str = "rejoinder"
@@ -71,6 +72,7 @@ class SessionConfig:
     tracing: Any = None
     type: str = REALTIME
     mcp: tuple[Json, ...] = ()
+    drops_replies: bool = False
 
     @property
     def transcribes_only(self) -> bool:
@@ -302,17 +304,26 @@ def _merge_audio_output(config: SessionConfig, patch: Fields, voice_locked: bool
     config = replace(config, output_format=parse_format(patch, config.output_format))
     if "speed" in patch:
         config = replace(config, speed=patch.number("speed", 0.25, 1.5, 1.0))
-    if patch.raw("voice") is None:
-        return config
-    voice = patch.raw("voice")
-    name = patch.child("voice").text("id", limit=128) if isinstance(voice, dict) else patch.text("voice", limit=128)
-    if voice_locked and name != config.voice:
+    return replace(config, voice=voice_of(patch, config.voice, locked=voice_locked))
+
+
+def voice_of(output: Fields, current: str, *, locked: bool) -> str:
+    """Return the name of the voice in an object `audio.output`; `current` if it has none.
+
+    Raises:
+        CallerError: The name is invalid, or it differs from `current` and the voice is `locked`.
+    """
+    voice = output.raw("voice")
+    if voice is None:
+        return current
+    name = output.child("voice").text("id", limit=128) if isinstance(voice, dict) else output.text("voice", limit=128)
+    if locked and name != current:
         raise refuse(
             "The voice cannot change after the first audio.",
-            patch.at("voice"),
+            output.at("voice"),
             remedy="Keep the voice, or open a new session.",
         )
-    return replace(config, voice=name)
+    return name
 
 
 def _detection(current: TurnDetection, patch: Fields) -> TurnDetection:
