@@ -33,6 +33,7 @@ from actors.turn_taking.barge_in import BargeInDetector
 from actors.turn_taking.command_executor import CommandExecutor
 from actors.turn_taking.utterance import CallerUtterance
 from rejoinder.core.errors import CallerError
+from rejoinder.core.reply.tools.calls import ToolMode
 from rejoinder.core.survival.snapshot import resume_count
 from rejoinder.core.turns import events as turn_events
 from rejoinder.core.turns import machine as turns
@@ -367,8 +368,10 @@ class Session:
     def _say_lead_in(self, phrase: str) -> None:
         self.request_reply(replace(self.replies.default_request(), text=phrase, lead_in=True))
 
-    def _answer_results(self) -> None:
-        self.request_reply(self.replies.default_request())
+    def _answer_results(self, mode: ToolMode) -> Reply | None:
+        request = self.replies.default_request()
+        self.request_reply(replace(request, tools=replace(request.tools, mode=mode, named="")))
+        return self.replies.current
 
     def _reply_ended(self, reply: Reply) -> None:
         """Tell the turn machine that `reply` ended, if it is the current one.

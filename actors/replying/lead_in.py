@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 from actors.replying.reply import Reply
 from actors.stages.session_context import SessionContext
+from rejoinder.core.reply.tools.calls import ToolMode
+
+MOST_IN_A_ROW = 5
+"""Replies in a row that this system starts and that may call tools, each for the results of the one before."""
 
 
 class LeadIn:
@@ -67,25 +71,34 @@ class FollowUp:
     The results of the client's tools are the client's business: while one is missing, its response.create is awaited.
     No reply is started if the caller speaks, or if another reply has begun since the one that called: the results are
     a part of the conversation, and the next reply has them.
+
+    A client that forces a call forces one: replies to results may call tools, but need not. After MOST_IN_A_ROW of them
+    the next one has to speak, so that a model that always calls does not go on for ever.
     """
 
-    def __init__(self, context: SessionContext, quiet: Callable[[Reply], bool], answer: Callable[[], None]) -> None:
+    def __init__(
+        self, context: SessionContext, quiet: Callable[[Reply], bool], answer: Callable[[ToolMode], Reply | None]
+    ) -> None:
         """Create the follow-ups of a session.
 
         Args:
             context: Conversation and tools of the session.
             quiet: Returns True if nobody speaks and the given reply is still the newest.
-            answer: Starts a reply.
+            answer: Starts a reply that may call tools ("auto") or must not ("none"), and returns it.
         """
         self._conversation = context.conversation
         self._quiet = quiet
         self._answer = answer
         self._after: Reply | None = None
         self._calls: frozenset[str] = frozenset()
+        self._started: Reply | None = None
+        self._in_a_row = 0
         context.server_tools.finished = self.stepped
 
     def reply_ended(self, reply: Reply) -> None:
         """Note a reply that has ended. A lead-in takes the place of the reply before it."""
+        if reply is not self._started and not reply.plan.terms.request.lead_in:
+            self._in_a_row = 0
         called = any(item.type == "mcp_call" for item in reply.response.calls)
         if called:
             self._after = reply
@@ -101,4 +114,5 @@ class FollowUp:
         if reply is None or self._calls & self._conversation.open_calls or not self._quiet(reply):
             return
         self._after = None
-        self._answer()
+        self._in_a_row += 1
+        self._started = self._answer("none" if self._in_a_row > MOST_IN_A_ROW else "auto")

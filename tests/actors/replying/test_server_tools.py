@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from actors.replying.lead_in import MOST_IN_A_ROW
 from actors.stages.ports import LlmUsage, TokenDelta
 from actors.stages.tool_servers import ToolResult, ToolServers
 from rejoinder.core.errors import BackendError
@@ -141,6 +142,24 @@ async def test_a_caller_who_speaks_meanwhile_is_answered_first() -> None:
         await caller.say()
     assert ("tool", "The result has not arrived yet.") in prompt(play, 1)
     assert ("tool", "12:00") in prompt(play, 2)
+
+
+@virtual
+async def test_a_model_that_always_calls_is_made_to_speak() -> None:
+    """A forced call is forced once, and after MOST_IN_A_ROW replies to results the next one cannot call a tool."""
+    server = FakeServer()
+    play = play_with(server, *[(calls(PARIS),)] * (MOST_IN_A_ROW + 1), SPOKEN)
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session={"type": "realtime", "tool_choice": "required"})
+        await caller.hush(0.2)
+        await caller.say()
+        await caller.listen("response.done", MOST_IN_A_ROW + 2)
+        await caller.hush(5)
+        assert len(caller.of("response.done")) == MOST_IN_A_ROW + 2
+        assert caller.transcript.endswith("It is noon in Paris.")
+    assert len(server.made) == MOST_IN_A_ROW + 1
+    modes = [request.tools.mode for _, request in play.llm.requests]
+    assert modes == ["required", *["auto"] * MOST_IN_A_ROW, "none"]
 
 
 @virtual
