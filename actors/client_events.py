@@ -26,6 +26,7 @@ from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, Json, refuse
 from rejoinder.core.wire.formats import parse_format
 from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
+from rejoinder.core.wire.mcp_tools import mcp_requests
 from rejoinder.core.wire.unserved import left_out, refuse_unserved
 
 if TYPE_CHECKING:
@@ -140,10 +141,24 @@ class ClientEventHandler:
             voice_locked=self._session.replies.recent.spoken,
             type_locked=bool(len(self._context.conversation)),
         )
+        if "tools" in patch and not self._context.config.transcribes_only:
+            unserved += self._request_servers(patch)
         self._session.configured()
         self._context.emit(server.session_event("updated", self._echo()))
         for fault in unserved:
             self._session.reject(fault, event_id)
+
+    def _request_servers(self, patch: Fields) -> list[CallerError]:
+        """Request the MCP servers among the tools of a session.update. Return an error for each one that is refused."""
+        servers = self._context.services.tool_servers
+        requests, faults = mcp_requests(
+            patch.items("tools", wire_session.MAX_TOOLS),
+            lambda label, url: servers.requested(label, url) is not None,
+        )
+        tools = tuple(request.wire() for request in requests)
+        self._context.current.value = replace(self._context.config, mcp=tools)
+        self._context.server_tools.request(requests)
+        return faults
 
     def _commit(self, received: int) -> None:
         if received - self._session.state.start < MIN_COMMIT_S * STT_RATE:
@@ -268,6 +283,8 @@ class ClientEventHandler:
             request = replace(request, metadata=_metadata(fields.child("metadata")))
         if fields.raw("conversation") is not None:
             request = replace(request, out_of_band=fields.choice("conversation", ("auto", "none")) == "none")
+        if request.out_of_band:  # this system calls tools for the conversation only, which has their results
+            request = replace(request, tools=request.tools.of_client())
         if fields.raw("input") is not None:
             request = replace(request, prompt=self._input(fields))
         return request
@@ -277,7 +294,7 @@ class ClientEventHandler:
         config = wire_session.merge_tools(self._context.config, fields)
         if "max_output_tokens" in fields:
             config = replace(config, max_output_tokens=wire_session.max_tokens(fields))
-        return config.offer(self._context.services.settings.tools.max_call_tokens)
+        return self._context.offer(config)
 
     def _input(self, fields: Fields) -> tuple[ChatMessage, ...]:
         """Return the messages of the field `input`, which replace the conversation in the prompt.

@@ -108,7 +108,7 @@ class Prompts:
 
     def _offer(self) -> ToolOffer:
         """Return the tools of a reply that the session's configuration requests."""
-        return self._context.config.offer(self._services.settings.tools.max_call_tokens)
+        return self._context.offer(self._context.config)
 
     @property
     def _instructions(self) -> str:

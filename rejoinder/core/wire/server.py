@@ -267,9 +267,19 @@ def transcription_failed(item_id: str, message: str) -> Json:
     }
 
 
+def mcp_list_tools(kind: Literal["in_progress", "completed", "failed"], item_id: str) -> Json:
+    """Return the event about the list of an MCP server's tools, which becomes the item `item_id`."""
+    return {"type": f"mcp_list_tools.{kind}", "item_id": item_id}
+
+
+def mcp_call(kind: Literal["in_progress", "completed", "failed"], item: Item, output_index: int = 0) -> Json:
+    """Return the event about a call of a tool server. `output_index` is its position in the output of its response."""
+    return {"type": f"response.mcp_call.{kind}", "item_id": item.id, "output_index": output_index}
+
+
 @dataclass(frozen=True, slots=True)
 class ResponseEvents:
-    """Builder of the server events of one response. Its output is at most one message item, then function calls.
+    """Builder of the server events of one response. Its output is at most one message item, then calls.
 
     Attributes:
         response_id: Id of the response.
@@ -306,14 +316,23 @@ class ResponseEvents:
         }
 
     def call_arguments(self, item: Item, output_index: int) -> list[Json]:
-        """Return the events that send the arguments of a function call: one delta with all of them, and done."""
+        """Return the events that send the arguments of a call: one delta with all of them, and done.
+
+        A call of a tool server has events of its own, and then begins.
+        """
         base = {
             "response_id": self.response_id,
             "item_id": item.id,
             "output_index": output_index,
-            "call_id": item.call["call_id"],
         }
         arguments, name = item.call["arguments"], item.call["name"]
+        if item.type == "mcp_call":
+            return [
+                {"type": "response.mcp_call_arguments.delta", **base, "delta": arguments},
+                {"type": "response.mcp_call_arguments.done", **base, "arguments": arguments},
+                mcp_call("in_progress", item, output_index),
+            ]
+        base["call_id"] = item.call["call_id"]
         return [
             {"type": "response.function_call_arguments.delta", **base, "delta": arguments},
             {"type": "response.function_call_arguments.done", **base, "arguments": arguments, "name": name},

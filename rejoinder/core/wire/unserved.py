@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, refuse
-from rejoinder.core.wire.session import REALTIME, SEGMENTS, TRANSCRIPTION, WORDS, refused_tools
+from rejoinder.core.wire.session import REALTIME, SEGMENTS, TRANSCRIPTION, WORDS
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
 _NOWHERE = ("prompt", "reasoning")
@@ -32,7 +32,7 @@ def left_out(patch: Fields) -> list[CallerError]:
         return found
     if {WORDS, SEGMENTS} & set(patch.texts("include", 16)):
         found.append(_unserved(patch.at("include"), REALTIME))
-    return found + refused_tools(patch)
+    return found
 
 
 _REMEDIES = {
