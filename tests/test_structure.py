@@ -40,6 +40,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "rejoinder.core.reply",
         "rejoinder.core.turns",
     ),
+    "rejoinder.core.http_api": (
+        *("rejoinder.core.errors", "rejoinder.core.reply", "rejoinder.core.settings"),
+        *("rejoinder.core.turns", "rejoinder.core.wire"),
+    ),
     "rejoinder.core.telephony": ("rejoinder.core.errors", "rejoinder.core.audio", "rejoinder.core.wire"),
     "rejoinder.core.survival": ("rejoinder.core.reply", "rejoinder.core.turns", "rejoinder.core.wire"),
     "rejoinder.store": ("rejoinder.core",),
@@ -47,17 +51,21 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "actors.listening": STAGES,
     "actors.replying": (*STAGES, "actors.listening"),
     "actors.turn_taking": (*STAGES, "actors.listening", "actors.replying"),
+    "actors.stage_requests": STAGES,
     "actors.survival": ("rejoinder.core", "actors.stages"),
     "actors": ("rejoinder.core", "rejoinder.store"),
     "deployments.transports": ("rejoinder.core", "rejoinder.store", "actors", "deployments.serving.compat"),
     "deployments.talk_page": (),
+    "deployments.stage_http": (
+        *("rejoinder.core", "actors.stages", "actors.stage_requests", "actors.host", "deployments.serving.gate"),
+    ),
     "deployments.telephony": (
         *("rejoinder.core", "rejoinder.store", "actors"),
         *("deployments.transports", "deployments.serving.gate"),
     ),
     "deployments.serving": (
         *("rejoinder.core", "rejoinder.store", "actors"),
-        *("deployments.transports", "deployments.talk_page", "deployments.telephony"),
+        *("deployments.transports", "deployments.talk_page", "deployments.stage_http", "deployments.telephony"),
     ),
     "deployments.survival": ("rejoinder.core", "actors.stages", "actors.survival"),
     "deployments.engines": (*STAGES, "deployments.serving"),

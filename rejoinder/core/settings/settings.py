@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.access.access import AccessSettings
 from rejoinder.core.settings.access.limits import LimitSettings
+from rejoinder.core.settings.access.stage_http import StageHttpSettings
 from rejoinder.core.settings.access.tls import TlsSettings
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
@@ -70,6 +71,7 @@ __all__ = [
     "SpeculationSettings",
     "SpeculativeDecoding",
     "SpeechSettings",
+    "StageHttpSettings",
     "StageSettings",
     "SttSettings",
     "TelephonySettings",
@@ -373,6 +375,8 @@ class Settings(Section):
     """Encryption between callers and the server."""
     limits: LimitSettings = LimitSettings()
     """What one client may send, store and occupy."""
+    stage_http: StageHttpSettings = StageHttpSettings()
+    """HTTP routes of single stages: transcriptions, speech and chat completions."""
     journal: JournalSettings = JournalSettings()
     """Copies of the running conversations, with which calls survive their host."""
     regions: RegionSettings = RegionSettings()

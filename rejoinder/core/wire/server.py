@@ -161,14 +161,20 @@ def dtmf_received(key: str, received_at: int) -> Json:
     return {"type": "input_audio_buffer.dtmf_event_received", "event": key, "received_at": received_at}
 
 
-def item_event(kind: Literal["added", "done"], item: Item, previous_id: str | None) -> Json:
-    """Return conversation.item.added or conversation.item.done. A spoken user item is sent without its transcript.
+def item_event(
+    kind: Literal["added", "done"], item: Item, previous_id: str | None, *, from_client: bool = False
+) -> Json:
+    """Return conversation.item.added or conversation.item.done.
 
-    `previous_id` is the id of the item before this item; None if it is the first.
+    Args:
+        kind: Which of the two.
+        item: The item. A turn of the caller is sent without its transcript, which follows in an event of its own.
+        previous_id: Id of the item before this item; None if it is the first.
+        from_client: True for an item that the client has made: a transcript that it gave is sent back.
     """
     return {
         "type": f"conversation.item.{kind}",
-        "item": item.wire(reveal=not (item.spoken and item.role == "user")),
+        "item": item.wire(reveal=from_client or not (item.spoken and item.role == "user")),
         "previous_item_id": previous_id,
     }
 
@@ -193,6 +199,19 @@ def truncated(item_id: str, audio_end_ms: int) -> Json:
         "item_id": item_id,
         "content_index": 0,
         "audio_end_ms": audio_end_ms,
+    }
+
+
+def transcription_delta(item_id: str, delta: str) -> Json:
+    """Return the event that sends the next words of a turn before its final transcript.
+
+    `delta` begins with a space unless it is the first of the turn. The words are not taken back.
+    """
+    return {
+        "type": "conversation.item.input_audio_transcription.delta",
+        "item_id": item_id,
+        "content_index": 0,
+        "delta": delta,
     }
 
 
