@@ -74,6 +74,11 @@ def move(reason: str) -> Json:
     return {"type": "rejoinder.session.move", "reason": reason}
 
 
+def pong() -> Json:
+    """Return rejoinder.pong, the answer to rejoinder.ping: the session is alive."""
+    return {"type": "rejoinder.pong"}
+
+
 def error(fault: CallerError, client_event_id: str | None) -> Json:
     """Return an error event for invalid input of the client; the session stays open.
 
