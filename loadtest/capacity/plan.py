@@ -14,12 +14,9 @@ from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.inversion import CapacityTarget, SolvedReplicas, invert
 from loadtest.capacity.network_fit import STAGES, session_range
 from loadtest.capacity.prediction import Estimate, Prediction, predict, predicted_knee, refused
+from loadtest.capacity.side_stages import side_stages
 from loadtest.capacity.turn_network import TurnNetwork
 from rejoinder.core.capacity.sizing import Basis, SizedComponent, Traffic, basis_at, hosts
-
-DETECTOR = "turn_detector"
-DETECTOR_CORES = 0.6
-"""Maximum share of one core that a turn detector's replica may use. Above this share, its requests queue."""
 
 PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 
@@ -74,14 +71,17 @@ class PlannedComponent:
     Attributes:
         sized: Number of replicas, with the cores, memory and GPUs of each.
         traffic: Network traffic of all replicas together.
-        basis: PREDICTED if the load of the component is within the calibrated range, else EXTRAPOLATED.
+        basis: PREDICTED if its load is within the calibrated range, EXTRAPOLATED outside of it, DEFAULT if the
+            calibration did not exercise it.
         busy: Share of the component's slots in use while the spare replicas are missing. None if it has no slots.
+        source: Where the size comes from if the calibration did not measure it. Empty if it did.
     """
 
     sized: SizedComponent
     traffic: Traffic
     basis: Basis
     busy: float | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +238,6 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
     checked = checks(calibration, network)
     whole = target_basis(calibration, checked, found) if resources.engines_calibrated else Basis.EXTRAPOLATED
     components = {"host": PlannedComponent(sized_hosts, session.times(admitted), host.basis)}
-    if DETECTOR in calibration.least.stages:
-        components[DETECTOR] = PlannedComponent(
-            _detector(calibration, per_s, target.spare), _detector_traffic(calibration, per_s), basis
-        )
     speech_s = network.callers.speech.mean_s
     for stage in STAGES:
         sized = _sized(calibration, network=network, stage=stage, found=found, spare=target.spare)
@@ -251,6 +247,9 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
         components[stage] = PlannedComponent(
             replace(sized, unit=unit), traffic, _stage_basis(calibration, stage, busy), busy
         )
+    for name, side in side_stages(calibration, per_s, basis, llm=components["llm"].sized).items():
+        sized = replace(side.sized, spare=target.spare)
+        components[name] = PlannedComponent(sized, side.traffic, side.basis, source=side.source)
     capacities = [sized_hosts.replicas * host.sessions, admitted]
     blocked = tuple(refused(target.sessions / SESSION_S, SESSION_S, most) for most in capacities)
     return Plan(
@@ -273,26 +272,6 @@ def _sized(
     needed = found.needed[stage]
     requests = footprint.requests_per_turn(calibration, stage) * found.prediction.turns_per_s.value / needed
     return SizedComponent(footprint.stage_unit(calibration, stage, requests), needed, spare)
-
-
-def _detector(calibration: Calibration, turns_per_s: float, spare: int) -> SizedComponent:
-    """Return the turn detector with the number of replicas that its CPU time needs.
-
-    Its latency does not matter, because silence ends the turn if a verdict is late.
-
-    Args:
-        calibration: Measurements from which verdicts per turn and CPU time per verdict are taken.
-        turns_per_s: Turns per second of all sessions together.
-        spare: Number of spare replicas to add.
-    """
-    requests = footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s
-    cores = requests * footprint.cpu_per_request_s(calibration, DETECTOR)
-    needed = max(1, math.ceil(cores / DETECTOR_CORES))
-    return SizedComponent(footprint.stage_unit(calibration, DETECTOR, requests / needed), needed, spare)
-
-
-def _detector_traffic(calibration: Calibration, turns_per_s: float) -> Traffic:
-    return footprint.detector_traffic(footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s)
 
 
 def _stage_basis(calibration: Calibration, stage: str, busy: float) -> Basis:

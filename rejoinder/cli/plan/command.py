@@ -17,7 +17,7 @@ from rejoinder.core.capacity.providers import Choice, choose
 from rejoinder.core.capacity.sizing import NodeType
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.devices import DEVICE_ENGINES, GPU_ENGINES
-from rejoinder.core.settings.serve_file import ServeFile
+from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings, parse_settings
 
 # At run time the command imports these modules itself: they need the extra `load` and take a second to import.
@@ -57,7 +57,12 @@ class PlanOptions:
         typer.Option("--set", metavar="KEY=VALUE|@FILE", help="Scenario of the calibration; see load run."),
     ] = None
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The server's ray_config.yaml. Default: default settings.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The server's ray_config.yaml. Default with --calibration: the calibrated settings, from which a file "
+            "may differ in sizes only.",
+        ),
     ] = None
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="File in which to store the calibration.")] = None
     engines: Annotated[
@@ -93,6 +98,7 @@ def plan(options: PlanOptions) -> None:
     """
     need_load_extra()
     from cluster.config_file import read_config
+    from loadtest.capacity.calibrated_settings import refuse_other_settings
     from loadtest.capacity.inversion import CapacityTarget
     from loadtest.capacity.plan import PlanResources
     from loadtest.capacity.plan import plan as make
@@ -108,10 +114,16 @@ def plan(options: PlanOptions) -> None:
         raise ConfigError(f"unknown value {options.engines!r}.", "Use calibrated or published.", field="--engines")
     chosen = {stage: choose(stage, options.tier, reachable=True) for stage in ("stt", "llm")}
     planned = _planned_engines(options, base.application.args, chosen)
-    refuse_unused_gpus(gpus, planned)
+    if options.url or options.config:
+        refuse_unused_gpus(gpus, planned)
     if options.url:
         refuse_unmeasured_devices(gpus, planned, base.application.args)
     found = calibrated(options, base.application.args)
+    if options.config is None:
+        base = calibrated_file(found)
+        planned = _planned_engines(options, base.application.args, chosen)
+        refuse_unused_gpus(gpus, planned)
+    refuse_other_settings(found, base.application.args)
     refuse_unmeasured_devices(gpus, planned, parse_settings(found.settings))
     network = _network(found)
     if options.engines == "published":
@@ -127,6 +139,12 @@ def plan(options: PlanOptions) -> None:
     for note in plan_tables.notes(found, made, published=options.engines == "published"):
         console.print(note, style="dim", markup=False)
     _write(options, base=base, made=made, chosen=chosen, console=console)
+
+
+def calibrated_file(found: Calibration) -> ServeFile:
+    """Return a `ray_config.yaml` with the calibrated settings; those with their default values are left out."""
+    args = parse_settings(found.settings).model_dump(mode="json", exclude_defaults=True)
+    return parse_serve_file({"applications": [{"args": args}]})
 
 
 def _network(found: Calibration) -> TurnNetwork:

@@ -185,6 +185,9 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
         )
     else:
         yield "The latencies have no interval: nothing bounds the model's error outside the calibrated range."
+    for name, component in made.components.items():
+        if component.source:
+            yield f"The size of {name} is a {component.source}."
     yield f"Batching: {'; '.join(_batching(calibration))}."
     if calibration.emulated:
         stages = ", ".join(stage for stage, engine in calibration.engines.items() if engine.startswith("emulated"))

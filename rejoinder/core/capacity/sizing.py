@@ -28,7 +28,7 @@ class Basis(Enum):
 
     MEASURED: measured. PREDICTED: computed from measurements, within the measured range. EXTRAPOLATED: computed from
     measurements, outside the measured range. PUBLISHED: stated by a provider or the latency guide. GIVEN: an input of
-    the plan.
+    the plan. DEFAULT: a figure of the documentation, because the calibration has none.
     """
 
     MEASURED = "measured"
@@ -36,6 +36,7 @@ class Basis(Enum):
     EXTRAPOLATED = "extrapolated"
     PUBLISHED = "published"
     GIVEN = "given"
+    DEFAULT = "default"
 
 
 def basis_at(value: float, least: float, most: float) -> Basis:
