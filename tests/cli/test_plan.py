@@ -93,7 +93,7 @@ def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     for word in (
         "extrapolated",
-        "predicted (Erlang B)",
+        "predicted (Erlang B, 8 hosts a caller)",
         "published, guide section 1.5",
         "given",
         "Emulated engines (llm)",
