@@ -133,9 +133,13 @@ def _replicas(scaling: Autoscaling, policy: type, resources: Resources, **limits
     """
     surge = scaling.surge_percent
     rollout = {"max_surge_percent": (0 if resources.num_gpus else SURGE_PERCENT) if surge is None else surge}
+    if scaling.max_replicas_per_node:
+        rollout["max_replicas_per_node"] = scaling.max_replicas_per_node
     if scaling.min_replicas == scaling.max_replicas:
         return rollout | {"num_replicas": scaling.min_replicas}
-    options = scaling.model_dump(exclude={"headroom", "start_s", "queue_delay_ms", "surge_percent"})
+    options = scaling.model_dump(
+        exclude={"headroom", "start_s", "queue_delay_ms", "surge_percent", "max_replicas_per_node"}
+    )
     autoscaling_policy = AutoscalingPolicy(policy_function=policy, policy_kwargs=limits)
     return rollout | {"autoscaling_config": AutoscalingConfig(**options, policy=autoscaling_policy)}
 
