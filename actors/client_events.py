@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from actors.replying.replies import MAX_OUT_OF_BAND
 from actors.replying.requests import ReplyRequest, SpokenItem
 from actors.stages.session_context import SessionContext
-from actors.turn_taking.keypad import Keypad
+from actors.turn_taking.keypad import ENTRY_BYTES, Keypad
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import CallerError
 from rejoinder.core.reply.prompt_window import ChatMessage
@@ -102,7 +102,10 @@ class ClientEventHandler:
                 self._truncate(item_id, end_ms)
             case client.CreateResponse(response=fields):
                 self._create_response(fields)
+            case client.Ping():
+                self._context.emit(server.pong())
             case client.PressKey(digit=digit):
+                self._check_room(ENTRY_BYTES)
                 self._keypad.press(digit)
             case client.CancelResponse(response_id=response_id):
                 if not self._session.replies.cancel(response_id):
@@ -169,28 +172,33 @@ class ClientEventHandler:
             )
         self._session.step(turn_events.CommitRequested(received))
 
-    def _create_item(self, fields: Fields, previous: str | None, clip: bytes) -> None:
+    def _check_room(self, size: int) -> None:
+        """Raise CallerError if the conversation may not have a further item of `size` bytes."""
         conversation = self._context.conversation
         if len(conversation) >= MAX_ITEMS:
             raise refuse(f"The conversation has {MAX_ITEMS} items already.", "item", remedy="Delete items first.")
-        item = parse_item(fields, self._context.stamp("item"), clip=bool(clip))
-        if clip and (fault := self._session.clips.refusal(clip)):
-            raise fault
         limit = self._context.services.settings.limits.conversation_bytes
-        if conversation.size + item.size > limit:
+        if conversation.size + size > limit:
             raise refuse(
                 f"The conversation would have more than {limit} bytes.",
                 "item",
                 code="conversation_too_large",
                 remedy="Delete items first.",
             )
-        if not self._context.services.stored.room(item.size):
+        if not self._context.services.stored.room(size):
             raise refuse(
                 "The conversations of this host take all the memory that they may.",
                 "item",
                 code="host_memory_full",
                 remedy="Delete items, or try again later.",
             )
+
+    def _create_item(self, fields: Fields, previous: str | None, clip: bytes) -> None:
+        conversation = self._context.conversation
+        item = parse_item(fields, self._context.stamp("item"), clip=bool(clip))
+        if clip and (fault := self._session.clips.refusal(clip)):
+            raise fault
+        self._check_room(item.size)
         self._orphan_result = True
         conversation.check_result(item)
         self._orphan_result = False

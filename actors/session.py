@@ -99,7 +99,9 @@ class Session:
         self._interims = InterimTranscripts(
             services, self.audio_input, group, self.replies, barge_in=self._barge_in, deltas=deltas
         )
-        end_of_turn = EndOfTurn(services, group, TurnJudge(services, group, self.replies))
+        end_of_turn = EndOfTurn(
+            services, group, TurnJudge(services, group, self.replies), word_times=lambda: bool(self.config.include)
+        )
         self.clips = Clips(services, end_of_turn)
         self._utterance = CallerUtterance(context, self.audio_input, end_of_turn, self._interims, deltas=deltas)
         self._executor = CommandExecutor(

@@ -21,7 +21,8 @@ MAX_FRAME_BYTES = 1024 * 1024
 NULLABLE = {"previous_item_id", "transcript", "status_details", "usage", "metadata"}
 NULLABLE_IN_SESSION = {"turn_detection", "transcription", "noise_reduction", "tracing", "idle_timeout_ms"}
 
-OWN_EVENTS = {
+OWN_EVENTS: dict[str, set[str]] = {
+    "rejoinder.pong": set(),
     "rejoinder.session.move": {"reason"},
     "rejoinder.session.resumed": {"items", "last_item_id", "audio_after_item_id", "response"},
 }

@@ -74,6 +74,11 @@ def move(reason: str) -> Json:
     return {"type": "rejoinder.session.move", "reason": reason}
 
 
+def pong() -> Json:
+    """Return rejoinder.pong, the answer to rejoinder.ping: the session is alive."""
+    return {"type": "rejoinder.pong"}
+
+
 def error(fault: CallerError, client_event_id: str | None) -> Json:
     """Return an error event for invalid input of the client; the session stays open.
 
@@ -210,7 +215,31 @@ def transcription_delta(item_id: str, delta: str) -> Json:
     }
 
 
-def transcription_completed(item_id: str, transcript: str, seconds: float, *, language: str = "") -> Json:
+def transcription_segment(item_id: str, segment_id: str, text: str, *, start_s: float, end_s: float) -> Json:
+    """Return the event with one sentence of a turn, and when it was spoken.
+
+    Args:
+        item_id: Id of the turn's item.
+        segment_id: Id of the segment.
+        text: The words.
+        start_s: Seconds from the start of the turn's audio to the start of the words.
+        end_s: Seconds from there to their end.
+    """
+    return {
+        "type": "conversation.item.input_audio_transcription.segment",
+        "item_id": item_id,
+        "content_index": 0,
+        "id": segment_id,
+        "text": text,
+        "speaker": "caller",
+        "start": round(start_s, 3),
+        "end": round(end_s, 3),
+    }
+
+
+def transcription_completed(
+    item_id: str, transcript: str, seconds: float, *, language: str = "", words: Sequence[tuple[str, float, float]] = ()
+) -> Json:
     """Return the event that sends the final transcript of a turn.
 
     Args:
@@ -218,6 +247,8 @@ def transcription_completed(item_id: str, transcript: str, seconds: float, *, la
         transcript: The words.
         seconds: Length of the turn's audio.
         language: Code of the language of the words if it is not the configured one; "" otherwise.
+        words: Each word with the seconds from the start of the turn's audio to its start and its end, for the field
+            `rejoinder.words`. Empty to leave the field out.
     """
     event: Json = {
         "type": "conversation.item.input_audio_transcription.completed",
@@ -226,7 +257,9 @@ def transcription_completed(item_id: str, transcript: str, seconds: float, *, la
         "transcript": transcript,
         "usage": {"type": "duration", "seconds": round(seconds, 3)},
     }
-    return event | ({"rejoinder": {"language": language}} if language else {})
+    timed = [{"word": word, "start": round(start_s, 3), "end": round(end_s, 3)} for word, start_s, end_s in words]
+    more = ({"language": language} if language else {}) | ({"words": timed} if timed else {})
+    return event | ({"rejoinder": more} if more else {})
 
 
 def transcription_failed(item_id: str, message: str) -> Json:

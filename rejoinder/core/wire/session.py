@@ -32,6 +32,9 @@ _AUTOMATIC = (DetectionMode.SERVER_VAD, DetectionMode.SEMANTIC_VAD)
 
 REALTIME, TRANSCRIPTION = "realtime", "transcription"
 """The two types of a session: a conversation, or a transcription of the caller without any reply."""
+WORDS, SEGMENTS = "item.input_audio_transcription.words", "item.input_audio_transcription.segments"
+"""Entries of `include` that ask for the times of words, and for segment events. OpenAI's API has neither."""
+_MODELS_WITHOUT_TURNS = ("gpt-realtime-whisper", "gpt-live-transcribe")
 NO_LIMIT = "inf"
 """Value of max_output_tokens with which a client asks for answers of any length (MAX_OUTPUT_TOKENS)."""
 
@@ -52,6 +55,7 @@ class SessionConfig:
         type: REALTIME or TRANSCRIPTION.
         mcp: The tools of type mcp that are permitted, as `mcp_tools.McpRequest.wire` returns them.
         drops_replies: True if the client is known to drop a reply for good at input_audio_buffer.speech_started.
+        include: What the client wants with each transcript: WORDS, SEGMENTS or both. Only if `type` is TRANSCRIPTION.
     """
 
     model: str = "rejoinder"
@@ -73,6 +77,7 @@ class SessionConfig:
     type: str = REALTIME
     mcp: tuple[Json, ...] = ()
     drops_replies: bool = False
+    include: tuple[str, ...] = ()
 
     @property
     def transcribes_only(self) -> bool:
@@ -134,10 +139,24 @@ def merge(
         )
     config = replace(config, type=kind)
     audio = patch.child("audio")
+    own_turns = ends_turns_itself(config)
     config = _merge_audio_input(config, audio.child("input"))
     if kind == TRANSCRIPTION:
-        return config
+        if "turn_detection" not in audio.child("input") and ends_turns_itself(config) and not own_turns:
+            config = replace(config, detection=TurnDetection(mode=DetectionMode.NONE))
+        wanted = patch.texts("include", 16)
+        known = tuple(name for name in (WORDS, SEGMENTS) if name in wanted)
+        return replace(config, include=known) if "include" in patch else config
+    config = replace(config, include=())
     return _merge_replies(config, patch, audio.child("output"), voice_locked)
+
+
+def ends_turns_itself(config: SessionConfig) -> bool:
+    """Return True if the client's transcription model is one without turn detection at OpenAI.
+
+    Its clients end each turn by input_audio_buffer.commit, and take the error of a commit after ours as fatal.
+    """
+    return str((config.transcription or {}).get("model", "")).startswith(_MODELS_WITHOUT_TURNS)
 
 
 def _merge_replies(config: SessionConfig, patch: Fields, output: Fields, voice_locked: bool) -> SessionConfig:
