@@ -371,6 +371,8 @@ class SimulatedCaller:
 
     def _on_done(self, event: dict[str, Any], now: float) -> None:
         response = event["response"]
+        if response["status"] == "failed":
+            self._shared.outcomes.count_error(_failure(response))
         reply = self._replies.get(response["id"])
         if reply:
             reply.done_at, reply.status, reply.report = now, response["status"], event.get("rejoinder")
@@ -414,6 +416,12 @@ class SimulatedCaller:
         "error": _on_error,
         MOVE: _on_move,
     }
+
+
+def _failure(response: dict[str, Any]) -> str:
+    """Return the error code of a failed response, or the kind of its failure if it has none."""
+    details = response.get("status_details") or {}
+    return str((details.get("error") or {}).get("code") or details.get("reason") or "failed")
 
 
 def truncate(reply: BufferedReply, now: float) -> bytes:

@@ -9,7 +9,9 @@ import asyncio
 import json
 import os
 import signal
-from contextlib import suppress
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,7 @@ class StockClient:
 
 
 CLIENTS = {
+    "openai-python": StockClient(PYTHON, "openai_python.py", replays=False),
     "livekit": StockClient(PYTHON, "livekit_agent.py"),
     "openai-agents": StockClient(PYTHON, "openai_agent.py", replays=False),
     "pipecat": StockClient(PYTHON, "pipecat_bot.py"),
@@ -106,58 +109,80 @@ class Held:
         return made[-1]
 
 
-async def _hold(name: str, folder: Path) -> Held:
-    """Run the driver of a client to its end, and cut its connection when it asks for that."""
+@asynccontextmanager
+async def _driving(client: StockClient, url: str, folder: Path, trust: dict[str, str]) -> AsyncIterator[Process]:
+    """Start the driver of a client. At the end, kill it and whatever it has started."""
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            client.program,
+            str(DRIVERS / client.driver),
+            url,
+            str(folder),
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": "", "OPENAI_AGENTS_DISABLE_TRACING": "1"} | trust,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder of a driver, with the questions."""
+    folder.mkdir()
     for question in QUESTIONS:
         (folder / f"{FILES[question]}.pcm").write_bytes(spoken(question))
-    client = CLIENTS[name]
-    play, held = knowing_play(), Held(client)
+
+
+async def _hold(client: StockClient, folder: Path, ready: asyncio.Barrier) -> Held:
+    """Run the driver of a client to its end, and cut its connection when it asks for that."""
     tls = self_signed(folder / "tls", ("127.0.0.1",)) if client.tls else None
     trust = {"NODE_EXTRA_CA_CERTS": str(tls.authority)} if tls else {}
-    with (folder / "log").open("wb") as log:
-        async with listening(play, tls=tls) as (direct, _), relayed(direct) as (url, relay):
-            process = await asyncio.create_subprocess_exec(
-                client.program,
-                str(DRIVERS / client.driver),
-                url.replace("ws:", direct.partition("//")[0]),
-                str(folder),
-                cwd=folder,
-                env=os.environ | {"PYTHONPATH": "", "OPENAI_AGENTS_DISABLE_TRACING": "1"} | trust,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
+    play, held = knowing_play(), Held(client)
+    async with listening(play, tls=tls) as (direct, _), relayed(direct) as (url, relay):
+        url = url.replace("ws:", direct.partition("//")[0])
+        async with _driving(client, url, folder, trust) as process:
+            assert process.stdin
             assert process.stdout
-            try:
-                async with asyncio.timeout(100):
-                    async for line in process.stdout:
-                        held.seen.append(json.loads(line))
-                        if held.seen[-1]["kind"] == "cut":
-                            relay.cut()
-                    await process.wait()
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-    held.requests = [request for _, request in play.llm.requests]
+            async for line in process.stdout:
+                held.seen.append(json.loads(line))
+                if held.seen[-1]["kind"] == "ready":
+                    await ready.wait()
+                    process.stdin.write(b"\n")
+                elif held.seen[-1]["kind"] == "cut":
+                    relay.cut()
     held.log = (folder / "log").read_text(encoding="utf-8", errors="replace")[-3000:]
+    assert held.seen, f"{client.driver} did not begin: {held.log}"
+    held.requests = [request for _, request in play.llm.requests]
     return held
 
 
+async def _hold_all(folder: Path) -> dict[str, Held]:
+    """Let every client hold its conversation, all at the same time, since they mostly wait."""
+    ready = asyncio.Barrier(len(CLIENTS))
+    for name in CLIENTS:
+        _prepare(folder / name)
+    async with asyncio.timeout(110), asyncio.TaskGroup() as group:
+        tasks = {name: group.create_task(_hold(client, folder / name, ready)) for name, client in CLIENTS.items()}
+    return {name: task.result() for name, task in tasks.items()}
+
+
 @pytest.fixture(scope="module")
-def conversations() -> dict[str, Held]:
-    """Return the conversations held so far, by client."""
-    return {}
+def conversations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Held]:
+    """Return the conversations that the clients held."""
+    return asyncio.run(_hold_all(tmp_path_factory.mktemp("clients")))
 
 
 @pytest.fixture(params=CLIENTS)
-def held(
-    request: pytest.FixtureRequest, conversations: dict[str, Held], tmp_path_factory: pytest.TempPathFactory
-) -> Held:
+def held(request: pytest.FixtureRequest, conversations: dict[str, Held]) -> Held:
     """Return the conversation that a client held. The tests of one client share it."""
-    name = request.param
-    if name not in conversations:
-        conversations[name] = asyncio.run(_hold(name, tmp_path_factory.mktemp(name)))
-    return conversations[name]
+    return conversations[request.param]
 
 
 def test_no_error_is_reported(held: Held) -> None:

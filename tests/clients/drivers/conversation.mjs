@@ -1,4 +1,5 @@
 // What the Node drivers share: the counterpart of microphone.py, which describes the arguments and the observations.
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -25,6 +26,12 @@ export function sinceQuestion(kind) {
     else if (line.kind === kind) found.push(line);
   }
   return found;
+}
+
+// Wait until the test lets the conversation begin.
+export async function begin() {
+  tell("ready");
+  await once(process.stdin, "data");
 }
 
 export async function until(condition, what) {

@@ -3,6 +3,7 @@
 A driver is started with the server's URL (ws://HOST:PORT/v1) and a folder with the questions as 24 kHz PCM files:
 time, weather, story, stop and memory. It holds one conversation and prints what its client shows to a program:
 
+    {"kind": "ready"}                        the client is loaded; the driver waits for a line on its standard input
     {"kind": "user", "text": ...}            words of the caller
     {"kind": "agent", "text": ...}           words of a reply
     {"kind": "audio", "bytes": ...}          audio to play
@@ -71,10 +72,13 @@ class Observer:
 class Microphone:
     """A microphone: frames of 20 ms in real time, silence if nobody asks.
 
-    Arguments are those of the driver: the URL, and the folder of questions.
+    It is made when the client has been imported, which takes seconds of a core. Nobody's conversation begins until all
+    clients are ready, so that none is disturbed by this.
     """
 
     def __init__(self, observer: Observer) -> None:
+        observer.tell("ready")
+        sys.stdin.readline()
         self.url, self._folder = sys.argv[1], Path(sys.argv[2])
         self._observer = observer
         self._left = b""

@@ -1,7 +1,7 @@
 // Driver of the realtime session of the OpenAI Agents SDK for Node, over WebSocket.
 import { RealtimeAgent, RealtimeSession, tool } from "@openai/agents-realtime";
 import { z } from "zod";
-import { RESULT, converse, listen, tell, turn, url } from "./conversation.mjs";
+import { RESULT, begin, converse, listen, tell, turn, url } from "./conversation.mjs";
 
 const weather = tool({
   name: "get_weather",
@@ -26,6 +26,7 @@ function open() {
   return session;
 }
 
+await begin();
 const first = open();
 let current = first;
 await first.connect({ apiKey: "none", url: `${url}/realtime?model=rejoinder` });

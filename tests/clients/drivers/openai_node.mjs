@@ -1,7 +1,7 @@
 // Driver of the Realtime class of the openai package for Node. It always uses wss.
 import OpenAI from "openai";
 import { OpenAIRealtimeWS } from "openai/realtime/ws";
-import { RESULT, converse, listen, tell, url } from "./conversation.mjs";
+import { RESULT, begin, converse, listen, tell, url } from "./conversation.mjs";
 
 const client = new OpenAI({ apiKey: "none", baseURL: url.replace("wss:", "https:") });
 const tools = [
@@ -51,6 +51,7 @@ async function open() {
   return connection;
 }
 
+await begin();
 const current = await open();
 listen((frame) => current.send({ type: "input_audio_buffer.append", audio: frame.toString("base64") }));
 await converse();

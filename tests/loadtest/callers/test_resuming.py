@@ -69,6 +69,20 @@ async def test_talk_continues_after_a_lost_connection(cut_at: list[float]) -> No
     assert said == Counter((ANSWER + " " + ANSWER).split())
 
 
+async def test_talk_leaves_a_silent_server() -> None:
+    """The server falls silent in the reply and keeps the connection open: the rest comes from the next host.
+
+    It is noticed after about 3 s.
+    """
+    async with two_hosts("What is first?", "What is second?") as (url, relay, plays):
+        asyncio.get_running_loop().call_later(2.6, relay.silence)
+        call = await converse(url, relay, [])
+    assert [record.outcome for record in call.dialogue.records()] == ["answered", "answered"], call.dialogue.faults
+    assert plays[1].llm.requests
+    said = Counter(" ".join(reply.transcript for reply in call.dialogue.replies).split())
+    assert said == Counter((ANSWER + " " + ANSWER).split())
+
+
 async def test_a_conversation_that_no_journal_has_ends_with_the_reason() -> None:
     """If the host has no journal, a lost connection ends the conversation as before."""
     async with listening(Play(stt=ScriptedStt(deque(["Hello."])))) as (direct, _), relayed(direct) as (url, relay):
