@@ -14,6 +14,7 @@ import uvicorn
 from websockets.asyncio.server import ServerConnection, serve
 
 from actors.host import Host
+from cluster.self_signed import TlsFiles
 from deployments.serving.http_routes import http_app
 from deployments.serving.regions import places_of
 from rejoinder.core.access.access_control import AccessControl
@@ -39,20 +40,28 @@ class Served:
 
 
 @asynccontextmanager
-async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIterator[tuple[str, Host]]:
-    """Run the HTTP application with the fake stages of `play`. Yield (ws:// base URL, host).
+async def listening(
+    play: Play, keys: frozenset[str] = frozenset(), tls: TlsFiles | None = None
+) -> AsyncIterator[tuple[str, Host]]:
+    """Run the HTTP application with the fake stages of `play`. Yield (ws:// or wss:// base URL, host).
 
-    `keys` are the API keys that the application accepts. If there are none, a client needs no key.
+    `keys` are the API keys that the application accepts. If there are none, a client needs no key. With `tls` the
+    server speaks TLS only.
     """
     with free_socket() as listener:
         async with play.open() as host:
             config = uvicorn.Config(
-                http_app(Served(host, access_of(keys))), log_level="warning", lifespan="off", ws="websockets-sansio"
+                http_app(Served(host, access_of(keys))),
+                log_level="warning",
+                lifespan="off",
+                ws="websockets-sansio",
+                ssl_certfile=tls.certificate if tls else None,
+                ssl_keyfile=tls.key if tls else None,
             )
             server = uvicorn.Server(config)
             running = asyncio.create_task(server.serve(sockets=[listener]))
             try:
-                yield f"ws://127.0.0.1:{listener.getsockname()[1]}/v1", host
+                yield f"{'wss' if tls else 'ws'}://127.0.0.1:{listener.getsockname()[1]}/v1", host
             finally:
                 server.should_exit = True
                 await running
