@@ -95,6 +95,8 @@ class ClientEventHandler:
                 self._truncate(item_id, end_ms)
             case client.CreateResponse(response=fields):
                 self._create_response(fields)
+            case client.ClearOutput():
+                self._clear_output()
             case client.CancelResponse(response_id=response_id):
                 if not self._session.replies.cancel(response_id):
                     raise CallerError(
@@ -178,6 +180,20 @@ class ClientEventHandler:
             self._session.replies.recent.flushed(item_id, end_ms / 1000)
             conversation.truncate(item_id, text, end_ms)
         self._context.emit(server.truncated(item_id, end_ms))
+
+    def _clear_output(self) -> None:
+        """Stop the reply that is being heard, and drop its audio."""
+        output = self._context.output
+        if output is None:
+            raise refuse(
+                "output_audio_buffer.clear works over WebRTC only.",
+                "type",
+                code="unsupported_event",
+                remedy="Over WebSocket, drop your own playback buffer and send conversation.item.truncate.",
+            )
+        if self._session.replies.audible:
+            self._session.replies.cancel(None)
+        output.stop(None)
 
     def _create_response(self, fields: Fields) -> None:
         request = self._reply_request(fields)

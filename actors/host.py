@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from actors.listening.vad_ticker import VadTicker
 from actors.session import Session
+from actors.stages.audio_output import AudioOutput
 from actors.stages.ports import Stages, TtsRequest
 from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
@@ -227,6 +228,7 @@ class Host:
         *,
         owner: str = "",
         origin: SessionOrigin | None = None,
+        output: AudioOutput | None = None,
     ) -> AsyncIterator[Session]:
         """Yield a running session. Leaving the context manager stops everything that the session started.
 
@@ -240,6 +242,7 @@ class Host:
             tenant: Digest of the API key (`answer_cache.tenant_of`). Sessions of one tenant share cached answers.
             owner: Digest of the API key that opens the session; "" if the host has no keys.
             origin: What the session goes on with (`SessionKeeper.claim`); None for a new one.
+            output: Plays the audio of replies in real time; None if the client does, which gets it in events.
         """
         record = self.keeper.record(key, origin, owner=owner) if self.keeper else None
         async with Session.open(
@@ -250,6 +253,7 @@ class Host:
             wake_ticker=self._ticker.wake,
             tenant=tenant,
             record=record,
+            output=output,
         ) as session:
             self._join(session)
             try:

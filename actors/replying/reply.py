@@ -224,6 +224,8 @@ class Reply:
         if self.open:
             self.stop_s = stop_s
             self._close("cancelled", {"type": "cancelled", "reason": reason}, heard_text)
+            if self.plan.events.spoken:
+                self.response.tell_truncation(round(self.played_s * 1000))
         else:
             self.response.update_item(heard_text, self.audio_ms, complete=False)
 
@@ -245,6 +247,10 @@ class Reply:
         return self._speech.played_s
 
     # -- called by the speech output (SpeechListener) ------------------------------------------------------------------
+
+    def stop_audio(self) -> int | None:
+        """Drop the audio that was not heard, if the server plays it (`SpeechListener`). Return its samples."""
+        return self.response.stop_audio()
 
     def synthesis_started(self) -> None:
         """Record that the synthesis of a segment has started (`SpeechListener`)."""

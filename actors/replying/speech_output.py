@@ -56,6 +56,10 @@ class SpeechListener(Protocol):
         """Send 16-bit PCM at 24 kHz now; `answers` is False for a clip and for audio that is sent again."""
         ...
 
+    def stop_audio(self) -> int | None:
+        """Drop the sent audio that was not heard, if the server plays it. Return its samples (24 kHz), else None."""
+        ...
+
     def synthesis_started(self) -> None:
         """Called when the synthesis of a segment starts."""
         ...
@@ -181,7 +185,7 @@ class SpeechOutput:
     def pause(self) -> None:
         """Send nothing until `resume` is called. The client is expected to drop the audio that it has not played."""
         self._flowing.clear()
-        self._buffer.wind(self._playout.flush(self._clock()))
+        self._buffer.wind(self._playout.flush(self._clock(), self._drop_unheard()))
 
     def flushed(self, at_s: float) -> None:
         """Set the position of a paused output to `at_s`, where the client says that it stopped (seconds of audio).
@@ -209,9 +213,19 @@ class SpeechOutput:
         self._changed.set()
 
     def silence(self) -> str:
-        """Drop the audio that was not sent. Return the text of the answer that was heard."""
+        """Drop the audio that was not heard. Return the text of the answer that was heard."""
         self._buffer.clear()
+        if (heard := self._drop_unheard()) is not None:
+            self._playout.flush(self._clock(), heard)
         return self.heard_text()
+
+    def _drop_unheard(self) -> int | None:
+        """Let the server's player drop what it has not sent. Return the number of samples that were heard.
+
+        None if the client plays the audio.
+        """
+        dropped = self._listener.stop_audio()
+        return None if dropped is None else self._playout.sent_samples - dropped
 
     def progress(self, coming: Sequence[SpeechSegment], *, complete: bool) -> SpokenProgress | None:
         """Return how far the answer was spoken; None if no word of it is known.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from actors.stages.audio_output import AudioOutput
 from actors.stages.services import Services
 from rejoinder.core.turns.state import TurnRules
 from rejoinder.core.wire.fields import Json
@@ -37,6 +38,7 @@ class SessionContext:
         services: The services that all sessions of the host share.
         current: Holder of the configuration in effect.
         changed: Called if the conversation has changed without an event that tells of it.
+        output: Plays the audio of replies in real time; None if the client does, which gets it in events.
     """
 
     id: str
@@ -47,6 +49,7 @@ class SessionContext:
     services: Services
     current: CurrentConfig
     changed: Callable[[], None] = lambda: None
+    output: AudioOutput | None = None
 
     @classmethod
     def create(
@@ -59,6 +62,7 @@ class SessionContext:
         tenant: str = "",
         resumed: int = 0,
         changed: Callable[[], None] = lambda: None,
+        output: AudioOutput | None = None,
     ) -> SessionContext:
         """Return the context of a new session with an empty conversation.
 
@@ -71,6 +75,7 @@ class SessionContext:
             resumed: How often the session was resumed. Its new ids contain the number, so that they differ from those
                 that the hosts before have made.
             changed: Called if the conversation has changed without an event that tells of it.
+            output: Plays the audio of replies; None if the client does.
         """
         stamp = IdStamp(f"{key}r{resumed}" if resumed else key)
 
@@ -86,6 +91,7 @@ class SessionContext:
             services=services,
             current=CurrentConfig(config),
             changed=changed,
+            output=output,
         )
 
     @property

@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
+from deployments.serving.calls import add_call_routes
 from deployments.serving.gate import (
     ClientLimitReached,
     ResumeRequest,
@@ -147,6 +148,7 @@ def http_app(served: RoutedHost) -> FastAPI:
         return await served.regions()
 
     _add_protected_routes(web, served)
+    add_call_routes(web, served, proxy_check.is_direct)
     add_talk_page(web)
     return web
 

@@ -120,6 +120,11 @@ class CancelResponse(ClientEvent):
     response_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class ClearOutput(ClientEvent):
+    """output_audio_buffer.clear: stop the reply that is being heard. Only if the server plays the audio (WebRTC)."""
+
+
 @dataclass(eq=False)
 class MalformedEvent(CallerError):
     """Error for a client event that is refused. `client_event_id` is the event's id, or None if it was not readable."""
@@ -295,12 +300,7 @@ def _parse(document: Json) -> ClientEvent:
         case "response.cancel":
             return CancelResponse(event_id, fields.optional_text("response_id"))
         case "output_audio_buffer.clear":
-            raise refuse(
-                "output_audio_buffer.clear works over WebRTC and SIP only.",
-                "type",
-                code="unsupported_event",
-                remedy="Over WebSocket, drop your own playback buffer and send conversation.item.truncate.",
-            )
+            return ClearOutput(event_id)
         case unknown:
             raise refuse(f"Unknown event type {unknown[:80]!r}.", "type", code="unknown_event_type")
 

@@ -183,6 +183,14 @@ def truncated(item_id: str, audio_end_ms: int) -> Json:
     }
 
 
+def output_audio_buffer(change: Literal["started", "stopped", "cleared"], response_id: str) -> Json:
+    """Return the event that tells that the server began to play a response's audio, played all of it, or dropped it.
+
+    Only where the server plays the audio in real time (WebRTC).
+    """
+    return {"type": f"output_audio_buffer.{change}", "response_id": response_id}
+
+
 def transcription_completed(item_id: str, transcript: str, seconds: float, *, language: str = "") -> Json:
     """Return the event that sends the final transcript of a turn.
 
