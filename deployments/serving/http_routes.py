@@ -19,7 +19,6 @@ from fastapi.responses import Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
-from deployments.serving.calls import add_call_routes
 from deployments.serving.gate import (
     ClientLimitReached,
     ResumeRequest,
@@ -32,6 +31,7 @@ from deployments.serving.gate import (
     resume_request,
     started,
 )
+from deployments.serving.webrtc.calls import add_call_routes
 from deployments.talk_page.page_routes import add_talk_page
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket

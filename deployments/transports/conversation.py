@@ -40,7 +40,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class CallStart:
     """What a conversation begins with. Make it with `opening_of`.
 
     Attributes:
@@ -62,12 +62,12 @@ class Opening:
 
 def opening_of(
     host: Host, config: SessionConfig, *, tenant: str = "", owner: str = "", origin: SessionOrigin | None = None
-) -> Opening:
+) -> CallStart:
     """Return what a conversation on a host begins with. The configuration of `origin` replaces `config`."""
     key, max_s = secrets.token_hex(6), host.services.settings.host.session_max_s
     if origin and origin.snapshot and host.keeper:
         config, key, max_s = origin.snapshot.config, origin.snapshot.key, host.keeper.left_s(origin)
-    return Opening(key, config, max_s, tenant, owner, origin)
+    return CallStart(key, config, max_s, tenant=tenant, owner=owner, origin=origin)
 
 
 class Transport(Protocol):
@@ -87,7 +87,7 @@ class Transport(Protocol):
         ...
 
 
-async def converse(transport: Transport, host: Host, opening: Opening) -> End:
+async def converse(transport: Transport, host: Host, opening: CallStart) -> End:
     """Run a conversation until its client, its host or its time ends it, and return how it ended.
 
     The caller must have reserved a place on the host (`Host.seat`). Cancelling ends the session and all its engine

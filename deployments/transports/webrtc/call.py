@@ -16,7 +16,7 @@ from typing import Any
 from actors.host import Host
 from actors.session import Session
 from actors.stages.audio_output import AudioOutput
-from deployments.transports.conversation import CLOSE_GOING_AWAY, CLOSE_TRY_LATER, End, Opening, converse
+from deployments.transports.conversation import CLOSE_GOING_AWAY, CLOSE_TRY_LATER, CallStart, End, converse
 from deployments.transports.webrtc.peer import Connect, PeerPlan
 from rejoinder.core.access.frame_guard import FrameGuard
 from rejoinder.core.access.token_bucket import TokenBucket
@@ -42,7 +42,7 @@ class WebRtcCall:
     Reserve a place on the host, call `answer`, send its result to the client, and call `run`.
     """
 
-    def __init__(self, host: Host, opening: Opening, offer: str, connect: Connect) -> None:
+    def __init__(self, host: Host, opening: CallStart, offer: str, connect: Connect) -> None:
         """Prepare a call.
 
         Args:

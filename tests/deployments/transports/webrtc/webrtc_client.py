@@ -125,6 +125,7 @@ class WebRtcClient:
             except MediaStreamError:
                 return
             self.packets += 1
+            assert isinstance(frame, av.AudioFrame)
             if np.abs(frame.to_ndarray()).max() >= LOUD:
                 self.loud.append(asyncio.get_running_loop().time())
                 self._news.set()

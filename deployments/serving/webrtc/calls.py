@@ -32,7 +32,7 @@ from deployments.serving.gate import (
     resume_request,
     started,
 )
-from deployments.transports.conversation import Opening, opening_of
+from deployments.transports.conversation import CallStart, opening_of
 from deployments.transports.webrtc.call import WebRtcCall
 from deployments.transports.webrtc.peer import Connect
 from rejoinder.core.access.access_control import AccessControl, Client
@@ -89,7 +89,7 @@ class WebRtcCalls:
         return self._served.host.services.settings.webrtc
 
     async def begin(
-        self, client: Client, resume: ResumeRequest | None, opening: Opening, offer: str
+        self, client: Client, resume: ResumeRequest | None, opening: CallStart, offer: str
     ) -> tuple[str, str]:
         """Start a call and return (its id, the answer to the offer).
 
@@ -115,7 +115,7 @@ class WebRtcCalls:
         return task is not None and task.cancel()
 
     async def _run(
-        self, answer: asyncio.Future[str], client: Client, *, resumed: bool, opening: Opening, offer: str
+        self, answer: asyncio.Future[str], client: Client, *, resumed: bool, opening: CallStart, offer: str
     ) -> None:
         """Run one call from its place on the host to its end. `answer` gets the answer, or why there is none."""
         host, access = self._served.host, self._served.access
