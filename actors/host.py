@@ -15,8 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from actors.listening.vad_ticker import VadTicker
 from actors.session import Session
-from actors.stages.audio_output import AudioOutput
-from actors.stages.ports import Stages, TtsRequest
+from actors.stages.ports import AudioOutput, Stages, TtsRequest
 from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
 from actors.stages.stage_watch import StageWatch
@@ -113,6 +112,11 @@ class Host:
     def loop_lag_s(self) -> float:
         """Delay of this process's event loop at the newest measurement, in seconds."""
         return self._admission.lag_s
+
+    @property
+    def late(self) -> bool:
+        """True if the event loop has been late for so long that the host refuses new calls."""
+        return self._admission.late
 
     @property
     def lost_stages(self) -> tuple[str, ...]:

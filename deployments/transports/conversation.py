@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from actors.host import Host
 from actors.session import Session
-from actors.stages.audio_output import AudioOutput
+from actors.stages.ports import AudioOutput
 from actors.survival.session_record import SessionOrigin
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import server

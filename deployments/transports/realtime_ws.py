@@ -12,28 +12,31 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocketDisconnect
 
 from actors.host import Host
 from actors.session import Session
-from actors.stages.audio_output import AudioOutput
 from actors.survival.session_record import SessionOrigin
-from deployments.transports.conversation import (
-    CLOSE_GOING_AWAY,
-    CLOSE_TRY_LATER,
-    End,
-    converse,
-    opening_of,
-)
 from rejoinder.core.access.activity import ConnectionActivity, Inactivity
-from rejoinder.core.wire import client
+from rejoinder.core.errors import CallerError
+from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.formats import WireDecoder
+from rejoinder.core.wire.formats import AudioFormat, WireDecoder
 from rejoinder.core.wire.session import SessionConfig
 
+logger = logging.getLogger(__name__)
+
+CLOSE_GOING_AWAY = 1001
+CLOSE_UNSUPPORTED = 1003
+CLOSE_INTERNAL_ERROR = 1011
+CLOSE_TRY_LATER = 1013
+CLOSE_RESUMED_ELSEWHERE = 4409
 CLOSE_NORMAL = 1000
 """Code with which a client ends its session. Any other code, and uvicorn's 1005 for a connection that broke, leaves the
 session to be resumed.
@@ -45,6 +48,8 @@ WATCH_S = 1.0
 """Seconds between two checks whether the client still sends and reads."""
 CLOSE_S = 2.0
 """Seconds that a close frame may wait because the client does not read. Then the connection is dropped without it."""
+FOREIGN_MESSAGES = 10
+"""Messages in a row that are no events of this API, such as raw audio or Twilio's, after which the connection ends."""
 PIECE_BYTES = 65_536
 """Size of the pieces in which the audio of a large message is resampled. Each takes about a millisecond, and other
 calls are served between two of them. Even, so that no sample is cut.
@@ -110,6 +115,19 @@ class _NoShortcut:
     def abort_after(self, seconds: float) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a conversation ended.
+
+    Attributes:
+        code: Code to close the WebSocket with, None if the client has closed it.
+        reason: Reason in the close frame.
+    """
+
+    code: int | None
+    reason: str = ""
+
+
 def encode(event: Json) -> str:
     """Return a server event as JSON, with its audio in base64."""
     delta = event.get("delta")
@@ -134,6 +152,7 @@ class RealtimeSocket:
         tenant: str = "",
         owner: str = "",
         origin: SessionOrigin | None = None,
+        key: str = "",
     ) -> None:
         """Prepare the conversation.
 
@@ -145,20 +164,29 @@ class RealtimeSocket:
             tenant: Name under which the answer cache keeps this client's answers, derived from the API key.
             owner: Digest of the client's API key; "" if the host has no keys.
             origin: What the session goes on with; None for a new session. Its configuration replaces `config`.
+            key: Makes the session's ids unique among all sessions; "" for a random one.
         """
         settings = host.services.settings
         self._socket = socket
         self._shortcut = shortcut or _NoShortcut()
         self._host = host
-        self._opening = opening_of(host, config, tenant=tenant, owner=owner, origin=origin)
+        self._key = key or secrets.token_hex(6)
+        self._max_s = settings.host.session_max_s
+        if origin and origin.snapshot and host.keeper:
+            config, self._key = origin.snapshot.config, origin.snapshot.key
+            self._max_s = host.keeper.left_s(origin)
+        self._config = config
+        self._tenant = tenant
+        self._owner = owner
+        self._origin = origin
         self._limits = settings.limits
         self._stored = host.services.stored
         self._outgoing: asyncio.Queue[str] = asyncio.Queue(settings.host.send_queue_events)
         # Bytes of the events in the queue and of the one that is being sent.
         self._unsent = 0
-        self._received = self._sent = 0
+        self._received = self._sent = self._foreign = 0
         self._overflow = asyncio.Event()
-        self._decode = WireDecoder(self._opening.config.input_format)
+        self._decode = WireDecoder(config.input_format)
 
     async def converse(self) -> None:
         """Run the conversation until the client or the host ends it.
@@ -167,21 +195,26 @@ class RealtimeSocket:
         """
         try:
             self._shortcut.when_stopped(self._host.drain)
-            end = await converse(self, self._host, self._opening)
+            async with self._host.converse(
+                self._key, self._send, self._config, self._tenant, owner=self._owner, origin=self._origin
+            ) as session:
+                end = await _first_of(
+                    self._read(session),
+                    self._write(),
+                    self._disconnect_slow(),
+                    self._expire(session),
+                    self._watch(),
+                    self._resumed_elsewhere(session),
+                )
+        except Exception:  # catch everything here: a bug ends this call and no other
+            logger.exception("session failed")
+            self._host.services.metrics.error("internal", "session")
+            end = _End(CLOSE_INTERNAL_ERROR, "internal error")
         finally:
             self._shortcut.when_stopped(None)
             self._stored.release(self._unsent)
         if end.code is not None:
             await self._close(end.code, end.reason)
-
-    @property
-    def output(self) -> AudioOutput | None:
-        """None: the client gets the audio in events and plays it itself (`Transport`)."""
-        return None
-
-    def carry(self, session: Session) -> Sequence[Coroutine[Any, Any, End]]:
-        """Return the coroutines that carry the session (`Transport`)."""
-        return self._read(session), self._write(), self._disconnect_slow(), self._watch()
 
     async def _close(self, code: int, reason: str) -> None:
         try:
@@ -190,7 +223,7 @@ class RealtimeSocket:
         except TimeoutError:
             self._shortcut.abort_after(0.0)
 
-    def send(self, event: Json) -> None:
+    def _send(self, event: Json) -> None:
         """Put an event into the queue of the writer. Disconnect the client if that exceeds a limit."""
         if self._overflow.is_set():
             return
@@ -205,7 +238,7 @@ class RealtimeSocket:
         else:
             self._overflow.set()
 
-    async def _write(self) -> End:
+    async def _write(self) -> _End:
         try:
             while True:
                 text = await self._outgoing.get()
@@ -214,9 +247,9 @@ class RealtimeSocket:
                 self._unsent -= len(text)
                 self._stored.release(len(text))
         except WebSocketDisconnect:
-            return End(None)
+            return _End(None)
 
-    async def _read(self, session: Session) -> End:
+    async def _read(self, session: Session) -> _End:
         self._shortcut.attend(lambda message: self._take_audio(session, message))
         try:
             while True:
@@ -226,11 +259,14 @@ class RealtimeSocket:
                         self._host.services.metrics.error("caller", "limit")
                     if session.record and message.get("code") == CLOSE_NORMAL:
                         session.record.ended = True
-                    return End(None)
+                    return _End(None)
                 self._received += 1
                 text = message.get("text")
                 await self._take(session, text if text is not None else message.get("bytes") or b"")
                 self._shortcut.answered()
+                if self._foreign >= FOREIGN_MESSAGES:
+                    self._host.services.metrics.error("caller", "foreign")
+                    return _End(CLOSE_UNSUPPORTED, "these are no events of the OpenAI Realtime API")
                 # A burst of messages waits in a queue, and taking them out would not let other calls run.
                 await asyncio.sleep(0)
         finally:
@@ -252,8 +288,10 @@ class RealtimeSocket:
         try:
             event = client.parse(message, self._limits.message_bytes)
         except client.MalformedEvent as fault:
+            self._foreign = self._foreign + 1 if fault.foreign else 0
             session.reject(fault, fault.client_event_id)
             return
+        self._foreign = 0
         if isinstance(event, client.AppendAudio):
             await self._append(session, event.audio)
         elif isinstance(event, client.UpdateSession):
@@ -261,6 +299,8 @@ class RealtimeSocket:
             if self._decode.format is not session.config.input_format:
                 self._decode = WireDecoder(session.config.input_format)
         else:
+            if isinstance(event, client.CreateItem) and event.clip:
+                event = replace(event, clip=await _resampled(event.clip, session.config.input_format))
             if isinstance(event, client.CommitAudio | client.ClearAudio):
                 self._decode.end_stream()
             await session.submit(event)
@@ -272,7 +312,7 @@ class RealtimeSocket:
             await asyncio.sleep(0)
             session.append_audio(self._decode(audio[at : at + PIECE_BYTES]))
 
-    async def _watch(self) -> End:
+    async def _watch(self) -> _End:
         """Return when the client has sent nothing or read nothing for too long."""
         clock = asyncio.get_running_loop().time
         activity = ConnectionActivity(self._limits, clock())
@@ -283,10 +323,53 @@ class RealtimeSocket:
                 continue
             self._host.services.metrics.error("caller", reason.value)
             if reason is Inactivity.UNREAD:
-                return End(CLOSE_TRY_LATER, "the client does not read its events")
-            return End(CLOSE_GOING_AWAY, "the client sent no event and no audio")
+                return _End(CLOSE_TRY_LATER, "the client does not read its events")
+            return _End(CLOSE_GOING_AWAY, "the client sent no event and no audio")
 
-    async def _disconnect_slow(self) -> End:
+    async def _disconnect_slow(self) -> _End:
         await self._overflow.wait()
         self._host.services.metrics.error("caller", "slow_client")
-        return End(CLOSE_TRY_LATER, "the client does not read its events")
+        return _End(CLOSE_TRY_LATER, "the client does not read its events")
+
+    async def _expire(self, session: Session) -> _End:
+        await asyncio.sleep(self._max_s)
+        fault = CallerError(f"The session reached its limit of {self._max_s:g} s.", "Open a new one.")
+        event = server.error(fault, None)
+        event["error"]["code"] = "session_expired"
+        session.emit(event)
+        if session.record:
+            session.record.ended = True
+        await asyncio.sleep(0)
+        return _End(CLOSE_GOING_AWAY, "session expired")
+
+    async def _resumed_elsewhere(self, session: Session) -> _End:
+        """Return when another connection has resumed the session."""
+        if session.record is None:
+            await asyncio.Event().wait()
+        else:
+            await session.record.taken.wait()
+        message = "Another connection has resumed this session."
+        session.emit(server.error(CallerError(message, code="session_resumed_elsewhere"), None))
+        await asyncio.sleep(0)
+        return _End(CLOSE_RESUMED_ELSEWHERE, message)
+
+
+async def _resampled(clip: bytes, wire: AudioFormat) -> bytes:
+    """Return a whole recording in a wire format as 16-bit PCM at 16 kHz. Other calls run between two pieces of it."""
+    decode, pieces = WireDecoder(wire), []
+    for at in range(0, len(clip), PIECE_BYTES):
+        pieces.append(decode(clip[at : at + PIECE_BYTES]))
+        await asyncio.sleep(0)
+    return b"".join(pieces)
+
+
+async def _first_of(*works: Coroutine[Any, Any, _End]) -> _End:
+    """Run coroutines until one ends, cancel the others, and return its result or raise its exception."""
+    tasks = {asyncio.ensure_future(work) for work in works}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return done.pop().result()

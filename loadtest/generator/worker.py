@@ -17,13 +17,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count, cycle
 from typing import Any
 
 import uvloop
 
 from loadtest.callers.call_socket import CallRefused, CallSocket, dial, redial, session_update
-from loadtest.callers.resume_state import ELSEWHERE, GIVE_UP_S, pause_s
+from loadtest.callers.resume_state import ELSEWHERE, GONE_STATUSES, SessionGone, reconnect
 from loadtest.callers.simulated_caller import SharedCallerSettings, SimulatedCaller
 from loadtest.callers.turn_outcomes import TurnOutcomes
 from loadtest.generator.assignment import WorkerAssignment
@@ -40,9 +39,6 @@ MISSED_S = 1.0
 REPORT_S = 1.0
 """Period of the reports in seconds."""
 
-PING_S = 5.0
-"""Period of the pings of each call in seconds."""
-
 BATCH = 50
 """Number of calls whose counters are collected before the event loop runs other tasks. Without this, a thousand calls
 would delay their frames by 10 ms."""
@@ -58,14 +54,12 @@ class _LiveCall:
         socket: Newest connection of the call.
         caller: The simulated caller.
         call: The call's entry in the schedule.
-        pinged_at: Time of the last ping.
         lost: Set when a connection of the call is lost.
     """
 
     socket: CallSocket
     caller: SimulatedCaller
     call: Call
-    pinged_at: float
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -150,7 +144,7 @@ class Worker:
         socket.begin(caller)
         socket.on_unsent = caller.hold
         caller.resumption.take(socket.created)
-        live = self._live[call.number] = _LiveCall(socket, caller, call, pinged_at=time.monotonic(), lost=lost)
+        live = self._live[call.number] = _LiveCall(socket, caller, call, lost=lost)
         self._pacer.join(socket, call.slot)
         dropped = False
         try:
@@ -195,33 +189,27 @@ class Worker:
         return False
 
     async def _continue(self, live: _LiveCall) -> bool:
-        """Connect the call again and continue its session. Return False if that is impossible.
-
-        The attempts go to all servers of the scenario in turn. They end when the server does not know the session,
-        after `GIVE_UP_S`, or when the caller hangs up.
-        """
+        """Connect the call again and continue its session. Return False if that is impossible."""
         scenario, caller, old = self._assignment.scenario, live.caller, live.socket
         resumption, lost_at = caller.resumption, time.monotonic()
         caller.moving = False
         if not scenario.resume or resumption.token is None or old.close_code == ELSEWHERE:
             return False
-        for attempt, url in zip(count(), cycle((scenario.url, *scenario.fallbacks)), strict=False):
-            await asyncio.sleep(pause_s(attempt, random.random()))
-            if caller.over or time.monotonic() > lost_at + GIVE_UP_S:
-                return caller.over
+
+        async def connect(url: str) -> tuple[CallSocket, asyncio.Event]:
             lost = asyncio.Event()
             query = resumption.query(caller.position())
             try:
-                socket = await redial(url, scenario.api_key, query, lambda _, lost=lost: lost.set())  # type: ignore[misc]
+                return await redial(url, scenario.api_key, query, lambda _: lost.set()), lost
             except CallRefused as refusal:
-                if refusal.status in (401, 403, 404):
-                    return False
-            except (ConnectionError, TimeoutError):
-                continue
-            else:
-                await self._replace(live, socket, lost, lost_at)
-                return True
-        raise AssertionError("the attempts are endless")
+                raise (SessionGone if refusal.status in GONE_STATUSES else ConnectionError) from refusal
+
+        urls = (scenario.url, *scenario.fallbacks)
+        connected = await reconnect(connect, urls, over=lambda: caller.over)
+        if connected is None:
+            return caller.over
+        await self._replace(live, *connected, lost_at)
+        return True
 
     async def _replace(self, live: _LiveCall, socket: CallSocket, lost: asyncio.Event, lost_at: float) -> None:
         """Continue a call on another connection, and close the one before.
@@ -273,14 +261,10 @@ class Worker:
                 if number % BATCH == BATCH - 1:
                     await asyncio.sleep(0)
                 if live.call.number in self._live:
-                    self._collect_and_ping(live, time.monotonic())
+                    self._collect(live)
+                    resumable = self._assignment.scenario.resume and live.caller.resumption.token is not None
+                    live.socket.watch(time.monotonic(), leave=resumable)
             self._send_report(final=False)
-
-    def _collect_and_ping(self, live: _LiveCall, now: float) -> None:
-        self._collect(live)
-        if now - live.pinged_at >= PING_S:
-            live.pinged_at = now
-            live.socket.ping()
 
     def _send_report(self, *, final: bool) -> None:
         now = CpuSnapshot.now()

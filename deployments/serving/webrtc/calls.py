@@ -30,7 +30,6 @@ from deployments.serving.gate import (
     client_place,
     refusal_of,
     resume_request,
-    started,
 )
 from deployments.transports.conversation import CallStart, opening_of
 from deployments.transports.webrtc.call import WebRtcCall
@@ -41,6 +40,7 @@ from rejoinder.core.access.turn_credentials import turn_credentials
 from rejoinder.core.errors import BackendError, CallerError, Overloaded
 from rejoinder.core.settings.access.webrtc import IceServer, WebRtcSettings
 from rejoinder.core.wire.fields import Json, refuse
+from rejoinder.core.wire.handshake import started
 from rejoinder.core.wire.sdp import MAX_SDP
 
 logger = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ async def _answered(calls: WebRtcCalls, served: CallHost, request: Request, *, d
         return refusal
     try:
         offer, session = await _parts(request)
-        config = started({**client.session, **session}, request.query_params.get("model") or "rejoinder")
+        config = started({**client.session, **session}, request.query_params)
         origin = await keeper.claim(resume.token, resume.report) if resume and keeper else None
         if resume and origin is None:
             return refusal_of(404, "session_not_found", NOT_FOUND)

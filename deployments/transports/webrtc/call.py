@@ -15,7 +15,7 @@ from typing import Any
 
 from actors.host import Host
 from actors.session import Session
-from actors.stages.audio_output import AudioOutput
+from actors.stages.ports import AudioOutput
 from deployments.transports.conversation import CLOSE_GOING_AWAY, CLOSE_TRY_LATER, CallStart, End, converse
 from deployments.transports.webrtc.peer import Connect, PeerPlan
 from rejoinder.core.access.frame_guard import FrameGuard

@@ -95,6 +95,18 @@ class Relay:
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports
         self._writers: set[asyncio.StreamWriter] = set()
+        self._passing = asyncio.Event()
+        self._passing.set()
+
+    def silence(self) -> None:
+        """Pass nothing on any more over the present connections, as if the server's machine had vanished.
+
+        They stay open. New connections go to the next server.
+        """
+        self.ports.append(self.ports.pop(0))
+        self._passing.clear()
+        self._passing = asyncio.Event()
+        self._passing.set()
 
     def cut(self) -> None:
         """Break all connections without a close frame, and send new ones to the next server."""
@@ -105,11 +117,11 @@ class Relay:
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Relay one connection until either side ends it."""
         server, server_writer = await asyncio.open_connection("127.0.0.1", self.ports[0])
-        pair = {writer, server_writer}
+        pair, passing = {writer, server_writer}, self._passing
         self._writers |= pair
         ways = {
-            asyncio.create_task(_copy(reader, server_writer)),
-            asyncio.create_task(_copy(server, writer)),
+            asyncio.create_task(_copy(reader, server_writer, passing)),
+            asyncio.create_task(_copy(server, writer, passing)),
         }
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in ways:
@@ -119,9 +131,10 @@ class Relay:
         self._writers -= pair
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passing: asyncio.Event) -> None:
     with suppress(OSError):
         while data := await reader.read(65536):
+            await passing.wait()
             writer.write(data)
 
 
@@ -132,3 +145,4 @@ async def relayed(*urls: str) -> AsyncIterator[tuple[str, Relay]]:
     server = await asyncio.start_server(relay.connect, "127.0.0.1", 0)
     async with server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", relay
+        relay.cut()
