@@ -12,18 +12,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from actors.replying.replies import MAX_OUT_OF_BAND
-from actors.replying.requests import ReplyRequest
+from actors.replying.requests import ReplyRequest, SpokenItem
 from actors.stages.session_context import SessionContext
+from actors.turn_taking.keypad import Keypad
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import CallerError
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.reply.tools.calls import ToolOffer
 from rejoinder.core.turns import events as turn_events
+from rejoinder.core.turns.state import CallerState
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, Json, refuse
 from rejoinder.core.wire.formats import parse_format
 from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
+from rejoinder.core.wire.unserved import left_out, refuse_unserved
 
 if TYPE_CHECKING:
     from actors.session import Session
@@ -53,6 +56,9 @@ class ClientEventHandler:
         self._context = context
         lifetime_s = context.services.settings.host.session_max_s
         self._expires_at = int(time.time() + lifetime_s) if expires_at is None else expires_at
+        # True if the newest item of the client was the result of no call, and was refused.
+        self._orphan_result = False
+        self._keypad = Keypad(context, lambda: session.replies.cancel(None), self._keys_entered)
         # Bytes of the conversation that are counted in `Services.stored`.
         self._counted = 0
 
@@ -82,8 +88,8 @@ class ClientEventHandler:
             case client.ClearAudio():
                 self._session.clear(received)
                 self._context.emit(server.cleared())
-            case client.CreateItem(item=fields, previous_item_id=previous):
-                self._create_item(fields, previous)
+            case client.CreateItem(item=fields, previous_item_id=previous, clip=clip):
+                self._create_item(fields, previous, clip)
             case client.DeleteItem(item_id=item_id):
                 self._context.conversation.delete(item_id)
                 self._count()
@@ -97,6 +103,8 @@ class ClientEventHandler:
                 self._create_response(fields)
             case client.ClearOutput():
                 self._clear_output()
+            case client.PressKey(digit=digit):
+                self._keypad.press(digit)
             case client.CancelResponse(response_id=response_id):
                 if not self._session.replies.cancel(response_id):
                     raise CallerError(
@@ -105,8 +113,17 @@ class ClientEventHandler:
 
     def close(self) -> None:
         """Release the memory that the session's conversation was counted for."""
+        self._keypad.close()
         self._context.services.stored.release(self._counted)
         self._counted = 0
+
+    def _keys_entered(self) -> None:
+        """Answer the keys that the caller has pressed, unless the caller speaks or the client asks for replies."""
+        self._count()
+        session = self._session
+        if session.state.caller is CallerState.QUIET and self._context.turn_rules.auto_reply:
+            session.replies.cancel(None)
+            session.request_reply(session.replies.default_request())
 
     def _count(self) -> None:
         """Count the present size of the conversation among the bytes that the host's clients make it keep."""
@@ -118,12 +135,16 @@ class ClientEventHandler:
         return wire_session.echo(self._context.config, self._context.id, self._expires_at)
 
     def _update(self, patch: Fields, event_id: str | None) -> None:
-        refused = wire_session.refused_tools(patch)
-        locked = self._session.replies.recent.spoken
-        self._context.current.value = wire_session.merge(self._context.config, patch, voice_locked=locked)
+        unserved = left_out(patch)
+        self._context.current.value = wire_session.merge(
+            self._context.config,
+            patch,
+            voice_locked=self._session.replies.recent.spoken,
+            type_locked=bool(len(self._context.conversation)),
+        )
         self._session.configured()
         self._context.emit(server.session_event("updated", self._echo()))
-        for fault in refused:
+        for fault in unserved:
             self._session.reject(fault, event_id)
 
     def _commit(self, received: int) -> None:
@@ -135,11 +156,13 @@ class ClientEventHandler:
             )
         self._session.step(turn_events.CommitRequested(received))
 
-    def _create_item(self, fields: Fields, previous: str | None) -> None:
+    def _create_item(self, fields: Fields, previous: str | None, clip: bytes) -> None:
         conversation = self._context.conversation
         if len(conversation) >= MAX_ITEMS:
             raise refuse(f"The conversation has {MAX_ITEMS} items already.", "item", remedy="Delete items first.")
-        item = parse_item(fields, self._context.stamp("item"))
+        item = parse_item(fields, self._context.stamp("item"), clip=bool(clip))
+        if clip and (fault := self._session.clips.refusal(clip)):
+            raise fault
         limit = self._context.services.settings.limits.conversation_bytes
         if conversation.size + item.size > limit:
             raise refuse(
@@ -155,11 +178,15 @@ class ClientEventHandler:
                 code="host_memory_full",
                 remedy="Delete items, or try again later.",
             )
+        self._orphan_result = True
         conversation.check_result(item)
+        self._orphan_result = False
         before = conversation.insert(item, previous)
         self._count()
-        self._context.emit(server.item_event("added", item, before))
-        self._context.emit(server.item_event("done", item, before))
+        self._context.emit(server.item_event("added", item, before, from_client=True))
+        self._context.emit(server.item_event("done", item, before, from_client=True))
+        if clip:
+            self._session.replies.expect_transcript(SpokenItem(item, self._session.clips.transcribe(clip)))
         if item.type == "function_call_output" and not conversation.open_calls:
             self._session.replies.read_ahead(whole=True)  # a response.create for the results usually follows
 
@@ -169,16 +196,17 @@ class ClientEventHandler:
         if item.role != "assistant" or not item.spoken:
             raise refuse("Only spoken assistant items can be truncated.", "item_id", remedy="Name an assistant item.")
         heard = self._session.replies.recent.heard(item_id, end_ms / 1000)
-        if heard is not None:
-            text, length_ms = heard
-            if end_ms > length_ms + TRUNCATE_SLACK_MS:
-                raise refuse(
-                    f"audio_end_ms {end_ms} lies beyond the item's {length_ms} ms.",
-                    "audio_end_ms",
-                    remedy="Send how much of it was played.",
-                )
-            self._session.replies.recent.flushed(item_id, end_ms / 1000)
-            conversation.truncate(item_id, text, end_ms)
+        if heard is None and not item.audio_ms:
+            raise refuse("The item has no audio of this server.", "item_id", remedy="Name an item of a response.")
+        text, length_ms = heard or (conversation.shortened(item_id, end_ms), item.audio_ms)
+        if end_ms > length_ms + TRUNCATE_SLACK_MS:
+            raise refuse(
+                f"audio_end_ms {end_ms} lies beyond the item's {length_ms} ms.",
+                "audio_end_ms",
+                remedy="Send how much of it was played.",
+            )
+        self._session.replies.truncated(item_id, end_ms / 1000)
+        conversation.truncate(item_id, text, end_ms)
         self._context.emit(server.truncated(item_id, end_ms))
 
     def _clear_output(self) -> None:
@@ -196,7 +224,22 @@ class ClientEventHandler:
         output.stop(None)
 
     def _create_response(self, fields: Fields) -> None:
+        if self._context.config.transcribes_only:
+            raise refuse(
+                "A session of type transcription has no responses.",
+                "type",
+                code="unsupported_event",
+                remedy="Open a session of type realtime.",
+            )
         request = self._reply_request(fields)
+        orphan, self._orphan_result = self._orphan_result, False
+        if orphan and request.prompt is None and not fields.raw("instructions"):
+            raise refuse(
+                "The function result before belongs to no call and was refused, so nothing is to be answered.",
+                "type",
+                code="invalid_call_id",
+                remedy="Send the result with the call_id of a function_call item first.",
+            )
         replies = self._session.replies
         if request.out_of_band:
             if replies.out_of_band_count >= MAX_OUT_OF_BAND:
@@ -217,7 +260,9 @@ class ClientEventHandler:
 
     def _reply_request(self, fields: Fields) -> ReplyRequest:
         """Return the reply request of the session's configuration, changed by the fields of a response.create."""
-        request = self._session.replies.default_request()
+        replies = self._session.replies
+        request = replies.default_request()
+        refuse_unserved(fields)
         refused = wire_session.refused_tools(fields)
         if refused:
             raise refused[0]
@@ -228,10 +273,13 @@ class ClientEventHandler:
         if fields.raw("instructions"):
             request = replace(request, instructions=fields.text("instructions"))
         if "max_output_tokens" in fields:
-            limit = wire_session.max_tokens(fields) or self._context.services.settings.conversation.max_reply_tokens
-            request = replace(request, max_tokens=limit)
+            limited = replace(self._context.config, max_output_tokens=wire_session.max_tokens(fields))
+            default = self._context.services.settings.conversation.max_reply_tokens
+            request = replace(request, max_tokens=limited.token_limit(default))
         if fields.raw("audio") is not None:
-            request = replace(request, format=parse_format(fields.child("audio").child("output"), request.format))
+            output = fields.child("audio").child("output")
+            voice = wire_session.voice_of(output, self._context.config.voice, locked=replies.recent.spoken)
+            request = replace(request, format=parse_format(output, request.format), voice=voice)
         if fields.raw("metadata") is not None:
             request = replace(request, metadata=_metadata(fields.child("metadata")))
         if fields.raw("conversation") is not None:

@@ -115,6 +115,11 @@ class Host:
         return self._admission.lag_s
 
     @property
+    def late(self) -> bool:
+        """True if the event loop has been late for so long that the host refuses new calls."""
+        return self._admission.late
+
+    @property
     def lost_stages(self) -> tuple[str, ...]:
         """Names of the stages that this host cannot reach. It refuses new calls until it reaches all stages again."""
         return self._watch.lost if self._watch else ()

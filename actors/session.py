@@ -14,8 +14,10 @@ from functools import partial
 
 from actors.client_events import ClientEventHandler
 from actors.listening.audio_input import AudioInput, speech_settings
+from actors.listening.clips import Clips
 from actors.listening.end_of_turn import EndOfTurn
 from actors.listening.interim_transcripts import InterimTranscripts
+from actors.listening.transcript_deltas import TranscriptDeltas
 from actors.listening.turn_judge import TurnJudge
 from actors.mailbox import Mailbox
 from actors.replying.lead_in import LeadIn
@@ -90,11 +92,13 @@ class Session:
         self._barge_in = BargeInDetector(
             context, self.audio_input, self.replies, state=lambda: self.state, post=self._mailbox.post
         )
+        deltas = TranscriptDeltas(context, lambda: self.state)
         self._interims = InterimTranscripts(
-            services, audio_input=self.audio_input, group=group, reader=self.replies, barge_in=self._barge_in
+            services, self.audio_input, group, self.replies, barge_in=self._barge_in, deltas=deltas
         )
         end_of_turn = EndOfTurn(services, group, TurnJudge(services, group, self.replies))
-        self._utterance = CallerUtterance(context, self.audio_input, end_of_turn, self._interims)
+        self.clips = Clips(services, end_of_turn)
+        self._utterance = CallerUtterance(context, self.audio_input, end_of_turn, self._interims, deltas=deltas)
         self._executor = CommandExecutor(
             services,
             audio_input=self.audio_input,
@@ -338,6 +342,8 @@ class Session:
         text, gets no greeting.
         """
         greeting, self._pending_greeting = self._pending_greeting, ""
+        if self.config.transcribes_only:
+            return
         if greeting and not len(self.conversation) and not self.busy:
             request = self.replies.default_request()
             if request.spoken:

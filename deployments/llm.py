@@ -142,7 +142,7 @@ class Llm(StageDeployment):
             yield TokenDelta("", 0, "stop", LlmUsage(0, 0))
             return
         async with (
-            self._replica.request(route, essential=not request.prefill) as tracked,
+            self._replica.request(route, essential=request.for_call and not request.prefill) as tracked,
             aclosing(self._engine.stream(request)) as deltas,
             self._watched() as token,
         ):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from actors.stages.ports import Priority, SttJob, Transcript
+from actors.stages.ports import Priority, SttJob, Transcript, WordTime
 from deployments.engines.device import Runtime, bytes_of, open_device
 from deployments.engines.model_files import whisper_folder
 from deployments.engines.stt.cascade import CascadeResult, FirstOpinion, SttCascade
@@ -84,12 +84,12 @@ class Stt(StageDeployment):
             Overloaded: If the queue is full, or if a final transcript displaced this interim one.
             DeadlineExceeded: If the job waited longer than `job.deadline_s`.
         """
-        async with self._replica.request(route, essential=job.priority is not Priority.INTERIM) as tracked:
+        async with self._replica.request(route, essential=job.priority.awaited) as tracked:
             waiting = _Waiting(job, time.monotonic(), asyncio.get_running_loop().create_future())
             displaced = self._queue.push(waiting, job.priority, job.deadline_s, waiting.arrived)
             if displaced and not displaced.answer.done():
                 displaced.answer.set_exception(
-                    Overloaded("A final transcript displaced this interim transcript.", resource="stt")
+                    Overloaded("A transcript of higher priority displaced this one.", resource="stt")
                 )
             if self._draining is None or self._draining.done():
                 self._draining = asyncio.create_task(self._drain())
@@ -138,7 +138,8 @@ class Stt(StageDeployment):
     def _transcribe(self, jobs: list[SttJob]) -> list[CascadeResult]:
         """Return the result of each job, in order. Audio without speech is not decoded; its result has no text.
 
-        All jobs have the same priority: second opinions go to the main recognizer, other jobs to the first pass.
+        All jobs have the same priority: second opinions go to the main recognizer, other jobs to the first pass. The
+        main recognizer repeats a recording with low confidence at once.
         """
         has_speech = [job.speech_detected or contains_speech(self._silero, job.pcm) for job in jobs]
         spoken = [job for job, speech in zip(jobs, has_speech, strict=True) if speech]
@@ -146,9 +147,16 @@ class Stt(StageDeployment):
         if spoken and spoken[0].priority is Priority.SECOND_OPINION:
             found = self._engine.second_opinion(clips, [_opinion(job.first) for job in spoken])
         else:
-            found = self._engine.transcribe_batch(clips, partial=True, guess=spoken[0].guess if spoken else ())
-        results = iter(found)
+            partial = bool(spoken) and spoken[0].priority is not Priority.RECORDING
+            found = self._engine.transcribe_batch(clips, partial=partial, guess=spoken[0].guess if spoken else ())
+        results = iter(self._timed(job, result) for job, result in zip(spoken, found, strict=True))
         return [next(results) if speech else CascadeResult("", 0.0) for speech in has_speech]
+
+    def _timed(self, job: SttJob, result: CascadeResult) -> CascadeResult:
+        """Return the result with the times of its words, if the job wants them."""
+        if not job.word_times or not result.text:
+            return result
+        return replace(result, words=self._engine.word_times(job.pcm, result.text, result.language))
 
 
 def _opinion(first: Transcript | None) -> FirstOpinion:
@@ -170,6 +178,7 @@ def _transcript(waiting: _Waiting, result: CascadeResult, began: float, decode_m
         usable=result.usable,
         language=result.language,
         agreed=result.agreed,
+        words=tuple(WordTime(word, start_s, end_s) for word, start_s, end_s in result.words),
     )
 
 

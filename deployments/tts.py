@@ -52,7 +52,7 @@ class Tts(StageDeployment):
         Raises:
             Overloaded: If `tts.max_queue` segments wait already.
         """
-        async with self._replica.request(route) as tracked:
+        async with self._replica.request(route, essential=request.for_call) as tracked:
             arrived = time.monotonic()
             if self._waiting >= self._max_queue:
                 raise Overloaded("The text-to-speech queue is full.", "Add a tts replica.", resource="tts.max_queue")

@@ -66,7 +66,7 @@ def test_imports_and_declared_dependencies_are_the_same() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
     extras = project["optional-dependencies"]
-    names = (name for extra in ("piper", "noise", "redis", "load", "chat", "vllm") for name in extras[extra])
+    names = (name for extra in ("piper", "noise", "redis", "load", "chat", "vllm", "webrtc") for name in extras[extra])
     optional = {_normalised(requirement) for requirement in names}
     assert _distributions() == declared | optional
 
@@ -84,6 +84,7 @@ def test_every_dependency_is_pinned() -> None:
         *extras["noise"],
         *extras["load"],
         *extras["chat"],
+        *extras["webrtc"],
         *extras["docs"],
     )
     assert {_normalised(requirement) for requirement in required} <= pinned

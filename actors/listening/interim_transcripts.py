@@ -7,8 +7,8 @@ the silence is over, and a speculative reply can begin with them. The final tran
 One interim transcript is under way at a time. It covers the audio received before it was requested. The pause after it
 grows with the time that it took, so a loaded speech-to-text stage gets fewer requests. After a failure the pause
 doubles. A missing interim transcript breaks nothing. The language model prefills the words that two interim transcripts
-agree on, and a wrong word costs only that prefill. While a reply is paused, interim transcripts are requested more
-often, because words addressed to the agent end the reply.
+agree on, and a wrong word costs only that prefill. A client that gets transcripts gets these words too. While a reply
+is paused, interim transcripts are requested more often, because words addressed to the agent end the reply.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actors.listening.audio_input import AudioInput
+from actors.listening.transcript_deltas import TranscriptDeltas
 from actors.stages.degradation import SessionDegradation
 from actors.stages.ports import Priority, SttJob, Transcript
 from actors.stages.retry import contained
@@ -91,7 +92,9 @@ class InterimTranscripts:
         reader: InterimReader,
         *,
         barge_in: InterimJudge,
+        deltas: TranscriptDeltas,
     ) -> None:
+        self._deltas = deltas
         self._services = services
         self._settings = services.settings.interim_transcripts
         self._reads_ahead = services.settings.llm.supports_prefill
@@ -116,8 +119,9 @@ class InterimTranscripts:
 
     @property
     def _useful(self) -> bool:
-        """True if a paused reply waits for the words, or if the language model may prefill them."""
-        return self._reply_waits or (self._reads_ahead and self._prefill_reader.degradation.speculates)
+        """True if a paused reply waits for the words, or if the language model may prefill or the client get them."""
+        reads = self._reads_ahead or self._deltas.wanted
+        return self._reply_waits or (reads and self._prefill_reader.degradation.speculates)
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -264,7 +268,7 @@ class InterimTranscripts:
         return transcript
 
     def _use(self, transcript: Transcript, *, whole: bool) -> None:
-        """Pass the words to the language model's prefill and, if a paused reply waits, to the barge-in detector.
+        """Pass the words to the prefill, to the client and, if a paused reply waits, to the barge-in detector.
 
         `whole` is True if the audio ends in a dip, so the last word is not cut off.
         """
@@ -276,3 +280,4 @@ class InterimTranscripts:
             self._prefill_reader.read_ahead(likely, whole=whole)
         if self._reply_waits:
             self._barge_in.interim_transcribed(transcript.text, self._agreement.text)
+        self._deltas.advance(self._agreement.stable)

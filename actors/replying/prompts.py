@@ -10,7 +10,7 @@ from actors.listening.end_of_turn import EndOfTurnRequest
 from actors.replying.drafts import Draft, Prompt
 from actors.replying.openings import opening_of
 from actors.replying.prefill import Prefill
-from actors.replying.requests import CommittedTurn, ReplyRequest
+from actors.replying.requests import CommittedTurn, ReplyRequest, SpokenItem
 from actors.replying.summaries import Summaries
 from actors.stages.ports import Transcript
 from actors.stages.session_context import SessionContext
@@ -36,12 +36,12 @@ class Prompts:
         self.summaries = Summaries(services, group)
         self.prefill = Prefill(services, group, context.id, self._offer)
 
-    def expect(self, turn: CommittedTurn) -> None:
-        """Add the transcript of a committed turn to the conversation once it is available.
+    def expect(self, spoken: SpokenItem) -> None:
+        """Add the transcript of an item to the conversation once it is available.
 
-        It is also sent to the client, if the client configured transcription.
+        It is also sent to the client, if the client configured transcription. Every prompt waits for it.
         """
-        task = self._group.create_task(self._transcribed(turn))
+        task = self._group.create_task(self._transcribed(spoken))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
@@ -122,48 +122,52 @@ class Prompts:
         messages = self._context.conversation.messages()
         return bool(messages) and messages[-1].role == "user"
 
-    async def _transcribed(self, turn: CommittedTurn) -> None:
-        asked_for = self._context.config.transcription is not None
+    async def _transcribed(self, spoken: SpokenItem) -> None:
+        asked_for = self._context.config.sends_transcripts
         try:
-            transcript = await asyncio.shield(turn.end_of_turn.transcript)
+            transcript = await asyncio.shield(spoken.end_of_turn.transcript)
         except BackendError as fault:
             self._services.metrics.error("backend", "stt")
             if asked_for:
-                self._context.emit(server.transcription_failed(turn.item.id, str(fault)))
+                self._context.emit(server.transcription_failed(spoken.item.id, str(fault)))
             return
-        self._use(turn, transcript, "heard")
-        if turn.end_of_turn.correction:
-            self._group.create_task(self._correct(turn, transcript, turn.end_of_turn.correction, asked_for=asked_for))
+        self._use(spoken, transcript, "heard")
+        if spoken.end_of_turn.correction:
+            self._group.create_task(
+                self._correct(spoken, transcript, spoken.end_of_turn.correction, asked_for=asked_for)
+            )
         elif asked_for:
-            self._announce(turn, transcript)
+            self._announce(spoken, transcript)
 
     async def _correct(
-        self, turn: CommittedTurn, first: Transcript, correction: asyncio.Future[Transcript], *, asked_for: bool
+        self, spoken: SpokenItem, first: Transcript, correction: asyncio.Future[Transcript], *, asked_for: bool
     ) -> None:
-        """Replace the turn's transcript by the second recognizer's, although the first is being answered already.
+        """Replace an item's transcript by the second recognizer's, although the first is being answered already.
 
         Args:
-            turn: The turn.
+            spoken: The item.
             first: The first transcript, which the reply answers.
             correction: Future of the second transcript. If it fails or has no words, the first transcript stays.
-            asked_for: Whether the client gets the transcript. It gets one transcript of each turn: the better one.
+            asked_for: Whether the client gets the transcript. It gets one transcript of each item: the better one.
         """
         better = first
         with suppress(BackendError):
             second = await asyncio.shield(correction)
             better = second if second.text else first
         if better is not first:
-            self._use(turn, better, "corrected")
+            self._use(spoken, better, "corrected")
         if asked_for:
-            self._announce(turn, better)
+            self._announce(spoken, better)
 
-    def _use(self, turn: CommittedTurn, transcript: Transcript, kind: str) -> None:
-        self._context.conversation.update(replace(turn.item, text=transcript.text))
+    def _use(self, spoken: SpokenItem, transcript: Transcript, kind: str) -> None:
+        self._context.conversation.update(replace(spoken.item, text=transcript.text))
         self._context.changed()
-        self._services.journal.write(kind, {"item": turn.item.id, "text": transcript.text})
+        self._services.journal.write(kind, {"item": spoken.item.id, "text": transcript.text})
 
-    def _announce(self, turn: CommittedTurn, transcript: Transcript) -> None:
-        seconds = turn.end_of_turn.seconds
+    def _announce(self, spoken: SpokenItem, transcript: Transcript) -> None:
+        seconds = spoken.end_of_turn.seconds
+        if rest := spoken.streamed.rest(transcript.text):
+            self._context.emit(server.transcription_delta(spoken.item.id, rest))
         self._context.emit(
-            server.transcription_completed(turn.item.id, transcript.text, seconds, language=transcript.language)
+            server.transcription_completed(spoken.item.id, transcript.text, seconds, language=transcript.language)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from actors.replying.drafts import Draft, Drafts, Prompt
 from actors.replying.prompts import Prompts
 from actors.replying.recent_replies import RecentReplies
 from actors.replying.reply import Reply, ReplyPlan
-from actors.replying.requests import CommittedTurn, ReplyRequest, ReplyTerms
+from actors.replying.requests import CommittedTurn, ReplyRequest, ReplyTerms, SpokenItem
 from actors.replying.response import ResponsePhase
 from actors.replying.turn_report import report
 from actors.stages.degradation import SessionDegradation
@@ -27,6 +28,9 @@ from rejoinder.core.wire.server import ResponseStatus
 
 # Maximum number of responses outside the conversation that run at the same time.
 MAX_OUT_OF_BAND = 4
+# Seconds after the start of a pause in which a truncation of the reply counts as an answer to it. A client that drops
+# its audio at input_audio_buffer.speech_started truncates the reply too, and a reply that is resumed must go on.
+FLUSH_S = 2.0
 
 
 class Replies:
@@ -51,13 +55,21 @@ class Replies:
         self._prompts = Prompts(context, group)
         self.summaries = self._prompts.summaries
         self._running: dict[Reply, asyncio.Task[None]] = {}
+        # True if the client was told of the newest pause.
+        self._told = True
+        # Monotonic time until which the first truncation counts as an answer to a pause that is over.
+        self._flush_until = -math.inf
         self.degradation = SessionDegradation(services)
         self._drafts = Drafts(services.draft_budget, services.metrics, self.degradation)
 
     def expect(self, turn: CommittedTurn) -> None:
         """Accept a committed turn as the next one to answer. Its transcript may still be under way."""
         self._unanswered = turn
-        self._prompts.expect(turn)
+        self._prompts.expect(turn.spoken)
+
+    def expect_transcript(self, spoken: SpokenItem) -> None:
+        """Accept an item of the client whose audio is being transcribed. Every later prompt waits for its words."""
+        self._prompts.expect(spoken)
 
     # -- starting and ending ---------------------------------------------------------------------------------------
 
@@ -81,7 +93,7 @@ class Replies:
             transcript: The words; "" for a prompt without a new turn of the caller.
             whole: True if the words may be the whole turn; False if more words may follow.
         """
-        if not self._drafts.drafting:
+        if not self._drafts.drafting and not self._context.config.transcribes_only:
             self._prompts.prefill.start(self._prompts.current(self.default_request(), transcript), whole=whole)
 
     @property
@@ -93,7 +105,12 @@ class Replies:
         )
 
     async def message_end(self, words: str) -> float | None:
-        """Return the language model's probability that the caller's message ends with these words; None if unknown."""
+        """Return the language model's probability that the caller's message ends with these words; None if unknown.
+
+        A session without replies does not ask the language model.
+        """
+        if self._context.config.transcribes_only:
+            return None
         return await self._prompts.prefill.message_end(self._prompts.current(self.default_request(), words))
 
     def discard(self) -> None:
@@ -149,8 +166,10 @@ class Replies:
     def apologise(self, failures: StageFailures) -> None:
         """Start a reply that plays only the apology, if `failures` (the failing stages) last.
 
-        Does nothing while a reply is running.
+        Does nothing while a reply is running, and in a session without replies.
         """
+        if self._context.config.transcribes_only:
+            return
         if self.current is not None and self.current in self._running:
             return
         plan = self._plan(self._terms(self.default_request()), partial(_until_over, failures), failures, lambda: None)
@@ -194,20 +213,37 @@ class Replies:
                 self._services.metrics.interrupted(stop_s)
             self._stop(reply, reason, stop_s)
 
-    def pause(self, interrupted_at: float | None) -> None:
+    def pause(self, interrupted_at: float | None, *, dropped: bool = True) -> None:
         """Pause the audio of the running replies until `resume` or `cut`.
 
         Args:
             interrupted_at: Monotonic time at which the interrupting speech arrived; None if it is not known.
+            dropped: True if the client is told to drop what it has not played. Otherwise it plays that.
         """
-        stop_s = 0.0 if interrupted_at is None else self._services.clock() - interrupted_at
+        now = self._services.clock()
+        stop_s = 0.0 if interrupted_at is None else now - interrupted_at
+        self._told, self._flush_until = dropped, now + FLUSH_S if dropped else -math.inf
         for reply in self._speaking:
-            reply.pause(stop_s)
+            reply.pause(stop_s, dropped=dropped)
 
     def resume(self) -> None:
         """Continue the paused replies."""
         for reply in self._speaking:
             reply.resume()
+
+    def truncated(self, item_id: str, at_s: float) -> None:
+        """Stop the reply with this item, because the client stopped playing it `at_s` seconds into its audio.
+
+        A client also truncates a reply when speech of the caller pauses it. Such a reply stays, and resumes from there.
+        """
+        self.recent.flushed(item_id, at_s)
+        reply = self.current
+        if reply is None or reply not in self._running or reply.plan.events.item_id != item_id:
+            return
+        answers_pause = (reply.stop_s is not None and self._told) or self._services.clock() < self._flush_until
+        self._flush_until = -math.inf
+        if not answers_pause:
+            self._stop(reply, "client_cancelled")
 
     @property
     def _speaking(self) -> list[Reply]:
@@ -276,13 +312,13 @@ class Replies:
         return ReplyRequest(
             spoken=config.output_modality == "audio",
             instructions=config.instructions or settings.instructions,
-            max_tokens=config.max_output_tokens or settings.max_reply_tokens,
+            max_tokens=config.token_limit(settings.max_reply_tokens),
             format=config.output_format,
             tools=config.offer(self._services.settings.tools.max_call_tokens),
         )
 
     def _terms(self, request: ReplyRequest) -> ReplyTerms:
-        return ReplyTerms(request, self._context.config.voice, self._context.config.speed)
+        return ReplyTerms(request, request.voice or self._context.config.voice, self._context.config.speed)
 
     def _plan(
         self,

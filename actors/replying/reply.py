@@ -194,15 +194,15 @@ class Reply:
         """True from the first audio of the answer until its end was heard."""
         return self.plan.events.spoken and self.open and self.first_output_at is not None
 
-    def pause(self, stop_s: float) -> None:
+    def pause(self, stop_s: float, *, dropped: bool = True) -> None:
         """Stop sending audio until `resume` or `cut`. The engines continue. A reply in text is not paused.
 
         Args:
             stop_s: Seconds since the arrival of the speech that caused the pause.
+            dropped: True if the client is told to drop what it has not played. Otherwise it plays that.
         """
         if self.plan.events.spoken:
-            self._speech.pause()
-            self.stop_s = stop_s
+            self.stop_s = stop_s + self._speech.pause(dropped=dropped)
 
     def flushed(self, at_s: float) -> None:
         """Record that the client stopped playing `at_s` seconds into the audio. A paused reply resumes from there."""

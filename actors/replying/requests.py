@@ -10,6 +10,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.reply.tools.calls import NO_TOOLS, FunctionTool, ToolOffer
 from rejoinder.core.survival.resumption import KnownAnswer
 from rejoinder.core.turns.commands import CommitTurn
+from rejoinder.core.turns.local_agreement import NOTHING_STREAMED, StreamedText
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import AudioFormat
 from rejoinder.core.wire.items import Item
@@ -31,6 +32,7 @@ class ReplyRequest:
         known: Beginning of the answer, if it was cut off and goes on; None otherwise.
         tools: The tools that the language model may call.
         lead_in: True for a phrase that is said while a tool runs. The client's next response.create waits for its end.
+        voice: Name of the voice; "" for that of the session.
     """
 
     spoken: bool
@@ -44,6 +46,7 @@ class ReplyRequest:
     known: KnownAnswer | None = None
     tools: ToolOffer = NO_TOOLS
     lead_in: bool = False
+    voice: str = ""
 
     def to_json(self) -> Json:
         """Return the request as JSON values, without `known`, for a snapshot of the session."""
@@ -61,6 +64,21 @@ class ReplyRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class SpokenItem:
+    """An item of the conversation whose words are being transcribed.
+
+    Attributes:
+        item: The item. Its text is added when the transcript is available.
+        end_of_turn: The request that transcribes it.
+        streamed: The words that the client has got before the transcript.
+    """
+
+    item: Item
+    end_of_turn: EndOfTurnRequest
+    streamed: StreamedText = NOTHING_STREAMED
+
+
+@dataclass(frozen=True, slots=True)
 class CommittedTurn:
     """A turn of the caller that is part of the conversation.
 
@@ -70,6 +88,7 @@ class CommittedTurn:
         end_of_turn: The request that transcribes the turn.
         marks: Stage times of the turn and its reply.
         speech_ended_at: When the caller's last speech arrived (monotonic).
+        streamed: The words of the turn that the client has got before its transcript.
     """
 
     command: CommitTurn
@@ -77,6 +96,12 @@ class CommittedTurn:
     end_of_turn: EndOfTurnRequest
     marks: Marks
     speech_ended_at: float
+    streamed: StreamedText = NOTHING_STREAMED
+
+    @property
+    def spoken(self) -> SpokenItem:
+        """The turn's item and its transcription."""
+        return SpokenItem(self.item, self.end_of_turn, self.streamed)
 
     def waited_for_end(self, now: float) -> None:
         """Record the wait for the end-of-turn decision as Stage.ENDPOINT. It ends at `now`, when the reply starts.

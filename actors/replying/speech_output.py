@@ -182,10 +182,19 @@ class SpeechOutput:
         """Return True if the listener hears nothing because the text arrives more slowly than it is spoken."""
         return self._wants_text and self._segments.empty() and self.drained()
 
-    def pause(self) -> None:
-        """Send nothing until `resume` is called. The client is expected to drop the audio that it has not played."""
+    def pause(self, *, dropped: bool = True) -> float:
+        """Send nothing until `resume` is called. Return the seconds for which the listener still hears audio.
+
+        `dropped` is True if the client is told to drop the audio that it has not played. Otherwise it plays that.
+        Audio that the server plays is always dropped.
+        """
         self._flowing.clear()
-        self._buffer.wind(self._playout.flush(self._clock(), self._drop_unheard()))
+        now = self._clock()
+        heard = self._drop_unheard()
+        if heard is None and not dropped:
+            return self._playout.finish(now) - now
+        self._buffer.wind(self._playout.flush(now, heard))
+        return 0.0
 
     def flushed(self, at_s: float) -> None:
         """Set the position of a paused output to `at_s`, where the client says that it stopped (seconds of audio).

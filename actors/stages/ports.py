@@ -41,12 +41,19 @@ class Priority(Enum):
     """Rank of a job in the speech-to-text queue. A job runs only while no job of a higher rank waits.
 
     FINAL: the transcript of a turn. SECOND_OPINION: the transcript of the same audio by the more accurate recognizer,
-    because the first one had low confidence. INTERIM: an interim transcript.
+    because the first one had low confidence. INTERIM: an interim transcript. RECORDING: a part of a recording, for an
+    HTTP request: it waits until no call needs the recognizer.
     """
 
     FINAL = 0
     SECOND_OPINION = 1
     INTERIM = 2
+    RECORDING = 3
+
+    @property
+    def awaited(self) -> bool:
+        """True if a caller waits for the transcript."""
+        return self in (Priority.FINAL, Priority.SECOND_OPINION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +105,15 @@ class SttJob:
     Attributes:
         pcm: 16-bit PCM at 16 kHz.
         priority: FINAL for a transcript that a turn waits for, SECOND_OPINION to repeat one with low confidence,
-            INTERIM for an interim transcript.
+            INTERIM for an interim transcript, RECORDING for a part of a recording. The engine itself repeats a
+            RECORDING with low confidence.
         deadline_s: A job that has not started within this many seconds is dropped with DeadlineExceeded.
         guess: `Transcript.tokens` of an earlier transcript of the same utterance's beginning, for an engine that can
             use them. Empty if there is none.
         first: For SECOND_OPINION: the transcript with low confidence. None otherwise.
         speech_detected: False if voice activity detection has not found speech in the audio. Then the engine looks for
             speech first, and the transcript of audio without speech is empty.
+        word_times: True to get `Transcript.words`.
     """
 
     pcm: bytes
@@ -113,6 +122,22 @@ class SttJob:
     guess: tuple[int, ...] = ()
     first: Transcript | None = None
     speech_detected: bool = True
+    word_times: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WordTime:
+    """One word of a transcript, and when it was spoken.
+
+    Attributes:
+        word: The word with its punctuation, without spaces around it.
+        start_s: Seconds from the start of the audio to the start of the word.
+        end_s: Seconds from the start of the audio to the end of the word.
+    """
+
+    word: str
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +157,7 @@ class Transcript:
         usable: False if a text with low confidence is too bad to be answered without a second opinion.
         language: Code of the language of `text` if it is not the configured one; "" otherwise.
         agreed: True if two recognizers have heard the same words.
+        words: The words of `text` with their times, if `SttJob.word_times` asked for them and the engine knows them.
     """
 
     text: str
@@ -146,6 +172,7 @@ class Transcript:
     usable: bool = True
     language: str = ""
     agreed: bool = False
+    words: tuple[WordTime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +193,7 @@ class LlmRequest:
         judge_end: For a prefill with `whole` False: True to return `LlmUsage.end_probability` as well.
         small: True to send the first attempt to the backup model, if there is one.
         tools: The tools that the model may call. A prefill has them too, because they are a part of the prompt.
+        for_call: False for an HTTP request, which is not a part of a call. It does not count as load of the calls.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -178,6 +206,7 @@ class LlmRequest:
     judge_end: bool = False
     small: bool = False
     tools: ToolOffer = NO_TOOLS
+    for_call: bool = True
 
     @property
     def answer_tokens(self) -> int:
@@ -245,11 +274,13 @@ class TtsRequest:
         text: One speakable segment, at most a sentence.
         voice: Name of the voice.
         speed: Speaking rate relative to the voice's own.
+        for_call: False for an HTTP request, which is not a part of a call. It does not count as load of the calls.
     """
 
     text: str
     voice: str = "default"
     speed: float = 1.0
+    for_call: bool = True
 
 
 ANYWHERE: frozenset[str] = frozenset()

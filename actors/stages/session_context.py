@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.stages.audio_output import AudioOutput
 from actors.stages.services import Services
@@ -103,11 +103,15 @@ class SessionContext:
     def turn_rules(self) -> TurnRules:
         """The rules of turn taking in effect now, as the client and the operator configured them."""
         config, settings = self.config, self.services.settings
+        detection = config.detection
+        if config.transcribes_only:
+            detection = replace(detection, create_response=False, interrupt_response=False)
         return TurnRules(
-            config.detection,
+            detection,
             self.services.endpoint_rule,
             settings.speech.max_utterance_s,
-            drafts=settings.speculation.enabled and config.output_modality == "audio",
+            drafts=settings.speculation.enabled and config.output_modality == "audio" and not config.transcribes_only,
             barge_in=settings.barge_in,
             min_speech_ms=settings.speech.min_speech_ms,
+            announces_words=settings.barge_in.announces_words(config.drops_replies),
         )

@@ -205,6 +205,16 @@ class SessionKeeper:
         going_on = resume(snapshot, report)
         return SessionOrigin(token.owner, snapshot.started_at, generation, snapshot=snapshot, resumption=going_on)
 
+    async def knows(self, session: str) -> bool:
+        """Return True if the conversation with this key can go on: it is not ended, and this host or a journal has it.
+
+        The key is that of a session whose connection is lost: another host that still has one closes it.
+
+        Raises:
+            BackendError: The journals do not answer.
+        """
+        return session in self._records or await self._claim_stored(session) is not None
+
     async def _claim_stored(self, session: str) -> tuple[SessionSnapshot, int] | None:
         try:
             async with asyncio.timeout(CLAIM_S):

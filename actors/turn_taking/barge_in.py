@@ -182,8 +182,10 @@ class BargeInDetector:
     def _is_background(self, text: str) -> bool:
         """Return True if level and words (`text`) of the current utterance show that it is background speech.
 
-        Background speech comes from a television or from other people.
+        Background speech comes from a television or from other people. A session that only transcribes has none.
         """
+        if self._context.config.transcribes_only:
+            return False
         self._level = self._audio_input.utterance_level(self._state().start)
         addressed = is_addressed(text, self._replies.asked, self._services.settings.stt.main_language)
         return self._audio_input.is_background(self._level, addressed=addressed)

@@ -54,10 +54,14 @@ class CommandExecutor:
     def execute(self, command: Command, utterance_start: int) -> None:
         """Execute a command; `utterance_start` is the sample (16 kHz) at which the caller's utterance began."""
         match command:
-            case commands.AnnounceSpeech(start):
+            case commands.AnnounceSpeech(start, reveal):
                 self._barge_in.begin()
                 self._replies.summaries.withdraw()
-                self._utterance.announce(start)
+                self._utterance.begin(start)
+                if reveal:
+                    self._utterance.announce()
+            case commands.RevealSpeech():
+                self._utterance.announce()
             case commands.Transcribe(revision, start, end, judge):
                 self._utterance.transcribe(start, end, partial(self._on_verdict, revision) if judge else None)
                 self._barge_in.await_words(revision, self._utterance.request)
@@ -91,8 +95,8 @@ class CommandExecutor:
                 # The turn machine copies the request from the event ReplyRequested, without knowing its type.
                 assert request is None or isinstance(request, ReplyRequest)
                 self._replies.start(request, draft)
-            case commands.PauseReply():
-                self._replies.pause(interrupted_at)
+            case commands.PauseReply(dropped):
+                self._replies.pause(interrupted_at, dropped=dropped)
                 self._utterance.prioritize()
             case commands.ResumeReply():
                 self._replies.resume()

@@ -9,6 +9,7 @@ from actors.listening.audio_input import AudioInput
 from actors.listening.end_of_turn import EndOfTurn, EndOfTurnRequest
 from actors.listening.interim_transcripts import InterimTranscripts
 from actors.listening.long_speech import LongSpeech
+from actors.listening.transcript_deltas import TranscriptDeltas
 from actors.listening.turn_judge import VERDICT_SAMPLES, VerdictRequest
 from actors.replying.requests import CommittedTurn
 from actors.replying.response import claim_item_id
@@ -27,25 +28,43 @@ class CallerUtterance:
     """The caller's current utterance. After its commit or dismissal the object represents the next one."""
 
     def __init__(
-        self, context: SessionContext, audio_input: AudioInput, end_of_turn: EndOfTurn, interims: InterimTranscripts
+        self,
+        context: SessionContext,
+        audio_input: AudioInput,
+        end_of_turn: EndOfTurn,
+        interims: InterimTranscripts,
+        *,
+        deltas: TranscriptDeltas,
     ) -> None:
+        self._deltas = deltas
         self._context = context
         self._audio_input = audio_input
         self._end_of_turn = end_of_turn
         self._interims = interims
         self._long = LongSpeech(audio_input, end_of_turn.transcribe_window)
         self._item_id: str | None = None
+        # First sample of the utterance, padding included, and whether the client knows of it.
+        self._start = 0
+        self._announced = False
         self._request: EndOfTurnRequest | None = None
         # The sample up to which `transcribe` requested the transcript.
         self._heard = 0
 
-    def announce(self, start: int) -> None:
-        """Tell the client that the caller has been speaking since sample `start` (16 kHz)."""
+    def begin(self, start: int) -> None:
+        """Begin the utterance whose speech starts at sample `start` (16 kHz). The client does not know of it yet."""
         self._item_id = self._context.stamp("item")
         padded_start = self._audio_input.padded(start)
         self._long.begin(padded_start, speech_detected=True)
         self._interims.begin(padded_start)
-        self._context.emit(server.speech_started(self._item_id, _ms(padded_start)))
+        self._deltas.begin(self._item_id)
+        self._start = padded_start
+        self._announced = False
+
+    def announce(self) -> None:
+        """Tell the client that the caller has been speaking since the beginning of the utterance."""
+        if self._item_id is not None and not self._announced:
+            self._announced = True
+            self._context.emit(server.speech_started(self._item_id, _ms(self._start)))
 
     def transcribe(self, start: int, end: int, on_verdict: Callable[[float | None], None] | None) -> None:
         """Start the end-of-turn request for samples [start, end).
@@ -106,6 +125,7 @@ class CallerUtterance:
     def clear(self, end: int) -> None:
         """Drop the audio before sample `end`, because the client cleared it."""
         self._item_id = None
+        self._deltas.end()
         self._long.cancel()
         self._interims.end()
         self._audio_input.end_turn(end, end)
@@ -115,17 +135,18 @@ class CallerUtterance:
         self._interims.prioritize()
 
     def dismiss(self, speech_end: int, end: int) -> None:
-        """End the utterance without a turn, and tell the client.
+        """End the utterance without a turn, and tell the client if it knows of the utterance.
 
         Args:
             speech_end: The sample (16 kHz) at which the utterance's speech ended.
             end: The sample before which all audio is dropped.
         """
         item_id, self._item_id = self._item_id, None
+        self._deltas.end()
         self._long.cancel()
         self._interims.end()
         self._audio_input.end_turn(speech_end, end, heard=speech_end)
-        if item_id is not None:
+        if item_id is not None and self._announced:
             self._context.emit(server.speech_stopped(item_id, _ms(end)))
             self._context.emit(server.cleared())
 
@@ -137,6 +158,7 @@ class CallerUtterance:
         if not turn.transcript_requested:
             self.cancel_request()
             self.transcribe(turn.start, turn.end, None)
+        self.announce()
         request, self._request = self.request, None
         self._long.end()
         self._interims.end()
@@ -155,6 +177,7 @@ class CallerUtterance:
             end_of_turn=request,
             marks=_marks(speech_ended_at, request),
             speech_ended_at=speech_ended_at,
+            streamed=self._deltas.end(),
         )
 
     def _learn_level(self, turn: CommitTurn, request: EndOfTurnRequest) -> None:

@@ -361,7 +361,7 @@ def ablation(silences: Sequence[LabelledSilence]) -> None:
     print("| evidence | ends at once, with 5% of the pauses cut off | human speech |\n|---|---|---|")
     for name, pieces, prosody in ABLATIONS:
         scores = cross_validated(silences, pieces, prosody)
-        share = _bootstrapped(silences, lambda chosen, scores=scores: _fast(scores, ended, counted, chosen))  # type: ignore[misc]
+        share = _bootstrapped(silences, lambda chosen, scores=scores: _fast(scores, ended, counted, chosen))  # type: ignore[misc]  # mypy infers no type for a lambda with a default
         spoken = _fast(scores, ended & human, counted, np.arange(len(scores)))
         print(f"| {name} | {share[1]:.0%} ({share[0]:.0%} to {share[2]:.0%}) | {spoken:.0%} |")
 

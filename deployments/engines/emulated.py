@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from actors.stages.ports import LlmRequest, LlmUsage, Priority, SttJob, TokenDelta, Transcript, TtsRequest
+from actors.stages.ports import LlmRequest, LlmUsage, SttJob, TokenDelta, Transcript, TtsRequest
 from deployments.serving.placements import ReplicaRoute
 from deployments.serving.replica import Replica, StageDeployment
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE, float_to_pcm16
@@ -146,7 +146,7 @@ class EmulatedStt(StageDeployment):
         `route` is for the router in the calling process. If it names a host, the answer has the replica's load. Raises
         Overloaded if all slots are taken and the queue is full.
         """
-        essential = job.priority is not Priority.INTERIM
+        essential = job.priority.awaited
         async with self._replica.request(route, essential=essential) as inside, self._slots.hold() as lease:
             inside.waited(lease.waited_s)
             lease.ends_at = lease.started_at + lease.service_s
@@ -255,7 +255,10 @@ class EmulatedTts(StageDeployment):
         `route` is for the router in the calling process. If it names a host, the answer has the replica's load. Raises
         Overloaded if all slots are taken and the queue is full.
         """
-        async with self._replica.request(route) as inside, self._slots.hold() as lease:
+        async with (
+            self._replica.request(route, essential=request.for_call) as inside,
+            self._slots.hold() as lease,
+        ):
             inside.waited(lease.waited_s)
             total_s = max(0.1, len(request.text) / CHARACTERS_PER_S / request.speed)
             first_at = lease.started_at + lease.service_s

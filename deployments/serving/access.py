@@ -100,9 +100,19 @@ def carrying_keys(settings: Settings, environment: Mapping[str, str] = os.enviro
         "signing_key": signing_key,
     }
     journal_key = environment.get(settings.journal.key_env, "") or settings.journal.key
+    telephony = settings.telephony
+    auth_token = environment.get(telephony.twilio.auth_token_env, "") or telephony.twilio.auth_token
+    secret = environment.get(telephony.webhook.secret_env, "") or telephony.webhook.secret
+    telephony = telephony.model_copy(
+        update={
+            "twilio": telephony.twilio.model_copy(update={"auth_token": auth_token}),
+            "webhook": telephony.webhook.model_copy(update={"secret": secret}),
+        }
+    )
     return settings.model_copy(
         update={
             "access": settings.access.model_copy(update=update),
             "journal": settings.journal.model_copy(update={"key": journal_key}),
+            "telephony": telephony,
         }
     )

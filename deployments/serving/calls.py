@@ -24,13 +24,13 @@ from fastapi.responses import JSONResponse, Response
 
 from actors.host import Host
 from deployments.serving.gate import (
+    NOT_FOUND,
     ClientLimitReached,
     ResumeRequest,
     admitted,
     client_place,
     refusal_of,
     resume_request,
-    started,
 )
 from deployments.transports.conversation import Opening, opening_of
 from deployments.transports.webrtc.call import WebRtcCall
@@ -41,6 +41,7 @@ from rejoinder.core.access.turn_credentials import turn_credentials
 from rejoinder.core.errors import BackendError, CallerError, Overloaded
 from rejoinder.core.settings.access.webrtc import IceServer, WebRtcSettings
 from rejoinder.core.wire.fields import Json, refuse
+from rejoinder.core.wire.handshake import started
 from rejoinder.core.wire.sdp import MAX_SDP
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,6 @@ LIBRARY = "aiortc"
 MISSING = "This host has no WebRTC: install the package's extra `webrtc` on it, or connect over WebSocket."
 OFF = "Calls over WebRTC are switched off (webrtc.enabled). Connect over WebSocket."
 MAX_BODY = 2 * MAX_SDP
-NOT_FOUND = "No journal has this conversation any more. Open a new session and send its history."
 
 
 class CallHost(Protocol):
@@ -207,7 +207,7 @@ async def _answered(calls: WebRtcCalls, served: CallHost, request: Request, *, d
         return refusal
     try:
         offer, session = await _parts(request)
-        config = started({**client.session, **session}, request.query_params.get("model") or "rejoinder")
+        config = started({**client.session, **session}, request.query_params)
         origin = await keeper.claim(resume.token, resume.report) if resume and keeper else None
         if resume and origin is None:
             return refusal_of(404, "session_not_found", NOT_FOUND)

@@ -34,6 +34,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.websockets import auto
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
+from websockets.protocol import State
 
 # The C implementation of the masking of RFC 6455, section 5.3. websockets documents neither this module nor its Python
 # version (websockets.utils), which takes 25 times as long for a frame of 1 kB.
@@ -379,13 +380,16 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         self.transport.resume_reading()
         self.abort_after(LINGER_S)
 
-    def refuse(self, code: int, reason: str) -> None:
+    def refuse(self, code: int, reason: str, last_words: str = "") -> None:
         """Close the connection with a code and a reason, because of what the client sent.
 
         Args:
             code: Close code of RFC 6455, section 7.4.1.
             reason: Reason in the close frame, at most 123 bytes.
+            last_words: Text message to send before the close frame; "" for none.
         """
+        if last_words and self.conn.state is State.OPEN:
+            self.conn.send_text(last_words.encode())
         self.conn.fail(code, reason)
         self.handle_parser_exception()
 

@@ -26,9 +26,11 @@ from rejoinder.core.survival.resume_token import ResumeToken
 from rejoinder.core.survival.resumption import HeardReport
 from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, refuse
+from rejoinder.core.wire.handshake import started
 
 MAX_BODY_BYTES = 16_384
 """Maximum size of the body of an HTTP request."""
+NOT_FOUND = "No journal has this conversation any more. Open a new session and send its history."
 
 
 class ClientLimitReached(Exception):
@@ -140,31 +142,12 @@ async def create_secret(access: AccessControl, request: Request) -> Response:
         return refusal_of(501, "not_configured", f"Set {access.settings.signing_key_env} on every host.")
     try:
         text, secret = access.issue(client, Fields(await _body(request), ""), time.time())
-        config = started(secret.session, "rejoinder")
+        config = started(secret.session, {})
     except CallerError as fault:
         error = {"message": str(fault), "type": "invalid_request_error", "code": fault.code, "param": fault.param}
         return JSONResponse({"error": error}, status_code=400)
     echo = wire_session.echo(config, f"sess_{secret.expires_at}", secret.expires_at)
     return JSONResponse({"value": text, "expires_at": secret.expires_at, "session": echo})
-
-
-def started(session: dict[str, Any], model: str) -> wire_session.SessionConfig:
-    """Return the configuration with which a session begins.
-
-    Args:
-        session: The settings in a client secret; empty for none.
-        model: The model name that the client requested.
-
-    Raises:
-        CallerError: A setting is invalid.
-    """
-    config = wire_session.SessionConfig(model=model)
-    if not session:
-        return config
-    fields = Fields({"type": "realtime", **session}, "session")
-    if refused := wire_session.refused_tools(fields):
-        raise refused[0]
-    return wire_session.merge(config, fields)
 
 
 def preflight(access: AccessControl, request: Request) -> Response | None:
@@ -221,8 +204,12 @@ def _address(headers: Mapping[str, str]) -> str:
 
 
 def _candidates(headers: Mapping[str, str]) -> Iterator[str]:
-    """Yield the texts where a request may have its key: a bearer token, or a subprotocol (OpenAI's browser client)."""
+    """Yield the texts where a request may have its key.
+
+    They are a bearer token, Azure's header api-key, and a subprotocol (OpenAI's browser client).
+    """
     yield headers.get("authorization", "").removeprefix("Bearer ").strip()
+    yield headers.get("api-key", "").strip()
     for part in headers.get("sec-websocket-protocol", "").split(","):
         yield part.strip().removeprefix("openai-insecure-api-key.")
 

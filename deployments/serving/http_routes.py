@@ -11,16 +11,18 @@ host. The proxy saturates at a few dozen conversations, and a WebSocket that cam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import psutil
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
 from deployments.serving.calls import add_call_routes
 from deployments.serving.gate import (
+    NOT_FOUND,
     ClientLimitReached,
     ResumeRequest,
     admitted,
@@ -30,23 +32,21 @@ from deployments.serving.gate import (
     preflight,
     refusal_of,
     resume_request,
-    started,
 )
+from deployments.stage_http.routes import add_stage_routes
 from deployments.talk_page.page_routes import add_talk_page
+from deployments.telephony.twilio_routes import add_twilio
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import BackendError, Overloaded
+from rejoinder.core.wire.handshake import MODEL, PATHS, drops_replies, started, unserved_handshake
 
-MODEL = "rejoinder"
 NOT_READY = (
     "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second. If the "
     "error persists, start every node with RAY_SERVE_ENABLE_HA_PROXY=1."
 )
-
-
-NOT_FOUND = "No journal has this conversation any more. Open a new session and send its history."
 
 
 class ProxyCheck:
@@ -108,12 +108,6 @@ def http_app(served: RoutedHost) -> FastAPI:
         response.headers["connection"] = "close"
         return response
 
-    @web.websocket("/v1/realtime")
-    @web.websocket("/realtime")
-    async def realtime(socket: WebSocket) -> None:
-        """Run one conversation over the OpenAI Realtime protocol."""
-        await _converse(served, socket, proxy_check)
-
     @web.get("/healthz")
     async def healthz(request: Request, response: Response) -> dict[str, Any]:
         """Return the host's status, its sessions and their limit, and its event-loop lag in ms.
@@ -148,13 +142,34 @@ def http_app(served: RoutedHost) -> FastAPI:
         return await served.regions()
 
     _add_protected_routes(web, served)
+    add_twilio(web, served.host, access=served.access, direct=proxy_check)
     add_call_routes(web, served, proxy_check.is_direct)
     add_talk_page(web)
+    _add_conversations(web, served, proxy_check)
     return web
+
+
+def _add_conversations(web: FastAPI, served: RoutedHost, proxy_check: ProxyCheck) -> None:
+    """Add the WebSocket routes: conversations, and a refusal at all other paths. Call this after all other routes."""
+
+    async def realtime(socket: WebSocket) -> None:
+        """Run one conversation over the OpenAI Realtime protocol."""
+        await _converse(served, socket, proxy_check)
+
+    for path in PATHS:
+        web.add_api_websocket_route(path, realtime)
+        web.add_api_websocket_route(f"{path}/", realtime)
+
+    @web.websocket("/{path:path}")
+    async def elsewhere(socket: WebSocket) -> None:
+        """Refuse a WebSocket at any other path: without this route the answer would be 403 without a word."""
+        message = f"No WebSocket at {socket.url.path[:200]}. Connect to {PATHS[0]}."
+        await socket.send_denial_response(refusal_of(404, "not_found", message))
 
 
 def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
     """Add the routes that need a key if the host has keys."""
+    add_stage_routes(web, served.host, served.access)
 
     @web.post("/v1/realtime/client_secrets")
     async def client_secrets(request: Request) -> Response:
@@ -168,11 +183,19 @@ def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
         If the host has keys, a request needs one.
         """
         client = admitted(served.access, request.headers, Scope.TALK, Scope.METRICS)
+        return client if isinstance(client, Response) else {"object": "list", "data": [_model(served)]}
+
+    @web.get("/v1/models/{name:path}", response_model=None)
+    async def model(request: Request, name: str) -> dict[str, Any] | Response:
+        """Return the model "rejoinder", or an error with status 404 for any other name."""
+        client = admitted(served.access, request.headers, Scope.TALK, Scope.METRICS)
         if isinstance(client, Response):
             return client
-        engines = served.host.services.stages.engines
-        entry = {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
-        return {"object": "list", "data": [entry]}
+        if name == MODEL:
+            return _model(served)
+        message = f"The model '{name[:200]}' does not exist. The only one is '{MODEL}'."
+        error = {"message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+        return JSONResponse({"error": error}, status_code=404)
 
     @web.get("/metrics/targets", response_model=None)
     async def targets(request: Request) -> list[dict[str, Any]] | Response:
@@ -184,6 +207,12 @@ def _add_protected_routes(web: FastAPI, served: RoutedHost) -> None:
         if isinstance(client, Response):
             return client
         return await served.targets()
+
+
+def _model(served: RoutedHost) -> dict[str, Any]:
+    """Return the model that all requests get, in the form of OpenAI's API, with the engine of each stage."""
+    engines = served.host.services.stages.engines
+    return {"id": MODEL, "object": "model", "created": 0, "owned_by": "rejoinder", "engines": engines}
 
 
 async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyCheck) -> None:
@@ -199,6 +228,10 @@ async def _converse(served: RoutedHost, socket: WebSocket, proxy_check: ProxyChe
     resume = await resume_request(served.access, served.host.keeper, socket.headers, socket.query_params)
     if isinstance(resume, Response):
         await socket.send_denial_response(resume)
+        return
+    if fault := unserved_handshake(socket.query_params, socket.headers):
+        status = 404 if fault.param == "call_id" else 400
+        await socket.send_denial_response(refusal_of(status, fault.code, str(fault)))
         return
     client = resume.client if resume else admitted(served.access, socket.headers, Scope.TALK)
     if isinstance(client, Response):
@@ -231,12 +264,11 @@ async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRe
             return
     offered = socket.scope.get("subprotocols") or []
     await socket.accept("realtime" if "realtime" in offered else None)
-    model = socket.query_params.get("model") or MODEL
     shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
     await RealtimeSocket(
         socket,
         host=host,
-        config=started(client.session, model),
+        config=replace(started(client.session, socket.query_params), drops_replies=drops_replies(socket.headers)),
         shortcut=shortcut,
         tenant=client.tenant,
         owner=owner,

@@ -1,6 +1,7 @@
-"""Bounded priority queue for speech-to-text jobs: final ones first, then second opinions, then interim ones.
+"""Bounded priority queue for speech-to-text jobs.
 
-Jobs of the same priority are served oldest first.
+Final transcripts come first, then second opinions, interim transcripts and recordings. Jobs of the same priority are
+served oldest first.
 
 Each job has a deadline. A job that is still waiting after its deadline is returned as expired and is not decoded. The
 queue has no clock: its methods take `now`, in seconds.
@@ -35,7 +36,7 @@ class _Entry(Generic[Job]):
 class SttQueue(Generic[Job]):
     """Priority queue of at most `limit` jobs.
 
-    A final or second-opinion job that is pushed into a full queue displaces the youngest interim job.
+    A job that is pushed into a full queue displaces the youngest interim job or recording of a lower priority.
     """
 
     def __init__(self, limit: int) -> None:
@@ -53,15 +54,15 @@ class SttQueue(Generic[Job]):
 
         Args:
             job: The job. It must not be in the queue already.
-            priority: The job's rank: FINAL, SECOND_OPINION or INTERIM.
+            priority: The job's rank.
             deadline_s: Number of seconds after `now` at which the job expires.
             now: The current time in seconds.
 
         Returns:
-            The interim job that was removed to make room for this one, or None.
+            The job that was removed to make room for this one, or None.
 
         Raises:
-            Overloaded: If the queue is full and the job is interim, or there is no interim job to displace.
+            Overloaded: If the queue is full and there is no job to displace.
         """
         displaced = None
         if len(self._waiting) >= self._limit:
@@ -87,7 +88,8 @@ class SttQueue(Generic[Job]):
             now: The current time in seconds.
 
         Returns:
-            The batch, whose jobs all have the same priority, and the expired jobs. Both are removed from the queue.
+            The batch, whose jobs all have the same priority, and the expired jobs. Both are removed from the queue. A
+            recording is alone in its batch, because a batch cannot be stopped for a caller.
         """
         batch: list[Job] = []
         expired: list[Job] = []
@@ -105,12 +107,15 @@ class SttQueue(Generic[Job]):
                 continue
             priority = entry.rank[0]
             batch.append(entry.job)
+            if priority == Priority.RECORDING.value:
+                break
         return batch, expired
 
     def _displace(self, priority: Priority) -> Job:
-        partials = [entry for entry in self._waiting.values() if entry.rank[0] == Priority.INTERIM.value]
-        if priority is Priority.INTERIM or not partials:
+        least = max(Priority.INTERIM.value, priority.value + 1)
+        lower = [entry for entry in self._waiting.values() if entry.rank[0] >= least]
+        if not lower:
             raise Overloaded("The speech-to-text queue is full.", "Try again.", retry_after_s=1.0, resource="stt")
-        youngest = max(partials)
+        youngest = max(lower)
         self.remove(youngest.job)
         return youngest.job

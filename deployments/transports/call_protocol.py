@@ -16,6 +16,7 @@ refused before it is received, and a client that sends too fast is not read unti
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,8 @@ from deployments.serving.compat import UvicornWebSocket, apply_mask, use_websock
 from rejoinder.core.access.frame_guard import PEEK_BYTES, FrameGuard
 from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.settings.access.limits import LimitSettings
+from rejoinder.core.wire import server
+from rejoinder.core.wire.fields import refuse
 
 EXTENSION = "rejoinder.audio"
 """Key of the connection's `CallProtocol` in the `extensions` of its ASGI scope."""
@@ -230,7 +233,7 @@ class CallProtocol(UvicornWebSocket):
         if self._guard.needs_peek(payload, first=first) and data[at + 1] & _MASKED:
             beginning = apply_mask(data[body : body + PEEK_BYTES], data[body - 4 : body])
         if refusal := self._guard.admit(now, payload, first=first, beginning=beginning):
-            self.refuse(CLOSE_TOO_LARGE, refusal)
+            self.refuse(CLOSE_TOO_LARGE, refusal, _error_text(refusal))
             return False
         self._in_message = not data[at] & _FIN
         return False
@@ -264,6 +267,12 @@ class CallProtocol(UvicornWebSocket):
         if self._take is None or self._unanswered or self._in_message or self.closing:
             return False
         return self._take(apply_mask(data[body:stop], data[body - 4 : body]))
+
+
+def _error_text(reason: str) -> str:
+    """Return the error event for a message that is too large, as JSON. `reason` names the limit."""
+    fault = refuse(f"The message is too large: {reason}.", "", code="message_too_large", remedy="Send it in parts.")
+    return json.dumps({"event_id": "event_too_large"} | server.error(fault, None))
 
 
 def _is_short(data: bytes, at: int, stop: int) -> bool:

@@ -13,6 +13,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocketDisconnect
@@ -31,9 +32,10 @@ from deployments.transports.conversation import (
 from rejoinder.core.access.activity import ConnectionActivity, Inactivity
 from rejoinder.core.wire import client
 from rejoinder.core.wire.fields import Json
-from rejoinder.core.wire.formats import WireDecoder
+from rejoinder.core.wire.formats import AudioFormat, WireDecoder
 from rejoinder.core.wire.session import SessionConfig
 
+CLOSE_UNSUPPORTED = 1003
 CLOSE_NORMAL = 1000
 """Code with which a client ends its session. Any other code, and uvicorn's 1005 for a connection that broke, leaves the
 session to be resumed.
@@ -45,6 +47,8 @@ WATCH_S = 1.0
 """Seconds between two checks whether the client still sends and reads."""
 CLOSE_S = 2.0
 """Seconds that a close frame may wait because the client does not read. Then the connection is dropped without it."""
+FOREIGN_MESSAGES = 10
+"""Messages in a row that are no events of this API, such as raw audio or Twilio's, after which the connection ends."""
 PIECE_BYTES = 65_536
 """Size of the pieces in which the audio of a large message is resampled. Each takes about a millisecond, and other
 calls are served between two of them. Even, so that no sample is cut.
@@ -134,6 +138,7 @@ class RealtimeSocket:
         tenant: str = "",
         owner: str = "",
         origin: SessionOrigin | None = None,
+        key: str = "",
     ) -> None:
         """Prepare the conversation.
 
@@ -145,18 +150,19 @@ class RealtimeSocket:
             tenant: Name under which the answer cache keeps this client's answers, derived from the API key.
             owner: Digest of the client's API key; "" if the host has no keys.
             origin: What the session goes on with; None for a new session. Its configuration replaces `config`.
+            key: Makes the session's ids unique among all sessions; "" for a random one.
         """
         settings = host.services.settings
         self._socket = socket
         self._shortcut = shortcut or _NoShortcut()
         self._host = host
-        self._opening = opening_of(host, config, tenant=tenant, owner=owner, origin=origin)
+        self._opening = opening_of(host, config, tenant=tenant, owner=owner, origin=origin, key=key)
         self._limits = settings.limits
         self._stored = host.services.stored
         self._outgoing: asyncio.Queue[str] = asyncio.Queue(settings.host.send_queue_events)
         # Bytes of the events in the queue and of the one that is being sent.
         self._unsent = 0
-        self._received = self._sent = 0
+        self._received = self._sent = self._foreign = 0
         self._overflow = asyncio.Event()
         self._decode = WireDecoder(self._opening.config.input_format)
 
@@ -231,6 +237,9 @@ class RealtimeSocket:
                 text = message.get("text")
                 await self._take(session, text if text is not None else message.get("bytes") or b"")
                 self._shortcut.answered()
+                if self._foreign >= FOREIGN_MESSAGES:
+                    self._host.services.metrics.error("caller", "foreign")
+                    return End(CLOSE_UNSUPPORTED, "these are no events of the OpenAI Realtime API")
                 # A burst of messages waits in a queue, and taking them out would not let other calls run.
                 await asyncio.sleep(0)
         finally:
@@ -252,8 +261,10 @@ class RealtimeSocket:
         try:
             event = client.parse(message, self._limits.message_bytes)
         except client.MalformedEvent as fault:
+            self._foreign = self._foreign + 1 if fault.foreign else 0
             session.reject(fault, fault.client_event_id)
             return
+        self._foreign = 0
         if isinstance(event, client.AppendAudio):
             await self._append(session, event.audio)
         elif isinstance(event, client.UpdateSession):
@@ -261,6 +272,8 @@ class RealtimeSocket:
             if self._decode.format is not session.config.input_format:
                 self._decode = WireDecoder(session.config.input_format)
         else:
+            if isinstance(event, client.CreateItem) and event.clip:
+                event = replace(event, clip=await _resampled(event.clip, session.config.input_format))
             if isinstance(event, client.CommitAudio | client.ClearAudio):
                 self._decode.end_stream()
             await session.submit(event)
@@ -290,3 +303,12 @@ class RealtimeSocket:
         await self._overflow.wait()
         self._host.services.metrics.error("caller", "slow_client")
         return End(CLOSE_TRY_LATER, "the client does not read its events")
+
+
+async def _resampled(clip: bytes, wire: AudioFormat) -> bytes:
+    """Return a whole recording in a wire format as 16-bit PCM at 16 kHz. Other calls run between two pieces of it."""
+    decode, pieces = WireDecoder(wire), []
+    for at in range(0, len(clip), PIECE_BYTES):
+        pieces.append(decode(clip[at : at + PIECE_BYTES]))
+        await asyncio.sleep(0)
+    return b"".join(pieces)

@@ -123,7 +123,7 @@ class LiveCaller:
 
     def position(self) -> Position | None:
         """Return how much of the newest reply the client has. None without a reply."""
-        return Position(self._item, self._item_ms(self._playback.received_s)) if self._item else None
+        return self._at(self._playback.received_s) if self._item else None
 
     def resumed(self, heard: str | None) -> None:
         """Note that the session continues on another connection.
@@ -171,14 +171,14 @@ class LiveCaller:
         self._answer = ""
         self._playback = Loudspeaker(free_at=self._playback.ends_at)
 
-    def _item_ms(self, position_s: float) -> int:
-        return max(0, round((position_s - self._item_from_s) * 1000))
+    def _at(self, position_s: float) -> Position:
+        return Position.at(self._item, position_s, self._item_from_s)
 
     def _interrupt(self, now: float) -> list[Command]:
         """Stop the reply that is playing. Return the commands, none if no reply is playing."""
         if not self._playback.playing(now):
             return []
-        played_ms = self._item_ms(self._playback.played_s(now))
+        played_ms = self._at(self._playback.played_s(now)).ms
         self._playback.flush(now)
         return [StopPlayback(), Truncate(self._item, played_ms)]
 

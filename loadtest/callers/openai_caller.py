@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count, cycle
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -30,7 +28,16 @@ from openai.types.realtime import (
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from loadtest.callers.compat import ping
-from loadtest.callers.resume_state import ELSEWHERE, GIVE_UP_S, MOVE, RESUMED, Position, ResumeState, pause_s
+from loadtest.callers.resume_state import (
+    ELSEWHERE,
+    GONE_STATUSES,
+    MOVE,
+    RESUMED,
+    Position,
+    ResumeState,
+    SessionGone,
+    reconnect,
+)
 from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedCaller, ScriptedLine, Truncate
 from loadtest.results.turn_record import TurnRecord
 from loadtest.scenario.microphone import FRAME_MS
@@ -217,28 +224,27 @@ class ServerConnection:
             raise BackendError(f"The server closed the connection before the session started ({closed}).") from None
 
     async def _continue(self, caller: ResumableCaller) -> bool:
-        """Connect again and continue the session. Return False if no server continues it.
+        """Connect again and continue the session. Return False if no server continues it."""
+        if self._resumption.token is None:
+            return False
 
-        The attempts go to all servers in turn. They end when a server rejects the token, or after `GIVE_UP_S`.
-        """
-        clock = asyncio.get_running_loop().time
-        until = clock() + GIVE_UP_S
-        for attempt, url in zip(count(), cycle((self._server.url, *self._server.fallbacks)), strict=False):
-            await asyncio.sleep(pause_s(attempt, random.random()))
-            if self._resumption.token is None or clock() > until:
-                return False
+        async def connect(url: str) -> tuple[AsyncRealtimeConnection, dict[str, Any]]:
             try:
-                connection, event = await self._reconnect(url, caller.position())
+                return await self._reconnect(url, caller.position())
             except InvalidStatus as refusal:
-                if refusal.response.status_code in (401, 403, 404):
-                    return False
-            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed):
-                continue
-            else:
-                await self._replace(connection, event)
-                caller.resumed(event.get("heard_transcript"))
-                return True
-        raise AssertionError("the attempts are endless")
+                gone = refusal.response.status_code in GONE_STATUSES
+                raise (SessionGone if gone else ConnectionError) from refusal
+            except (OSError, InvalidHandshake, ConnectionClosed) as error:
+                raise ConnectionError(str(error)) from error
+
+        urls = (self._server.url, *self._server.fallbacks)
+        connected = await reconnect(connect, urls, over=lambda: False)
+        if connected is None:
+            return False
+        connection, event = connected
+        await self._replace(connection, event)
+        caller.resumed(event.get("heard_transcript"))
+        return True
 
     async def _reconnect(self, url: str, position: Position | None) -> tuple[AsyncRealtimeConnection, dict[str, Any]]:
         """Return a connection on which the server continues the session, and its event `rejoinder.session.resumed`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 from dataclasses import dataclass, field
 
+from loadtest.callers.resume_state import Position
 from rejoinder.core.audio.pcm import first_audible, pcm16_to_float
 from rejoinder.core.wire.formats import AudioFormat
 
@@ -111,9 +112,9 @@ class BufferedReply:
         """
         self.key, self.item_id, self.item_from_s, self.continued = key, item_id, self.received_s, True
 
-    def item_ms(self, position_s: float) -> int:
-        """Return a position in the audio, in seconds, as whole milliseconds of the audio of `item_id`."""
-        return max(0, round((position_s - self.item_from_s) * 1000))
+    def position(self, position_s: float) -> Position:
+        """Return a position in the audio of the reply, in seconds, as one in that of `item_id`."""
+        return Position.at(self.item_id, position_s, self.item_from_s)
 
     def hang_up(self, now: float) -> None:
         """Mark the reply as cut if it is playing when the caller hangs up.

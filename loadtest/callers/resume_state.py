@@ -2,18 +2,23 @@
 
 The server gives each session a token. If the connection breaks, the client connects again with the token and says how
 much of the last reply it has. The server has no audio of the caller, so the client also sends again what the server had
-not yet taken into the conversation. Everything here is pure: the connections belong to `call_socket` and
-`openai_caller`.
+not yet taken into the conversation. `reconnect` makes the attempts. The connections themselves belong to `call_socket`
+and `openai_caller`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import count, cycle
+from typing import Any, ClassVar, TypeVar
 
 from loadtest.scenario.utterances import FRAME_S
+
+Connection = TypeVar("Connection")
 
 RESUMED = "rejoinder.session.resumed"
 """Type of the event that tells a client that its conversation continues."""
@@ -55,6 +60,43 @@ def pause_s(attempt: int, draw: float) -> float:
     return draw * min(2.0, 0.05 * 2.0**attempt)
 
 
+class SessionGone(Exception):
+    """A server does not know the session, or rejects its token. Other attempts would get the same answer."""
+
+
+GONE_STATUSES = (401, 403, 404)
+"""HTTP statuses of a refused connection that mean `SessionGone`."""
+
+
+async def reconnect(
+    connect: Callable[[str], Awaitable[Connection]], urls: Sequence[str], *, over: Callable[[], bool]
+) -> Connection | None:
+    """Connect a session again. Return the new connection, or None if the session cannot continue.
+
+    The attempts go to all servers in turn. They end when a server does not know the session, after `GIVE_UP_S`, or when
+    the caller hangs up.
+
+    Args:
+        connect: Makes one attempt at a URL and returns the connection on which the session continues. It raises
+            SessionGone to end the attempts, and ConnectionError or TimeoutError to go on with the next server.
+        urls: OpenAI base URLs of the servers.
+        over: Returns True once the caller has hung up.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + GIVE_UP_S
+    for attempt, url in zip(count(), cycle(urls), strict=False):
+        await asyncio.sleep(pause_s(attempt, random.random()))
+        if over() or clock() > until:
+            return None
+        try:
+            return await connect(url)
+        except SessionGone:
+            return None
+        except (ConnectionError, TimeoutError):
+            pass  # the next server may continue it
+    raise AssertionError("the attempts are endless")
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """How much of a reply a client has.
@@ -66,6 +108,17 @@ class Position:
 
     item_id: str
     ms: int
+
+    @classmethod
+    def at(cls, item_id: str, position_s: float, item_from_s: float) -> Position:
+        """Return a position in a reply as a position in one of its items.
+
+        Args:
+            item_id: The item.
+            position_s: Position in the audio of the reply, in seconds.
+            item_from_s: Where the item's audio starts in that of the reply, in seconds.
+        """
+        return cls(item_id, max(0, round((position_s - item_from_s) * 1000)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ class ScriptedCaller:
     def position(self) -> Position | None:
         """Return how much of the newest reply the caller has. None without a reply."""
         reply = next(reversed(self._replies.values()), None)
-        return None if reply is None else Position(reply.item_id, reply.item_ms(reply.playback.received_s))
+        return None if reply is None else reply.position(reply.playback.received_s)
 
     def resumed(self, heard: str | None) -> None:
         """Note that the session continues on another connection.
@@ -327,7 +327,7 @@ class ScriptedCaller:
         cut = next((turn for turn in self._turns if turn.reply is playing), None)
         if latest and cut and cut is not latest:
             cut.stop_s = now - latest.speech_begins
-        return Truncate(playing.item_id, playing.item_ms(played_s))
+        return Truncate(playing.item_id, playing.position(played_s).ms)
 
     # -- results of the conversation ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from loadtest.callers.loudspeaker import Loudspeaker
+from loadtest.callers.resume_state import Position
 from loadtest.results.turn_record import ServerReport, TurnOutcome, TurnRecord, stages_ms, unanswered_record
 from loadtest.scenario.microphone import Microphone, SpokenClip
 from rejoinder.core.audio.pcm import WIRE_RATE
@@ -47,9 +48,9 @@ class ReceivedReply:
     item_from_s: float = 0.0
     continued: bool = False
 
-    def item_ms(self, position_s: float) -> int:
-        """Return a position in the audio, in seconds, as whole milliseconds of the audio of `item_id`."""
-        return max(0, round((position_s - self.item_from_s) * 1000))
+    def position(self, position_s: float) -> Position:
+        """Return a position in the audio of the reply, in seconds, as one in that of `item_id`."""
+        return Position.at(self.item_id, position_s, self.item_from_s)
 
 
 @dataclass(slots=True, eq=False)

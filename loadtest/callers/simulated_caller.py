@@ -170,7 +170,7 @@ class SimulatedCaller:
     def position(self) -> Position | None:
         """Return how much of the newest reply the caller has. None without a reply."""
         reply = next(reversed(self._replies.values()), None)
-        return None if reply is None else Position(reply.item_id, reply.item_ms(reply.received_s))
+        return None if reply is None else reply.position(reply.received_s)
 
     def reconnect(self, send: Callable[[bytes], None], event: dict[str, Any], *, lost_at: float, now: float) -> None:
         """Continue the call on another connection, on which the server has confirmed the session.
@@ -371,6 +371,8 @@ class SimulatedCaller:
 
     def _on_done(self, event: dict[str, Any], now: float) -> None:
         response = event["response"]
+        if response["status"] == "failed":
+            self._shared.outcomes.count_error(_failure(response))
         reply = self._replies.get(response["id"])
         if reply:
             reply.done_at, reply.status, reply.report = now, response["status"], event.get("rejoinder")
@@ -416,11 +418,17 @@ class SimulatedCaller:
     }
 
 
+def _failure(response: dict[str, Any]) -> str:
+    """Return the error code of a failed response, or the kind of its failure if it has none."""
+    details = response.get("status_details") or {}
+    return str((details.get("error") or {}).get("code") or details.get("reason") or "failed")
+
+
 def truncate(reply: BufferedReply, now: float) -> bytes:
     """Return the event, as JSON, that tells the server how many milliseconds of the reply were played.
 
     They are counted up to `now`, in seconds on the caller's clock.
     """
-    played_ms = reply.item_ms(reply.played_s(now))
+    played_ms = reply.position(reply.played_s(now)).ms
     event = {"type": "conversation.item.truncate", "item_id": reply.item_id, "content_index": 0}
     return orjson.dumps(event | {"audio_end_ms": played_ms})

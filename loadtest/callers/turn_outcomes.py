@@ -151,6 +151,7 @@ class TurnOutcomes:
             return
         counts["turns"] += 1
         counts["premature"] += turn.premature
+        counts["cut_off"] += turn.premature > 0
         outcome = _outcome(reply)
         counts[outcome] += 1
         latency_s = self._timeout_s

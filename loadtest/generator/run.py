@@ -180,6 +180,7 @@ def _counts(progress: RunProgress, scheduled: int) -> Counts:
         failed=counts["failed"],
         unanswered=counts["unanswered"],
         premature=counts["premature"],
+        cut_off=counts["cut_off"],
         hedged=counts["hedged"],
         underruns=counts["underruns"],
         audio_s=round(counts["audio_us"] / 1e6, 3),

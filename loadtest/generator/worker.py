@@ -17,13 +17,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count, cycle
 from typing import Any
 
 import uvloop
 
 from loadtest.callers.call_socket import CallRefused, CallSocket, dial, redial, session_update
-from loadtest.callers.resume_state import ELSEWHERE, GIVE_UP_S, pause_s
+from loadtest.callers.resume_state import ELSEWHERE, GONE_STATUSES, SessionGone, reconnect
 from loadtest.callers.simulated_caller import SharedCallerSettings, SimulatedCaller
 from loadtest.callers.turn_outcomes import TurnOutcomes
 from loadtest.generator.assignment import WorkerAssignment
@@ -195,33 +194,27 @@ class Worker:
         return False
 
     async def _continue(self, live: _LiveCall) -> bool:
-        """Connect the call again and continue its session. Return False if that is impossible.
-
-        The attempts go to all servers of the scenario in turn. They end when the server does not know the session,
-        after `GIVE_UP_S`, or when the caller hangs up.
-        """
+        """Connect the call again and continue its session. Return False if that is impossible."""
         scenario, caller, old = self._assignment.scenario, live.caller, live.socket
         resumption, lost_at = caller.resumption, time.monotonic()
         caller.moving = False
         if not scenario.resume or resumption.token is None or old.close_code == ELSEWHERE:
             return False
-        for attempt, url in zip(count(), cycle((scenario.url, *scenario.fallbacks)), strict=False):
-            await asyncio.sleep(pause_s(attempt, random.random()))
-            if caller.over or time.monotonic() > lost_at + GIVE_UP_S:
-                return caller.over
+
+        async def connect(url: str) -> tuple[CallSocket, asyncio.Event]:
             lost = asyncio.Event()
             query = resumption.query(caller.position())
             try:
-                socket = await redial(url, scenario.api_key, query, lambda _, lost=lost: lost.set())  # type: ignore[misc]
+                return await redial(url, scenario.api_key, query, lambda _: lost.set()), lost
             except CallRefused as refusal:
-                if refusal.status in (401, 403, 404):
-                    return False
-            except (ConnectionError, TimeoutError):
-                continue
-            else:
-                await self._replace(live, socket, lost, lost_at)
-                return True
-        raise AssertionError("the attempts are endless")
+                raise (SessionGone if refusal.status in GONE_STATUSES else ConnectionError) from refusal
+
+        urls = (scenario.url, *scenario.fallbacks)
+        connected = await reconnect(connect, urls, over=lambda: caller.over)
+        if connected is None:
+            return caller.over
+        await self._replace(live, *connected, lost_at)
+        return True
 
     async def _replace(self, live: _LiveCall, socket: CallSocket, lost: asyncio.Event, lost_at: float) -> None:
         """Continue a call on another connection, and close the one before.

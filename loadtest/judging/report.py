@@ -9,9 +9,9 @@ from pathlib import Path
 import jinja2
 
 from loadtest.judging import plots
+from loadtest.judging.findings import TIPS, findings
 from loadtest.results.result import VOICE_TO_VOICE, RunOutcome, RunResult
 from loadtest.results.turn_record import WATERFALL
-from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -22,23 +22,6 @@ EXPLANATIONS: Mapping[RunOutcome, str] = {
     RunOutcome.INVALID: "The load generator failed its self-checks, so this run does not judge the system.",
 }
 """Meaning of each outcome of a run, in one sentence."""
-
-TIPS: Mapping[str, str] = {
-    Stage.SILENCE.value: "speech.soft_end_ms: lower it to start work after a shorter silence (minimum 32 ms).",
-    Stage.ENDPOINT.value: "endpointing.min_silence_ms, fallback_silence_ms: lower the wait before an end of turn, with "
-    "and without the turn model's answer.",
-    Stage.STT.value: "stt.autoscaling.min_replicas, stt.threads: add replicas if transcriptions queue, or threads if "
-    "each uses one core.",
-    Stage.LLM_FIRST_TOKEN.value: "llm.autoscaling.min_replicas, hedging.budget: add replicas if requests queue, or "
-    "raise the hedging budget if single requests stall.",
-    Stage.FIRST_SEGMENT.value: "conversation.first_segment_words: lower it to speak the first segment sooner.",
-    Stage.TTS_FIRST_AUDIO.value: "tts.autoscaling.min_replicas, conversation.first_segment_words: add replicas if "
-    "requests queue, or shorten the first segment.",
-    Stage.DELIVERY.value: "deployment region: serve the callers from a nearer region (see Regions below).",
-    UNATTRIBUTED: "host.autoscaling.max_replicas, host.max_sessions: add hosts or lower the sessions per host, because "
-    "the host's event loop is late.",
-}
-"""Advice for each stage if it is the largest: a setting of ray_config.yaml and what to do with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +63,7 @@ def html(result: RunResult) -> str:
         rows=[(name, result.latencies[name]) for name in names if name in result.latencies],
         raw=[(name, row) for name, row in sorted(result.latencies.items()) if name.startswith("raw:")],
         largest=largest_stage(result),
+        findings=findings(result),
         curves=plots.percentile_curves(result) if result.latencies else "",
         waterfall=plots.waterfall(result) if largest_stage(result) else "",
         timeline=plots.timeline(result) if result.timeline else "",

@@ -31,10 +31,12 @@ SIGNIFICANCE = 0.05
 MAX_NEEDED = 1_000_000
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
-# Rejoinder's own limits, as shares: calls set up, turns answered, and audio time lost to underruns. The latency guide
-# has no such limits, but a fast system that refuses calls or drops turns must fail.
+# Rejoinder's own limits, as shares: calls set up, turns answered, turns in which the caller could finish, and audio
+# time lost to underruns. The latency guide has no such limits, but a fast system that refuses calls, drops turns or
+# answers half sentences must fail.
 SETUP_SHARE = 0.995
 ANSWERED_SHARE = 0.99
+FINISHED_SHARE = 0.95
 UNDERRUN_SHARE = 0.005
 
 COMPONENT_SERIES: Mapping[Component, tuple[str, ...]] = {
@@ -178,8 +180,8 @@ def share_verdict(name: str, good: int, total: int, share: float) -> Verdict:
 def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
     """Return the verdicts that decide the outcome of the run.
 
-    They are on the tier's median latency, the p95 and p99 targets, and four shares: calls set up, calls not dropped,
-    turns answered, and audio without underruns.
+    They are on the tier's median latency, the p95 and p99 targets, and five shares: calls set up, calls not dropped,
+    turns answered, turns in which the caller could finish, and audio without underruns.
 
     Args:
         tier: The latency tier that the run must meet.
@@ -208,6 +210,7 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
         share_verdict("calls set up", counts.sessions_opened, sessions, SETUP_SHARE),
         share_verdict("calls not dropped", kept, counts.sessions_opened, 1.0),
         share_verdict("turns answered", counts.answered + counts.interrupted, counts.turns, ANSWERED_SHARE),
+        share_verdict("turns not cut off", counts.turns - counts.cut_off, counts.turns, FINISHED_SHARE),
         share_verdict(
             "audio without underruns", round(smooth_s * 1000), round(counts.audio_s * 1000), 1 - UNDERRUN_SHARE
         ),

@@ -173,6 +173,7 @@ class Counts:
         unanswered: Turns without an audible answer.
         premature: Replies that started before the caller's utterance was over, because the server took a pause for its
             end.
+        cut_off: Turns in which at least one premature reply started.
         hedged: Answered or interrupted turns whose language model request was hedged.
         underruns: Playback underruns in the replies of answered and interrupted turns. An underrun happens when the
             player runs out of audio before the end of a reply.
@@ -197,6 +198,7 @@ class Counts:
     failed: int = 0
     unanswered: int = 0
     premature: int = 0
+    cut_off: int = 0
     hedged: int = 0
     underruns: int = 0
     audio_s: float = 0.0

@@ -96,7 +96,7 @@ def pronounceable(text: str) -> str:
 def _installed(voice: Voice) -> bool:
     if voice.program == "piper":
         try:
-            import piper  # noqa: F401
+            import piper  # noqa: F401  # only whether it is there
         except ImportError:
             return False
         return True

@@ -8,6 +8,7 @@ from rejoinder.cli import alerts, chat, demo, doctor, models, serve, talk
 from rejoinder.cli.bench import app as bench
 from rejoinder.cli.launch.app import app as launch
 from rejoinder.cli.load import app as load
+from rejoinder.cli.phone import command as phone
 from rejoinder.cli.plan import command as plan
 from rejoinder.core.errors import RejoinderError
 
@@ -26,6 +27,7 @@ app.command()(demo.demo)
 app.command()(talk.talk)
 app.command()(chat.chat)
 app.command()(plan.plan)
+app.command()(phone.phone)
 
 
 @app.callback()

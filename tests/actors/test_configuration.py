@@ -142,7 +142,7 @@ async def test_what_stock_clients_send_first_is_taken(session: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("session", "param"),
     [
-        ({"type": "transcription"}, "type"),
+        ({"type": "dictation"}, "type"),
         ({"output_modalities": ["text", "audio"]}, "output_modalities"),
         ({"max_output_tokens": 5000}, "max_output_tokens"),
         ({"audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}}, "audio.input.format.rate"),
@@ -177,6 +177,52 @@ async def test_a_bad_field_leaves_the_whole_configuration_as_it_was(session: dic
         assert error["param"].endswith(param)
         assert caller.session.config is before
         assert not caller.of("session.updated")
+
+
+@pytest.mark.parametrize(
+    ("field", "param"),
+    [
+        ({"prompt": {"id": "pmpt_1"}}, "session.prompt"),
+        ({"reasoning": {"effort": "low"}}, "session.reasoning"),
+        ({"include": ["item.input_audio_transcription.logprobs"]}, "session.include"),
+    ],
+)
+@virtual
+async def test_an_unserved_field_is_named_and_the_rest_takes_effect(field: dict[str, Any], param: str) -> None:
+    """A field that is known and has no effect gets an error that names it; the rest of the update takes effect."""
+    async with Play().call() as caller:
+        error = await refused(caller, type="session.update", session={"type": "realtime", "instructions": "x"} | field)
+        assert (error["code"], error["param"]) == ("unsupported_parameter", param)
+        assert caller.session.config.instructions == "x"
+        error = await refused(caller, type="response.create", response={"prompt": {"id": "pmpt_1"}})
+        assert (error["code"], error["param"]) == ("unsupported_parameter", "response.prompt")
+        error = await refused(caller, type="response.create", response={"reasoning": {"effort": "low"}})
+        assert error["param"] == "response.reasoning"
+        assert not caller.of("response.created")
+
+
+@virtual
+async def test_the_model_of_an_update_is_echoed() -> None:
+    """A session.update may name any model, and the echo has its name."""
+    async with Play().call() as caller:
+        assert (await configure(caller, model="gpt-realtime-2.1"))["model"] == "gpt-realtime-2.1"
+
+
+@virtual
+async def test_inf_lifts_the_operators_limit_of_tokens() -> None:
+    """max_output_tokens "inf" permits 4,096 tokens, in a session and in one response; without it the operator's limit
+    applies.
+    """
+    play = Play()
+    limits = []
+    async with play.call() as caller:
+        for number, response in enumerate([{}, {"max_output_tokens": "inf"}, {}], start=1):
+            if number == 3:
+                await configure(caller, max_output_tokens="inf")
+            await caller.ask(type="response.create", response=response)
+            await caller.listen("response.done", number)
+        limits = [request.max_tokens for _, request in play.llm.requests]
+    assert limits == [play.settings.conversation.max_reply_tokens, 4096, 4096]
 
 
 @virtual

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+from collections import deque
+
 from tests.actors.asking import ids, message, prompts, refused
+from tests.actors.fakes import ScriptedStt
 from tests.actors.stage_play import Play
 from tests.actors.virtual_time import virtual
 
@@ -43,7 +47,7 @@ async def test_a_tool_result_reaches_the_model() -> None:
 
 @virtual
 async def test_errors_about_items_change_nothing() -> None:
-    """Items with duplicate or unknown ids, images, or audio without a transcript get OpenAI's error code and change
+    """Items with duplicate or unknown ids, images, or neither audio nor transcript get OpenAI's error code and change
     nothing.
     """
     async with Play().call() as caller:
@@ -57,7 +61,7 @@ async def test_errors_about_items_change_nothing() -> None:
         assert (await refused(caller, type="conversation.item.delete", item_id="nobody"))["param"] == "item_id"
         image = {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": "data:"}]}
         assert (await refused(caller, type="conversation.item.create", item=image))["code"] == "unsupported_content"
-        audio = {"type": "message", "role": "user", "content": [{"type": "input_audio", "audio": "AAAA"}]}
+        audio = {"type": "message", "role": "user", "content": [{"type": "input_audio"}]}
         assert (await refused(caller, type="conversation.item.create", item=audio))["code"] == "unsupported_content"
         assert ids(caller) == ["a"]
 
@@ -170,12 +174,143 @@ async def test_a_completed_reply_can_be_truncated() -> None:
 
 
 @virtual
+async def test_a_truncation_stops_the_running_reply() -> None:
+    """A truncate while a reply is spoken cancels it: no audio follows, and the history keeps the heard words only.
+
+    openai-agents' `interrupt()` sends nothing else.
+    """
+    play = Play()
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        delta = await caller.listen("response.output_audio.delta")
+        await caller.hush(1.5)
+        item_id = delta["item_id"]
+        await caller.ask(type="conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=1000)
+        await caller.until("conversation.item.truncated")
+        done = caller.of("response.done")[0]["response"]
+        assert (done["status"], done["status_details"]["reason"]) == ("cancelled", "client_cancelled")
+        heard = len(caller.audio)
+        await caller.hush(20)
+        assert len(caller.audio) == heard
+        await caller.say()
+    assert prompts(play)[1][1] == ("assistant", "It is noon.")
+
+
+@virtual
+async def test_a_truncation_at_speech_started_does_not_end_a_resumed_reply() -> None:
+    """A client that truncates when speech starts over a reply still hears its rest if the speech was a backchannel.
+
+    A second truncation, by the application, stops the resumed reply.
+    """
+    stt = ScriptedStt(texts=deque(["What time is it?", "Mm-hmm."]))
+    async with Play(stt=stt).call() as caller:
+        await caller.speak(1.0)
+        delta = await caller.listen("response.output_audio.delta")
+        await caller.hush(1.0)
+        cut = {"type": "conversation.item.truncate", "item_id": delta["item_id"], "content_index": 0}
+        await caller.speak(0.5)
+        await caller.ask(**cut, audio_end_ms=1000)
+        await caller.listen("input_audio_buffer.cleared")
+        assert not caller.of("response.done")
+        await caller.hush(2.0)
+        await caller.ask(**cut, audio_end_ms=1500)
+        done = await caller.until("response.done")
+        assert done["response"]["status"] == "cancelled"
+
+
+@virtual
+async def test_a_recording_in_an_item_is_heard() -> None:
+    """An item with audio and no transcript is transcribed, and the next response answers its words."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.ask(type="session.update", session={"type": "realtime", "audio": {"input": {"transcription": {}}}})
+        clip = {"type": "input_audio", "audio": base64.b64encode(bytes(64_000)).decode()}
+        item = {"id": "clip", "type": "message", "role": "user", "content": [clip]}
+        await caller.ask(type="conversation.item.create", item=item)
+        await caller.ask(type="response.create")
+        added = await caller.until("conversation.item.added")
+        assert added["item"]["content"] == [{"type": "input_audio", "transcript": None}]
+        completed = await caller.until("conversation.item.input_audio_transcription.completed")
+        assert (completed["item_id"], completed["transcript"]) == ("clip", "What time is it?")
+        assert completed["usage"]["seconds"] == 2
+        await caller.until("response.done")
+        assert caller.session.context.services.stored.used < 1000, "the recording is still counted"
+    assert prompts(play) == [[("user", "What time is it?")]]
+    assert [len(job.pcm) for job in play.stt.jobs] == [64_000]
+
+
+@virtual
+async def test_a_long_recording_is_transcribed_in_windows() -> None:
+    """A recording that is longer than one window of the recognizer is transcribed as a whole."""
+    play = Play()
+    async with play.call() as caller:
+        clip = {"type": "input_audio", "audio": base64.b64encode(bytes(32_000 * 50)).decode()}
+        item = {"id": "clip", "type": "message", "role": "user", "content": [clip]}
+        await caller.ask(type="conversation.item.create", item=item)
+        await caller.ask(type="response.create")
+        await caller.until("response.done")
+    assert sum(len(job.pcm) for job in play.stt.jobs) >= 32_000 * 50
+    assert len(play.stt.jobs) >= 3
+
+
+@virtual
+async def test_too_many_recordings_are_refused() -> None:
+    """Of many recordings at once the fifth is refused, and no item is made of it."""
+    async with Play().call() as caller:
+        clip = {"type": "input_audio", "audio": base64.b64encode(bytes(64_000)).decode()}
+        item = {"type": "message", "role": "user", "content": [clip]}
+        for _ in range(4):
+            await caller.ask(type="conversation.item.create", item=item)
+        assert (await refused(caller, type="conversation.item.create", item=item))["code"] == "rate_limit_exceeded"
+        assert len(ids(caller)) == 4
+
+
+@virtual
+async def test_a_given_transcript_is_used_and_sent_back() -> None:
+    """Audio with a transcript is not transcribed: its transcript is in the events and in the prompt."""
+    play = Play()
+    async with play.call() as caller:
+        clip = {"type": "input_audio", "audio": "AAAA", "transcript": "Hello."}
+        await caller.ask(type="conversation.item.create", item={"type": "message", "role": "user", "content": [clip]})
+        added = await caller.until("conversation.item.added")
+        assert added["item"]["content"] == [{"type": "input_audio", "transcript": "Hello."}]
+        await caller.ask(type="response.create")
+        await caller.until("response.done")
+    assert prompts(play) == [[("user", "Hello.")]]
+    assert play.stt.jobs == []
+
+
+@virtual
+async def test_nothing_is_answered_after_a_result_of_no_call() -> None:
+    """A response.create right after the refused result of an unknown call is an error; the next one is answered."""
+    async with Play().call() as caller:
+        result = {"type": "function_call_output", "call_id": "nobody", "output": "{}"}
+        assert (await refused(caller, type="conversation.item.create", item=result))["code"] == "invalid_call_id"
+        assert (await refused(caller, type="response.create"))["code"] == "invalid_call_id"
+        await caller.ask(type="response.create")
+        await caller.until("response.done")
+
+
+@virtual
+async def test_the_voice_of_one_response() -> None:
+    """A response.create may name a voice until audio was sent; then another voice is refused."""
+    async with Play().call() as caller:
+        await caller.ask(type="response.create", response={"audio": {"output": {"voice": "marin"}}})
+        done = await caller.until("response.done")
+        assert done["response"]["audio"]["output"]["voice"] == "marin"
+        error = await refused(caller, type="response.create", response={"audio": {"output": {"voice": "ash"}}})
+        assert error["param"] == "response.audio.output.voice"
+
+
+@virtual
 async def test_only_spoken_assistant_items_can_be_truncated() -> None:
-    """Truncating a user's item, a text item or an unknown id is an error."""
+    """Truncating a user's item, a text item, an item that the client made or an unknown id is an error."""
     async with Play().call() as caller:
         await caller.ask(type="conversation.item.create", item=message("a", id="a"))
         await caller.ask(type="conversation.item.create", item=message("b", "assistant", id="b"))
-        for item_id in ("a", "b", "c"):
+        spoken = {"type": "message", "role": "assistant", "content": [{"type": "output_audio", "transcript": "Hi."}]}
+        await caller.ask(type="conversation.item.create", item=spoken | {"id": "d"})
+        for item_id in ("a", "b", "c", "d"):
             error = await refused(
                 caller, type="conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=0
             )

@@ -24,7 +24,7 @@ from tests.actors.stage_play import Play
 from tests.browser.chromium import Tab, chromium
 from tests.loadtest.callers.server import Relay, listening, relayed
 
-pytestmark = [pytest.mark.browser, pytest.mark.timed, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
 LONG = " ".join(
     f"Sentence {name} is here." for name in ("one", "two", "three", "four", "five", "six", "seven", "eight")

@@ -12,7 +12,7 @@ from openai.types.realtime import RealtimeResponse
 
 from tests.system.harness.served import Served, serving
 
-pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 
 EMULATED = {stage: {"engine": "emulated"} for stage in ("stt", "llm", "tts")}
 WEATHER: Any = {

@@ -15,7 +15,7 @@ from deployments.engines.pcm import Pcm
 from deployments.engines.stt.languages import FIRST_PASS_DOUBT_LOGPROB
 from deployments.engines.stt.moonshine import Moonshine, MoonshineResult
 from deployments.engines.stt.transcript_guards import Hypothesis, agree, identical_words, is_invention, is_trustworthy
-from deployments.engines.stt.whisper import WhisperResult
+from deployments.engines.stt.whisper import TimedWord, WhisperResult
 
 USABLE_LOGPROB = FIRST_PASS_DOUBT_LOGPROB
 """Mean log-probability of a first-pass transcript below which it is not answered without a second opinion: the caller
@@ -46,6 +46,13 @@ class Recognizer(Protocol):
         """
         ...
 
+    def word_times(self, clip: Pcm, text: str, language: str = "") -> list[TimedWord]:
+        """Return the words of a clip's transcript with their times.
+
+        `language` is the code of the transcript's language, "" for the expected one.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CascadeResult:
@@ -61,6 +68,7 @@ class CascadeResult:
         tokens: The first-pass recognizer's tokens, to pass as `guess` with a longer clip of the same utterance.
         language: Code of the language of `text` if it is not the expected one; "" otherwise.
         agreed: True if both recognizers have heard the same words.
+        words: The words with their times, if they were asked for.
     """
 
     text: str
@@ -72,6 +80,7 @@ class CascadeResult:
     usable: bool = True
     language: str = ""
     agreed: bool = False
+    words: tuple[TimedWord, ...] = ()
 
 
 class SttCascade:
@@ -142,6 +151,18 @@ class SttCascade:
             )
             for result, opinion in zip(decoded, first, strict=True)
         ]
+
+    def word_times(self, clip: Pcm, text: str, language: str) -> tuple[TimedWord, ...]:
+        """Return the words of a clip's transcript with their times, by either recognizer.
+
+        The main recognizer aligns the text with the audio.
+
+        Args:
+            clip: 16 kHz audio, at most 30 s.
+            text: The transcript.
+            language: Code of its language, "" for the expected one.
+        """
+        return tuple(self._main.word_times(clip, text, language))
 
     def _first_result(self, result: MoonshineResult) -> CascadeResult:
         hypothesis = result.hypothesis

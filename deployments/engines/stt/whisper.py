@@ -65,6 +65,8 @@ _TIMESTAMP_S = 0.02
 _DEFAULT_SUPPRESSED = -1
 # CTranslate2 decodes at most half of `max_length`: Whisper reserves the other half of its 448 positions for a prompt.
 _MAX_LENGTH_FACTOR = 2
+# Maximum number of tokens of a text that is aligned with its audio: Whisper's decoder has 448 positions.
+_MOST_ALIGNED = 440
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,10 @@ Encoded = npt.NDArray[np.floating[Any]]
 """Output of the encoder, shape (clips, frames / 2, width): float32, or float16 if the computation is in float16."""
 
 
+TimedWord = tuple[str, float, float]
+"""A word without spaces around it, and the seconds from the start of the audio to its start and its end."""
+
+
 class Whisper:
     """One Whisper model in memory. Calls from several threads run one after another."""
 
@@ -196,6 +202,32 @@ class Whisper:
             return self._transcribe(audios, doubtful)
         except RuntimeError as error:
             raise BackendError(f"Whisper failed: {error}.", "Retry on another replica.", stage="stt") from error
+
+    def word_times(self, clip: Pcm, text: str, language: str = "") -> list[TimedWord]:
+        """Return the words of a transcript of the clip with their times, which never decrease.
+
+        The decoder's attention tells which part of the audio each token of the text belongs to (`CTranslate2`'s
+        alignment, https://opennmt.net/CTranslate2/python/ctranslate2.models.Whisper.html). The text may come from
+        another recognizer.
+
+        Args:
+            clip: 16 kHz audio, at most 30 s.
+            text: The transcript.
+            language: Code of its language, "" for the expected one.
+
+        Raises:
+            BackendError: The engine failed.
+        """
+        audio = speech_samples(clip, LONGEST_S)
+        tokens = self._tokens.encode(f" {text.strip()}")[:_MOST_ALIGNED]
+        try:
+            encoded = ctranslate2.StorageView.from_array(self._encode([audio], FULL_FRAMES))
+            frames = min(FULL_FRAMES, audio.size // HOP)
+            (found,) = self._model.align(encoded, self._prompt(language or self._expected), [tokens], frames)
+        except RuntimeError as error:
+            raise BackendError(f"Whisper failed: {error}.", "Retry on another replica.", stage="stt") from error
+        before = [self._tokens.decode(tokens[:count]) for count in range(len(tokens) + 1)]
+        return timed_words(text, before, found.alignments)
 
     def _transcribe(self, audios: list[Samples], doubtful: Sequence[bool] | None) -> list[WhisperResult]:
         frames = self._frames(max(audio.size for audio in audios))
@@ -319,6 +351,32 @@ class Whisper:
             if token >= begin and (token - begin) * _TIMESTAMP_S >= threshold_s:
                 return ids[:index]
         return ids
+
+
+def timed_words(text: str, before: Sequence[str], alignments: Sequence[tuple[int, int]]) -> list[TimedWord]:
+    """Return the words of a text with their times.
+
+    Args:
+        text: The text. Its words are separated by spaces.
+        before: The text before each token, and all of it. A character whose bytes are in several tokens counts for the
+            last one. A word begins with the token that has its first character.
+        alignments: Pairs (index of a token, index of a frame of 20 ms), in order. Every token has at least one.
+    """
+    starts: dict[int, float] = {}
+    for token, frame in alignments:
+        starts.setdefault(token, frame * _TIMESTAMP_S)
+    end_s = alignments[-1][1] * _TIMESTAMP_S if alignments else 0.0
+    begins: list[float] = []
+    position = 0
+    for index, after in enumerate(before[1:]):
+        letters = len(after.replace(" ", "").rstrip("\ufffd"))
+        begins += [starts.get(index, end_s)] * (letters - len(begins))
+    words: list[TimedWord] = []
+    for word in text.split():
+        start_s = begins[position] if position < len(begins) else end_s
+        position += len(word)
+        words.append((word, start_s, max(start_s, begins[position] if position < len(begins) else end_s)))
+    return words
 
 
 def _token_limit(audio: Samples) -> int:

@@ -20,8 +20,8 @@ from aiortc import (
 )
 from aiortc.exceptions import InvalidAccessError, InvalidStateError, OperationError
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av.audio.stream import AudioStream
 from av.packet import Packet
+from av.stream import Stream
 
 from deployments.transports.webrtc.aiortc_internals import (
     bind_media,
@@ -63,13 +63,13 @@ class OutputTrack(MediaStreamTrack):
         """Look again for what is due: audio was added or dropped."""
         self._changed.set()
 
-    async def recv(self) -> Packet[AudioStream]:
+    async def recv(self) -> Packet[Stream]:
         """Return the next packet at the time when it is due. aiortc calls this in a loop."""
         clock = asyncio.get_running_loop().time
         while self.readyState == "live":
             self._changed.clear()
             if frame := self._output.take(clock()):
-                packet: Packet[AudioStream] = Packet(self._encode(frame.pcm))
+                packet: Packet[Stream] = Packet(self._encode(frame.pcm))
                 packet.pts = frame.number * _FRAME_TICKS
                 packet.time_base = _TIME_BASE
                 return packet

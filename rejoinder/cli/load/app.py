@@ -19,6 +19,7 @@ from rich.table import Table
 from rejoinder.cli.extras import need_load_extra
 from rejoinder.cli.load import bandwidth as load_bandwidth
 from rejoinder.cli.load import concurrency as load_concurrency
+from rejoinder.cli.load import diff as load_diff
 from rejoinder.cli.talk import nearest_region
 from rejoinder.cli.trust import Ca, trust
 from rejoinder.core.capacity.budgets import Tier
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.command()(load_bandwidth.bandwidth)
 app.command()(load_concurrency.concurrency)
+app.command()(load_diff.diff)
 
 API_KEY = "REJOINDER_API_KEY"
 """Environment variable with the server's API key."""
@@ -58,6 +60,10 @@ Json = Annotated[
 Html = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="File for the report, one self-contained HTML page.")
 ]
+Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="File for the verdicts as JUnit XML.")]
+Markdown = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="File for a summary in Markdown, for a pull request.")
+]
 
 
 @app.callback()
@@ -78,6 +84,8 @@ def run(
     settings: Settings = None,
     json_file: Json = None,
     html_file: Html = None,
+    junit_file: Junit = None,
+    markdown_file: Markdown = None,
     nearest: Annotated[
         bool, typer.Option("--nearest", help="Call the nearest region that the server lists, then the others.")
     ] = False,
@@ -94,11 +102,14 @@ def run(
     need_load_extra()
     trust(ca)
     from loadtest.generator.run import run as hold
+    from loadtest.judging.exports import junit, markdown
     from loadtest.judging.report import html
 
     scenario = _scenario(url, sessions=sessions, for_=for_, tier=tier, settings=settings)
     need_writable(json_file, "--json")
-    need_writable(html_file, "--html")
+    pages = (("--html", html_file, html), ("--junit", junit_file, junit), ("--markdown", markdown_file, markdown))
+    for option, path, _ in pages:
+        need_writable(path, option)
     console = Console(highlight=False)
     if nearest:
         from loadtest.callers.openai_caller import ServerAddress
@@ -109,8 +120,9 @@ def run(
         found = hold(scenario, watch)
     show(console, found)
     write_json(json_file, found)
-    if html_file:
-        _write(html_file, html(found), "--html")
+    for option, path, made in pages:
+        if path:
+            _write(path, made(found), option)
     raise typer.Exit(found.outcome.exit_code)
 
 
@@ -209,12 +221,19 @@ def _lines(console: Console) -> ProgressCallback:
 
 
 def show(console: Console, found: RunResult) -> None:
-    """Print the result of a load test: the verdict, then latencies, limits, counts and the checks of the generator."""
+    """Print the result of a load test.
+
+    First the verdict and what is wrong, then latencies, limits, counts and the checks of the generator.
+    """
+    from loadtest.judging.findings import findings
+
     console.print(f"{found.outcome.value}  {found.scenario['tier']} tier", style=COLOURS[found.outcome.value])
     for line in found.causes:
         console.print(f"  invalid load generator: {line}", style="magenta")
     for line in found.notes:
         console.print(f"  {line}", style="dim")
+    for number, cause in enumerate(findings(found), 1):
+        console.print(f"  {number}. [bold]{cause.cause}[/] {cause.evidence}")
     console.print(latency_table(found))
     console.print(verdict_table(found.verdicts))
     counts = found.counts
@@ -223,7 +242,8 @@ def show(console: Console, found: RunResult) -> None:
         f"{counts.sessions_failed} failed, {counts.sessions_dropped} dropped, "
         f"{counts.sessions_resumed} resumed; {counts.turns} turns: "
         f"{counts.answered} answered, {counts.interrupted} interrupted, {counts.failed} failed, "
-        f"{counts.unanswered} unanswered, {counts.premature} premature; {counts.underruns} underruns."
+        f"{counts.unanswered} unanswered, {counts.premature} premature replies in {counts.cut_off} turns; "
+        f"{counts.underruns} underruns."
     )
     if found.memory_mb:
         first, last, most = found.memory_mb[0][1], found.memory_mb[-1][1], max(mib for _, mib in found.memory_mb)

@@ -79,8 +79,12 @@ class Admission:
             return AdmissionRefusal.FULL
         if resumed:
             return None
-        late = len(self._lags) == LOOKS and min(self._lags) > self._lag_limit_s
-        return AdmissionRefusal.LATE if late else None
+        return AdmissionRefusal.LATE if self.late else None
+
+    @property
+    def late(self) -> bool:
+        """True if all of the last LOOKS measurements of the event loop's lag were above the limit."""
+        return len(self._lags) == LOOKS and min(self._lags) > self._lag_limit_s
 
 
 class FreePlaces:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from rejoinder.core.settings.section import Positive, Section
@@ -41,6 +43,14 @@ class BargeInSettings(Section):
     """Number of words, backchannels excluded, from which speech ends a reply. 0: any speech ends it, without a pause
     first.
     """
+    announce: Literal["auto", "speech", "words"] = "auto"
+    """When the client learns of speech over a reply (`input_audio_buffer.speech_started`).
+
+    "speech": at once, so that it stops playing at once. "words": as soon as words address the agent, and never if the
+    reply resumes; until then the client plays the audio that it has, at most `conversation.playout_lead_ms`. "auto":
+    "words" for clients that drop a reply for good at this event (LiveKit's plugin and OpenAI's agents SDKs), "speech"
+    for others.
+    """
     pause_after_ms: float = Field(64, ge=32, le=1000)
     """Milliseconds of speech after which an audible reply is paused. The default is two voice activity windows."""
     resume_after_ms: float = Field(300, ge=0, le=5000)
@@ -72,3 +82,10 @@ class BargeInSettings(Section):
     """Phrases that always end a reply, whatever `min_words` says, by `stt.language`.
     A language without an entry has none.
     """
+
+    def announces_words(self, drops_replies: bool) -> bool:
+        """Return True if a client learns of speech over a reply only when its words address the agent.
+
+        `drops_replies` is True for a client that drops a reply for good when it learns of speech.
+        """
+        return self.announce == "words" or (self.announce == "auto" and drops_replies)

@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.access.access import AccessSettings
 from rejoinder.core.settings.access.limits import LimitSettings
+from rejoinder.core.settings.access.stage_http import StageHttpSettings
 from rejoinder.core.settings.access.tls import TlsSettings
 from rejoinder.core.settings.access.webrtc import WebRtcSettings
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
@@ -38,6 +39,7 @@ from rejoinder.core.settings.stages import (
     VadSettings,
 )
 from rejoinder.core.settings.survival.journal import JournalSettings
+from rejoinder.core.settings.telephony.telephony import TelephonySettings
 from rejoinder.core.settings.vllm import SpeculativeDecoding, VllmSettings
 
 __all__ = [
@@ -70,8 +72,10 @@ __all__ = [
     "SpeculationSettings",
     "SpeculativeDecoding",
     "SpeechSettings",
+    "StageHttpSettings",
     "StageSettings",
     "SttSettings",
+    "TelephonySettings",
     "ToolSettings",
     "TtsSettings",
     "TurnDetectorSettings",
@@ -374,6 +378,8 @@ class Settings(Section):
     """Calls over WebRTC: addresses, ports, and servers for NAT traversal."""
     limits: LimitSettings = LimitSettings()
     """What one client may send, store and occupy."""
+    stage_http: StageHttpSettings = StageHttpSettings()
+    """HTTP routes of single stages: transcriptions, speech and chat completions."""
     journal: JournalSettings = JournalSettings()
     """Copies of the running conversations, with which calls survive their host."""
     regions: RegionSettings = RegionSettings()
@@ -406,6 +412,8 @@ class Settings(Section):
     """Prompt, reply segments, prepared phrases."""
     tools: ToolSettings = ToolSettings()
     """Calls of the client's functions: what is said meanwhile, and their maximum length."""
+    telephony: TelephonySettings = TelephonySettings()
+    """Telephone calls: Twilio, transfers, the keypad."""
     hedging: HedgingSettings = HedgingSettings()
     """Second requests when a first token is late."""
     breaker: BreakerSettings = BreakerSettings()

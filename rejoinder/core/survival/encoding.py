@@ -105,7 +105,8 @@ def _plain_value(value: Any) -> Any:
 
 def _build(kind: type[Built], found: Mapping[str, Any]) -> Built:
     """Return a dataclass from its JSON object. Names that it does not have are ignored, lists become tuples."""
-    values = {field.name: _typed(field, found[field.name]) for field in fields(kind) if field.name in found}  # type: ignore[arg-type]
+    known = fields(kind)  # type: ignore[arg-type]  # `kind` is a dataclass
+    values = {field.name: _typed(field, found[field.name]) for field in known if field.name in found}
     return kind(**values)
 
 

@@ -8,9 +8,20 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class AnnounceSpeech:
-    """Tell the client that the caller has started to speak. `start` is the first sample of the speech."""
+    """Begin an utterance, and tell the client that the caller has started to speak.
+
+    Attributes:
+        start: The first sample of the speech.
+        reveal: False to leave the client in ignorance until `RevealSpeech`.
+    """
 
     start: int
+    reveal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RevealSpeech:
+    """Tell the client that the caller has started to speak, which `AnnounceSpeech` has not told it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,12 @@ class StartReply:
 
 @dataclass(frozen=True, slots=True)
 class PauseReply:
-    """Stop the playout of the reply at once, but keep the reply so that `ResumeReply` can continue it."""
+    """Stop the playout of the reply at once, but keep the reply so that `ResumeReply` can continue it.
+
+    `dropped` is True if the client is told to drop the audio that it has not played. Otherwise it plays that audio.
+    """
+
+    dropped: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +156,7 @@ class DismissUtterance:
 
 Command = (
     AnnounceSpeech
+    | RevealSpeech
     | Transcribe
     | StartDraft
     | DiscardDraft

@@ -23,6 +23,9 @@ The setting `confirm_timeout_ms` limits how long a reply stays paused, in two ca
 - The transcript is not known this long after the tentative end of speech. The reply is resumed. The utterance stays
   open, so that a slow speech-to-text stage does not cost the caller a turn.
 
+The client learns of speech over a reply at once, and drops the audio that it has not played. For a client that would
+drop the rest of the reply too (`TurnRules.announces_words`), the speech is announced only when the check is passed.
+
 Some utterances are checked without a reply to pause: speech just after a reply, and speech over a reply that cannot be
 interrupted. Such speech may be an echo of the reply, and an echo is not a turn. Speech that is fainter than the
 caller's (`caller_level`) is checked too, because it may be that of a television or of other people.
@@ -42,6 +45,7 @@ from rejoinder.core.turns.commands import (
     DismissUtterance,
     PauseReply,
     ResumeReply,
+    RevealSpeech,
     StartIdleTimer,
     WaitUntil,
 )
@@ -68,11 +72,15 @@ def speech_started(state: TurnState, event: SpeechStarted | SpeechResumed, rules
         start=event.at,
         required_silence_s=None,
         barge_in_check=check,
+        unannounced=False,
         pauses=_with_cut_pause(state, event.at),
     )
     announce = AnnounceSpeech(event.at)
     if state.agent is AgentState.IDLE or not rules.detection.interrupt_response:
         return state, (announce,)
+    if state.agent is AgentState.REPLYING and rules.pauses_replies and rules.announces_words:
+        state = replace(state, agent=AgentState.PAUSED, reply_paused_at=now, unannounced=True)
+        return state, (AnnounceSpeech(event.at, reveal=False), PauseReply(dropped=False))
     state, commands = pause_reply(state, rules, now)
     if not commands:
         state, commands = accept(state, rules)
@@ -132,12 +140,16 @@ def reject_short(state: TurnState, speech_end: int, rules: TurnRules) -> TurnSta
 
 
 def accept(state: TurnState, rules: TurnRules) -> TurnStep:
-    """Let the utterance pass the barge-in check, and cancel the reply that it interrupts."""
-    state = replace(state, barge_in_check=BargeInCheck.NOT_NEEDED)
+    """Let the utterance pass the barge-in check, and cancel the reply that it interrupts.
+
+    A client that does not know of the utterance learns of it.
+    """
+    revealed: tuple[Command, ...] = (RevealSpeech(),) if state.unannounced else ()
+    state = replace(state, barge_in_check=BargeInCheck.NOT_NEEDED, unannounced=False)
     interrupts = state.agent is not AgentState.IDLE and rules.detection.interrupt_response
     if not (interrupts or state.agent is AgentState.PAUSED):
-        return state, ()
-    return replace(state, agent=AgentState.IDLE), (CancelReply("turn_detected"),)
+        return state, revealed
+    return replace(state, agent=AgentState.IDLE), (*revealed, CancelReply("turn_detected"))
 
 
 def interim_ready(state: TurnState, event: InterimReady, rules: TurnRules, now: float) -> TurnStep:
@@ -197,6 +209,7 @@ def dismiss(state: TurnState, speech_end: int, end: int, rules: TurnRules, *, no
         start=end,
         required_silence_s=None,
         barge_in_check=BargeInCheck.NOT_NEEDED,
+        unannounced=False,
     )
     quiet, resumed = resume_reply(quiet)
     if quiet.agent is AgentState.IDLE and rules.idle_timeout_s is not None:
@@ -208,7 +221,8 @@ def pause_reply(state: TurnState, rules: TurnRules, now: float) -> TurnStep:
     """Pause the reply if a reply is playing and `rules.pauses_replies` is True. Otherwise change nothing."""
     if state.agent is not AgentState.REPLYING or not rules.pauses_replies:
         return state, ()
-    return replace(state, agent=AgentState.PAUSED, reply_paused_at=now), (PauseReply(),)
+    paused = PauseReply(dropped=not state.unannounced)
+    return replace(state, agent=AgentState.PAUSED, reply_paused_at=now), (paused,)
 
 
 def resume_reply(state: TurnState) -> TurnStep:

@@ -57,6 +57,40 @@ def agree(before: Agreement, transcript: str) -> Agreement:
     return Agreement(words, before.stable + words[len(before.stable) : stable_count])
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedText:
+    """Words of one utterance that were sent to the client before its final transcript. They cannot be taken back.
+
+    Only stable words are sent. If the final transcript begins with other words, no more is sent before it: the final
+    transcript is right, and a client replaces what it has shown.
+
+    Attributes:
+        words: The words that were sent.
+    """
+
+    words: tuple[str, ...] = ()
+
+    def grown(self, stable: tuple[str, ...]) -> tuple[StreamedText, str]:
+        """Return the text after `stable`, all stable words so far, and the characters to send for it; "" for none."""
+        if len(stable) <= len(self.words):
+            return self, ""
+        return StreamedText(stable), self._joined(stable[len(self.words) :])
+
+    def rest(self, transcript: str) -> str:
+        """Return the characters that the final transcript adds; "" if it adds none or contradicts the words sent."""
+        words = tuple(transcript.split())
+        if _common(self.words, words) < len(self.words):
+            return ""
+        return self._joined(words[len(self.words) :])
+
+    def _joined(self, more: tuple[str, ...]) -> str:
+        text = " ".join(more)
+        return f" {text}" if self.words and text else text
+
+
+NOTHING_STREAMED = StreamedText()
+
+
 def same_words(one: str, other: str) -> bool:
     """Return True if two transcripts have the same words, and both or neither end with a question mark.
 

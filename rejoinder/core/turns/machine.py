@@ -340,6 +340,7 @@ def _clear_requested(state: TurnState, event: ClearRequested, rules: TurnRules, 
         start=event.end,
         required_silence_s=None,
         barge_in_check=BargeInCheck.NOT_NEEDED,
+        unannounced=False,
     )
     state, resumed = interruptions.resume_reply(state)
     return state, (CancelRevision(old), *resumed)

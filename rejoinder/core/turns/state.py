@@ -63,6 +63,7 @@ class TurnRules:
         drafts: Whether a speculative reply may start before its turn ends.
         barge_in: Settings of speech over a reply.
         min_speech_ms: Minimum length of speech in milliseconds. A shorter utterance over a reply counts as noise.
+        announces_words: True if the client learns of speech that pauses a reply only when its words address the agent.
     """
 
     detection: TurnDetection
@@ -71,6 +72,7 @@ class TurnRules:
     drafts: bool = False
     barge_in: BargeInSettings = field(default_factory=BargeInSettings)
     min_speech_ms: float = 96
+    announces_words: bool = False
 
     @property
     def auto_reply(self) -> bool:
@@ -111,6 +113,7 @@ class TurnState:
             the speech was too short to be transcribed.
         reply_paused_at: When a reply was last paused.
         reply_ended_at: When a reply last ended.
+        unannounced: True while the client does not know of the utterance, because its words are being checked.
     """
 
     caller: CallerState = CallerState.QUIET
@@ -124,6 +127,7 @@ class TurnState:
     transcript_requested_at: float = -math.inf
     reply_paused_at: float = -math.inf
     reply_ended_at: float = -math.inf
+    unannounced: bool = False
 
 
 TurnStep = tuple[TurnState, tuple[Command, ...]]

@@ -7,7 +7,7 @@ import binascii
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rejoinder.core.errors import CallerError
@@ -23,6 +23,8 @@ MAX_EVENT_BYTES = 262_144
 MAX_VALUES = 16_384
 # A message up to this many characters cannot have too many values.
 _FEW_VALUES = 4096
+KEYS = tuple("0123456789*#ABCD")
+"""Keys of a telephone."""
 # OpenAI's limit for the decoded audio of one input_audio_buffer.append event: 15 MiB.
 MAX_APPEND_BYTES = 15 * 1024 * 1024
 MAX_APPEND_CHARACTERS = MAX_APPEND_BYTES * 4 // 3 + 4
@@ -77,11 +79,13 @@ class ClearAudio(ClientEvent):
 class CreateItem(ClientEvent):
     """conversation.item.create: add `item` after the item `previous_item_id`.
 
-    "root" adds it at the beginning, and None at the end.
+    "root" adds it at the beginning, and None at the end. `clip` is the item's audio without a transcript, in the
+    session's input format; empty if it has none. The transport replaces it by 16-bit PCM at 16 kHz.
     """
 
     item: Fields
     previous_item_id: str | None
+    clip: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +129,24 @@ class ClearOutput(ClientEvent):
     """output_audio_buffer.clear: stop the reply that is being heard. Only if the server plays the audio (WebRTC)."""
 
 
+@dataclass(frozen=True, slots=True)
+class PressKey(ClientEvent):
+    """rejoinder.dtmf: the caller has pressed the key `digit` of a telephone: 0 to 9, *, # or A to D."""
+
+    digit: str
+
+
 @dataclass(eq=False)
 class MalformedEvent(CallerError):
-    """Error for a client event that is refused. `client_event_id` is the event's id, or None if it was not readable."""
+    """Error for a client event that is refused.
+
+    Attributes:
+        client_event_id: The event's id; None if it was not readable.
+        foreign: True if the message is no event of this API at all: not a JSON object, or one without a type.
+    """
 
     client_event_id: str | None = None
+    foreign: bool = False
 
 
 def parse(message: str | bytes, max_bytes: int = MAX_EVENT_BYTES) -> ClientEvent:
@@ -155,7 +172,11 @@ def parse(message: str | bytes, max_bytes: int = MAX_EVENT_BYTES) -> ClientEvent
     except CallerError as error:
         event_id = document.get("event_id") if isinstance(document, dict) else None
         client_id = event_id[:MAX_EVENT_ID] if isinstance(event_id, str) else None
-        raise MalformedEvent(error.message, error.remedy, error.code, error.param, client_event_id=client_id) from None
+        typed = isinstance(document, dict) and isinstance(document.get("type"), str)
+        foreign = not typed and error.code not in ("message_too_large", "too_many_values")
+        raise MalformedEvent(
+            error.message, error.remedy, error.code, error.param, client_event_id=client_id, foreign=foreign
+        ) from None
 
 
 def plain_append(message: bytes) -> bytes | None:
@@ -186,10 +207,11 @@ def plain_append(message: bytes) -> bytes | None:
 _AUDIO_START = re.compile(rb'"audio"\s*:\s*"')
 
 
-def _large_append(message: bytes, max_bytes: int) -> AppendAudio:
-    """Return the event in a message of more than `max_bytes`, which only an append message may have.
+def _large_append(message: bytes, max_bytes: int) -> AppendAudio | CreateItem:
+    """Return the event in a message of more than `max_bytes`, which only one with audio may have.
 
-    The audio is cut out before the rest is parsed as JSON, so the time does not depend on what the message contains.
+    It is an append message or an item with a recording. The audio is cut out before the rest is parsed as JSON, so the
+    time does not depend on what the message contains.
     Raise CallerError if the rest is still too large, or is another event.
     """
     start = _AUDIO_START.search(message, 0, max_bytes)
@@ -197,12 +219,19 @@ def _large_append(message: bytes, max_bytes: int) -> AppendAudio:
     if start is None or end < 0 or len(message) - (end - start.end()) > max_bytes:
         raise _too_large(max_bytes)
     event = _parse(_document(message[: start.end()] + message[end:]))
-    if not isinstance(event, AppendAudio) or event.audio:
+    if isinstance(event, CreateItem):
+        emptied = [part for part in _recordings(event.item) if part.get("audio") == ""]
+        allowed = len(emptied) == 1 and not event.clip
+    else:
+        allowed = isinstance(event, AppendAudio) and not event.audio
+    if not allowed:
         raise _too_large(max_bytes)
     # Some encoders of JSON write a slash as "\/".
     audio = message[start.end() : end].replace(b"\\/", b"/")
     if len(audio) > MAX_APPEND_CHARACTERS:
         raise refuse(f"audio is longer than {MAX_APPEND_CHARACTERS} characters.", "audio", remedy="Send it in parts.")
+    if isinstance(event, CreateItem):
+        return event if emptied[0].get("transcript") is not None else replace(event, clip=_decoded(audio))
     return AppendAudio(event.event_id, _decoded(audio))
 
 
@@ -286,7 +315,8 @@ def _parse(document: Json) -> ClientEvent:
         case "input_audio_buffer.clear":
             return ClearAudio(event_id)
         case "conversation.item.create":
-            return CreateItem(event_id, _required_child(fields, "item"), fields.optional_text("previous_item_id"))
+            item = _required_child(fields, "item")
+            return CreateItem(event_id, item, fields.optional_text("previous_item_id"), _clip(item))
         case "conversation.item.delete":
             return DeleteItem(event_id, fields.text("item_id"))
         case "conversation.item.retrieve":
@@ -299,6 +329,8 @@ def _parse(document: Json) -> ClientEvent:
             return CreateResponse(event_id, Fields({} if options is None else options, "response"))
         case "response.cancel":
             return CancelResponse(event_id, fields.optional_text("response_id"))
+        case "rejoinder.dtmf":
+            return PressKey(event_id, fields.choice("digit", KEYS))
         case "output_audio_buffer.clear":
             return ClearOutput(event_id)
         case unknown:
@@ -309,6 +341,19 @@ def _required_child(fields: Fields, name: str) -> Fields:
     if name not in fields:
         raise refuse(f"{name} is required.", name, code="missing_required_parameter")
     return fields.child(name)
+
+
+def _clip(item: Fields) -> bytes:
+    """Return the audio of an item's parts that have no transcript, in their order."""
+    heard = [part for part in _recordings(item) if part.get("transcript") is None and part.get("audio")]
+    return b"".join(_audio(Fields(part, item.at("content"))) for part in heard)
+
+
+def _recordings(item: Fields) -> list[Json]:
+    """Return the content parts of type input_audio of an item."""
+    content = item.raw("content")
+    parts = content if isinstance(content, list) else []
+    return [part for part in parts if isinstance(part, dict) and part.get("type") == "input_audio"]
 
 
 def _audio(fields: Fields) -> bytes:

@@ -162,6 +162,15 @@ class Conversation:
         item = self.get(item_id)
         self.update(replace(item, text=played, audio_ms=min(item.audio_ms, audio_end_ms), status="incomplete"))
 
+    def shortened(self, item_id: str, audio_end_ms: int) -> str:
+        """Return the words at the beginning of a spoken item that its first `audio_end_ms` milliseconds have.
+
+        It is an estimate for an item whose times of words are forgotten: all words count as equally long.
+        """
+        item = self.get(item_id)
+        words = (item.text or "").split()
+        return " ".join(words[: int(len(words) * min(1.0, audio_end_ms / max(1, item.audio_ms)))])
+
     def messages(self, without: Container[str] = ()) -> list[ChatMessage]:
         """Return the conversation for the language model (`chat_history.chat_messages`).
 
@@ -202,8 +211,14 @@ class Conversation:
         )
 
 
-def parse_item(fields: Fields, fresh_id: str) -> Item:
-    """Return the item in a client's JSON; without an id it gets `fresh_id`. An invalid field raises CallerError."""
+def parse_item(fields: Fields, fresh_id: str, *, clip: bool = False) -> Item:
+    """Return the item in a client's JSON. An invalid field raises CallerError.
+
+    Args:
+        fields: The JSON object.
+        fresh_id: Id of the item if the client gives it none.
+        clip: True if the item has audio that is to be transcribed. Then its text is None until the transcript is known.
+    """
     item_id = fields.text("id", limit=128) if fields.raw("id") else fresh_id
     kind = fields.choice("type", ("message", "function_call", "function_call_output"))
     if kind == "function_call":
@@ -216,10 +231,10 @@ def parse_item(fields: Fields, fresh_id: str) -> Item:
     if kind == "function_call_output":
         call = {"call_id": fields.text("call_id"), "output": fields.text("output")}
         return Item(item_id, type="function_call_output", role="system", text=None, call=call)
-    return _parse_message(fields, item_id)
+    return _parse_message(fields, item_id, clip=clip)
 
 
-def _parse_message(fields: Fields, item_id: str) -> Item:
+def _parse_message(fields: Fields, item_id: str, *, clip: bool) -> Item:
     role = fields.choice("role", ("user", "assistant", "system"))
     texts: list[str] = []
     spoken = False
@@ -231,12 +246,12 @@ def _parse_message(fields: Fields, item_id: str) -> Item:
             )
         if part_type in ("input_audio", "output_audio", "audio"):
             spoken = True
-            if part.optional_text("transcript") is None and part_type == "input_audio":
+            if part.optional_text("transcript") is None and part_type == "input_audio" and not clip:
                 raise refuse(
-                    "input_audio in an item needs a transcript.",
+                    "This input_audio has neither a transcript nor audio that can be transcribed here.",
                     part.at("transcript"),
                     code="unsupported_content",
-                    remedy="Stream audio with input_audio_buffer.append, or send its transcript.",
+                    remedy="Send its transcript, or create an item with its audio.",
                 )
             texts.append(part.optional_text("transcript") or "")
         else:
@@ -245,4 +260,11 @@ def _parse_message(fields: Fields, item_id: str) -> Item:
     if len(text) > MAX_TEXT:
         message = f"The item has more than {MAX_TEXT} characters."
         raise refuse(message, fields.at("content"), remedy="Split it into several items.")
-    return Item(item_id, role=role, text=text, spoken=spoken)  # type: ignore[arg-type]  # choice() narrowed it
+    if clip and text:
+        raise refuse(
+            "An item has either text and transcripts, or audio without a transcript.",
+            fields.at("content"),
+            code="unsupported_content",
+            remedy="Create two items.",
+        )
+    return Item(item_id, role=role, text=None if clip else text, spoken=spoken)  # type: ignore[arg-type]  # choice() narrowed it

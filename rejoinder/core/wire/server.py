@@ -148,14 +148,28 @@ def cleared() -> Json:
     return {"type": "input_audio_buffer.cleared"}
 
 
-def item_event(kind: Literal["added", "done"], item: Item, previous_id: str | None) -> Json:
-    """Return conversation.item.added or conversation.item.done. A spoken user item is sent without its transcript.
+def dtmf_received(key: str, received_at: int) -> Json:
+    """Return input_audio_buffer.dtmf_event_received: the caller has pressed a key of the telephone.
 
-    `previous_id` is the id of the item before this item; None if it is the first.
+    `received_at` is the Unix time in seconds.
+    """
+    return {"type": "input_audio_buffer.dtmf_event_received", "event": key, "received_at": received_at}
+
+
+def item_event(
+    kind: Literal["added", "done"], item: Item, previous_id: str | None, *, from_client: bool = False
+) -> Json:
+    """Return conversation.item.added or conversation.item.done.
+
+    Args:
+        kind: Which of the two.
+        item: The item. A turn of the caller is sent without its transcript, which follows in an event of its own.
+        previous_id: Id of the item before this item; None if it is the first.
+        from_client: True for an item that the client has made: a transcript that it gave is sent back.
     """
     return {
         "type": f"conversation.item.{kind}",
-        "item": item.wire(reveal=not (item.spoken and item.role == "user")),
+        "item": item.wire(reveal=from_client or not (item.spoken and item.role == "user")),
         "previous_item_id": previous_id,
     }
 
@@ -189,6 +203,19 @@ def output_audio_buffer(change: Literal["started", "stopped", "cleared"], respon
     Only where the server plays the audio in real time (WebRTC).
     """
     return {"type": f"output_audio_buffer.{change}", "response_id": response_id}
+
+
+def transcription_delta(item_id: str, delta: str) -> Json:
+    """Return the event that sends the next words of a turn before its final transcript.
+
+    `delta` begins with a space unless it is the first of the turn. The words are not taken back.
+    """
+    return {
+        "type": "conversation.item.input_audio_transcription.delta",
+        "item_id": item_id,
+        "content_index": 0,
+        "delta": delta,
+    }
 
 
 def transcription_completed(item_id: str, transcript: str, seconds: float, *, language: str = "") -> Json:

@@ -30,6 +30,11 @@ MAX_TRANSCRIPTION_JSON = 16_384
 
 _AUTOMATIC = (DetectionMode.SERVER_VAD, DetectionMode.SEMANTIC_VAD)
 
+REALTIME, TRANSCRIPTION = "realtime", "transcription"
+"""The two types of a session: a conversation, or a transcription of the caller without any reply."""
+NO_LIMIT = "inf"
+"""Value of max_output_tokens with which a client asks for answers of any length (MAX_OUTPUT_TOKENS)."""
+
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
@@ -37,12 +42,15 @@ class SessionConfig:
 
     Attributes:
         output_modality: "audio" or "text".
-        max_output_tokens: Maximum number of tokens of one response; None for no limit ("inf" on the wire).
+        max_output_tokens: Maximum number of tokens of one response; NO_LIMIT for MAX_OUTPUT_TOKENS, None if the client
+            has not said: then the operator's limit applies.
         transcription: The client's options for transcripts of the caller. They change nothing and are only sent back.
-            None: the client gets no transcription events.
+            None: the client gets no transcription events, unless `type` is TRANSCRIPTION.
         noise_reduction: The client's options for noise reduction. They change nothing and are only sent back.
         parallel_tool_calls: True if one response may call several tools.
         speed: Speaking rate, 0.25 to 1.5.
+        type: REALTIME or TRANSCRIPTION.
+        drops_replies: True if the client is known to drop a reply for good at input_audio_buffer.speech_started.
     """
 
     model: str = "rejoinder"
@@ -51,7 +59,7 @@ class SessionConfig:
     tools: tuple[Json, ...] = ()
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True
-    max_output_tokens: int | None = None
+    max_output_tokens: int | str | None = None
     input_format: AudioFormat = AudioFormat.PCM
     output_format: AudioFormat = AudioFormat.PCM
     detection: TurnDetection = field(default_factory=TurnDetection)
@@ -61,14 +69,31 @@ class SessionConfig:
     speed: float = 1.0
     truncation: Any = "auto"
     tracing: Any = None
-    include: tuple[str, ...] = ()
+    type: str = REALTIME
+    drops_replies: bool = False
+
+    @property
+    def transcribes_only(self) -> bool:
+        """True if the session transcribes the caller and never replies."""
+        return self.type == TRANSCRIPTION
+
+    @property
+    def sends_transcripts(self) -> bool:
+        """True if the client gets the transcripts of the caller's turns."""
+        return self.transcribes_only or self.transcription is not None
+
+    def token_limit(self, default: int) -> int:
+        """Return the maximum number of tokens of one response; `default` if the client has not set it."""
+        if self.max_output_tokens == NO_LIMIT:
+            return MAX_OUTPUT_TOKENS
+        return default if self.max_output_tokens is None else int(self.max_output_tokens)
 
     def offer(self, call_tokens: int) -> ToolOffer:
         """Return the tools for the language model.
 
         Args:
             call_tokens: Number of tokens that the calls of one answer may take, besides `max_output_tokens`. It does
-                not apply if the client has limited the tokens, because its limit includes calls.
+                not apply if the client has set this limit, because its limit includes calls.
         """
         named = self.tool_choice["name"] if isinstance(self.tool_choice, dict) else ""
         tools = tuple(_function_tool(tool) for tool in self.tools)
@@ -83,21 +108,41 @@ class SessionConfig:
         )
 
 
-def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -> SessionConfig:
+def merge(
+    config: SessionConfig, patch: Fields, *, voice_locked: bool = False, type_locked: bool = False
+) -> SessionConfig:
     """Return the configuration after a session.update.
 
     Args:
         config: The configuration before.
         patch: The fields that the client sent.
         voice_locked: True to refuse another voice, because audio has already been sent.
+        type_locked: True to refuse another type of session, because the conversation has begun.
 
     Raises:
         CallerError: A field is invalid. The old configuration stays in effect.
     """
-    patch.choice("type", ("realtime",))
+    kind = patch.choice("type", (REALTIME, TRANSCRIPTION))
+    if kind != config.type and type_locked:
+        raise refuse(
+            "The type of a session cannot change after its first item.", patch.at("type"), remedy="Open a new session."
+        )
+    config = replace(config, type=kind)
     audio = patch.child("audio")
     config = _merge_audio_input(config, audio.child("input"))
-    config = _merge_audio_output(config, audio.child("output"), voice_locked)
+    if kind == TRANSCRIPTION:
+        return config
+    return _merge_replies(config, patch, audio.child("output"), voice_locked)
+
+
+def _merge_replies(config: SessionConfig, patch: Fields, output: Fields, voice_locked: bool) -> SessionConfig:
+    """Return the configuration after the fields of a session.update that concern replies.
+
+    `output` is the object `audio.output` of the update.
+    """
+    config = _merge_audio_output(config, output, voice_locked)
+    if patch.raw("model") is not None:
+        config = replace(config, model=patch.text("model", limit=128))
     if "output_modalities" in patch:
         config = replace(config, output_modality=modality(patch))
     if "instructions" in patch:
@@ -109,8 +154,6 @@ def merge(config: SessionConfig, patch: Fields, *, voice_locked: bool = False) -
         config = replace(config, truncation=_truncation(patch))
     if "tracing" in patch:
         config = replace(config, tracing=_tracing(patch))
-    if "include" in patch:
-        config = replace(config, include=_include(patch))
     return config
 
 
@@ -159,14 +202,14 @@ def modality(fields: Fields) -> str:
     return str(value[0])
 
 
-def max_tokens(fields: Fields) -> int | None:
-    """Return max_output_tokens (1 to 4096), or None if it is absent, null or "inf".
+def max_tokens(fields: Fields) -> int | str | None:
+    """Return max_output_tokens: a number from 1 to 4096, NO_LIMIT for "inf", or None if it is absent or null.
 
     Raises:
         CallerError: It has any other value.
     """
-    if fields.raw("max_output_tokens") in (None, "inf"):
-        return None
+    if fields.raw("max_output_tokens") in (None, NO_LIMIT):
+        return NO_LIMIT if fields.raw("max_output_tokens") else None
     return fields.whole("max_output_tokens", 1, MAX_OUTPUT_TOKENS)
 
 
@@ -184,10 +227,18 @@ def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
         "format": config.input_format.wire(),
         "transcription": config.transcription,
         "noise_reduction": config.noise_reduction,
-        "turn_detection": _echo_detection(config.detection),
+        "turn_detection": _echo_detection(config.detection, replies=not config.transcribes_only),
     }
-    session: Json = {
-        "type": "realtime",
+    if config.transcribes_only:
+        return {
+            "type": TRANSCRIPTION,
+            "object": "realtime.transcription_session",
+            "id": session_id,
+            "expires_at": expires_at,
+            "audio": {"input": audio_input},
+        }
+    return {
+        "type": REALTIME,
         "object": "realtime.session",
         "id": session_id,
         "model": config.model,
@@ -196,7 +247,7 @@ def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
         "tools": list(config.tools),
         "tool_choice": config.tool_choice,
         "parallel_tool_calls": config.parallel_tool_calls,
-        "max_output_tokens": "inf" if config.max_output_tokens is None else config.max_output_tokens,
+        "max_output_tokens": NO_LIMIT if config.max_output_tokens is None else config.max_output_tokens,
         "truncation": config.truncation,
         "tracing": config.tracing,
         "expires_at": expires_at,
@@ -205,7 +256,6 @@ def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
             "output": {"format": config.output_format.wire(), "voice": config.voice, "speed": config.speed},
         },
     }
-    return session | ({"include": list(config.include)} if config.include else {})
 
 
 def _merge_audio_input(config: SessionConfig, patch: Fields) -> SessionConfig:
@@ -252,17 +302,26 @@ def _merge_audio_output(config: SessionConfig, patch: Fields, voice_locked: bool
     config = replace(config, output_format=parse_format(patch, config.output_format))
     if "speed" in patch:
         config = replace(config, speed=patch.number("speed", 0.25, 1.5, 1.0))
-    if patch.raw("voice") is None:
-        return config
-    voice = patch.raw("voice")
-    name = patch.child("voice").text("id", limit=128) if isinstance(voice, dict) else patch.text("voice", limit=128)
-    if voice_locked and name != config.voice:
+    return replace(config, voice=voice_of(patch, config.voice, locked=voice_locked))
+
+
+def voice_of(output: Fields, current: str, *, locked: bool) -> str:
+    """Return the name of the voice in an object `audio.output`; `current` if it has none.
+
+    Raises:
+        CallerError: The name is invalid, or it differs from `current` and the voice is `locked`.
+    """
+    voice = output.raw("voice")
+    if voice is None:
+        return current
+    name = output.child("voice").text("id", limit=128) if isinstance(voice, dict) else output.text("voice", limit=128)
+    if locked and name != current:
         raise refuse(
             "The voice cannot change after the first audio.",
-            patch.at("voice"),
+            output.at("voice"),
             remedy="Keep the voice, or open a new session.",
         )
-    return replace(config, voice=name)
+    return name
 
 
 def _detection(current: TurnDetection, patch: Fields) -> TurnDetection:
@@ -292,21 +351,23 @@ def _detection(current: TurnDetection, patch: Fields) -> TurnDetection:
     )
 
 
-def _echo_detection(detection: TurnDetection) -> Json | None:
+def _echo_detection(detection: TurnDetection, *, replies: bool) -> Json | None:
+    """Return turn_detection as JSON. `replies` is False for a session without replies: then it has no flags of them."""
     if detection.mode is DetectionMode.NONE:
         return None
-    shared: Json = {
-        "type": detection.mode.value,
-        "create_response": detection.create_response,
-        "interrupt_response": detection.interrupt_response,
-    }
+    shared: Json = {"type": detection.mode.value}
+    if replies:
+        shared |= {
+            "create_response": detection.create_response,
+            "interrupt_response": detection.interrupt_response,
+        }
     if detection.mode is DetectionMode.SEMANTIC_VAD:
         return shared | {"eagerness": detection.eagerness}
     return shared | {
         "threshold": detection.threshold,
         "prefix_padding_ms": round(detection.prefix_padding_ms),
         "silence_duration_ms": round(detection.silence_duration_ms),
-        "idle_timeout_ms": detection.idle_timeout_ms,
+        **({"idle_timeout_ms": detection.idle_timeout_ms} if replies else {}),
     }
 
 
@@ -372,8 +433,3 @@ def _tracing(patch: Fields) -> str | Json | None:
         tracing["metadata"] = fields.child("metadata").as_dict()
     _check_size(tracing, fields.path, MAX_TRACING_JSON)
     return tracing
-
-
-def _include(patch: Fields) -> tuple[str, ...]:
-    known = "item.input_audio_transcription.logprobs"
-    return tuple(name for name in patch.texts("include", 16) if name == known)

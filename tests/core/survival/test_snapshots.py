@@ -27,7 +27,7 @@ FULL = SessionSnapshot(
         tools=({"type": "function", "name": "f"},),
         input_format=AudioFormat.PCMU,
         detection=TurnDetection(DetectionMode.SERVER_VAD, idle_timeout_ms=5000),
-        include=("x",),
+        type="transcription",
     ),
     items=(
         Item("a", text="Grüße", spoken=True),

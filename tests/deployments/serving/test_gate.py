@@ -84,6 +84,49 @@ async def secret(address: str, key: str, body: object = None, origin: str | None
         return await client.post(f"http://{address}/v1/realtime/client_secrets", json=body or {}, headers=headers)
 
 
+async def handshake(address: str, path: str, headers: dict[str, str]) -> dict[str, Any] | tuple[int, str]:
+    """Open a WebSocket at a path. Return its first event, or the status and the error's code of the refusal."""
+    try:
+        async with websockets.connect(f"ws://{address}{path}", additional_headers=headers) as socket:
+            event: dict[str, Any] = json.loads(await socket.recv())
+            return event
+    except InvalidStatus as refused:
+        return refused.response.status_code, json.loads(bytes(refused.response.body))["error"]["code"]
+
+
+async def test_where_a_websocket_connects() -> None:
+    """Every documented path opens a session, also with a slash at its end. Any other gets 404 with a reason.
+
+    Azure's clients send their key in the header api-key.
+    """
+    bearer = {"Authorization": "Bearer alpha"}
+    async with serving(KEYS) as address:
+        for path in ("/v1/realtime", "/realtime", "/openai/v1/realtime"):
+            for end in ("", "/", "?model=m", "/?model=m"):
+                assert isinstance(await handshake(address, path + end, bearer), dict), path + end
+        azure = await handshake(address, "/openai/v1/realtime?deployment=mine", {"api-key": "alpha"})
+        assert isinstance(azure, dict)
+        assert azure["session"]["model"] == "mine"
+        for path in ("/", "/v1", "/v1/realtime/calls", "/v1/models", "/v2/realtime"):
+            assert await handshake(address, path, bearer) == (404, "not_found"), path
+        heard = await handshake(address, "/v1/realtime?intent=transcription", bearer)
+        assert isinstance(heard, dict)
+        assert heard["session"]["type"] == "transcription"
+        assert await get(address, "/v1/models/rejoinder", "alpha") == 200
+        assert await get(address, "/v1/models/gpt-4o", "alpha") == 404
+        assert await get(address, "/v1/models/rejoinder") == 401
+
+
+async def test_what_a_handshake_cannot_ask_for() -> None:
+    """A beta client and one that asks for a call are refused before the upgrade, with an error that says why."""
+    async with serving("") as address:
+        beta = await handshake(address, "/v1/realtime", {"OpenAI-Beta": "realtime=v1"})
+        assert beta == (400, "beta_not_supported")
+        protocols = {"Sec-WebSocket-Protocol": "realtime, openai-beta.realtime-v1"}
+        assert await handshake(address, "/v1/realtime", protocols) == (400, "beta_not_supported")
+        assert await handshake(address, "/v1/realtime?call_id=rtc_1", {}) == (404, "call_not_found")
+
+
 async def test_a_page_of_another_origin_gets_403() -> None:
     """A web page of another origin cannot open a session, even on a host without keys or with a valid key.
 

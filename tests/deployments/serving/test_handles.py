@@ -19,7 +19,7 @@ from tests.system.harness.lab import PUPPETS, LabClient, deploy
 from tests.system.harness.nodes import head
 from tests.system.harness.watching import wait_until
 
-pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
 # Maximum seconds until the answer to a call for which a replica is free. It takes milliseconds on an idle machine.
 PROMPT_S = 2.0

@@ -34,12 +34,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(priority=st.sampled_from(Priority), deadline_s=st.floats(0, 10))
     def push(self, priority: Priority, deadline_s: float) -> None:
-        """A full queue accepts a final job in place of its youngest interim job, and refuses any other job."""
+        """A full queue accepts a job in place of its youngest recording or interim job of a lower priority, or not."""
         self.made += 1
         job = Job(self.made, priority, self.now + deadline_s)
-        partials = [other for other in self.waiting if other.priority is Priority.INTERIM]
+        recordings = [other for other in self.waiting if other.priority is Priority.RECORDING]
+        interim = [other for other in self.waiting if other.priority is Priority.INTERIM]
+        partials = [] if priority is Priority.RECORDING else recordings if priority is Priority.INTERIM else interim
+        partials = recordings if recordings and priority is not Priority.RECORDING else partials
         full = len(self.waiting) == LIMIT
-        if full and (priority is Priority.INTERIM or not partials):
+        if full and not partials:
             with pytest.raises(Overloaded):
                 self.queue.push(job, priority, deadline_s, self.now)
             return
@@ -60,11 +63,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 4))
     def take(self, most: int) -> None:
-        """`take` returns the oldest waiting jobs of the highest priority as a batch, and the jobs that have expired."""
+        """`take` returns the oldest waiting jobs of the highest priority as a batch, and the expired jobs.
+
+        A recording is alone in its batch.
+        """
         batch, expired = self.queue.take(most, self.now)
         alive = [job for job in self.waiting if job.expires >= self.now]
         highest = min((job.priority.value for job in alive), default=0)
-        assert batch == [job for job in alive if job.priority.value == highest][:most]
+        size = 1 if highest == Priority.RECORDING.value else most
+        assert batch == [job for job in alive if job.priority.value == highest][:size]
         assert all(job.expires < self.now for job in expired)
         for job in batch + expired:
             self.waiting.remove(job)

@@ -20,6 +20,7 @@ from deployments.serving.compat import LINGER_S
 from deployments.transports.call_protocol import EXTENSION, CallProtocol
 from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.settings.access.limits import LimitSettings
+from rejoinder.core.wire.client import CreateItem, MalformedEvent, parse
 from tests.deployments.transports.test_call_protocol import Received, Wire, handshake, listener
 
 LIMITS = LimitSettings()
@@ -129,6 +130,43 @@ def test_audio_has_a_limit_too() -> None:
         begins = b'{"type":"input_audio_buffer.append","audio":"' + b"A" * 2000
         call.protocol.data_received(large_header(LIMITS.audio_message_bytes + 1) + begins)
         assert call.close == (1009, "an audio message may have 16777216 bytes")
+
+    play(scenario)
+
+
+def test_a_large_recording_in_an_item_is_received() -> None:
+    """An item with a recording may be as large as an audio message."""
+
+    async def scenario() -> None:
+        call = await Connection(LIMITS).accepted()
+        part = '{"type":"input_audio","audio":"' + "A" * 1_000_000 + '"}'
+        item = f'{{"type":"message","role":"user","content":[{part}]}}'
+        message = f'{{"type":"conversation.item.create","item":{item}}}'.encode()
+        call.send(Opcode.TEXT, message)
+        await call.until(lambda: len(call.received) == 1)
+        event = parse(message)
+        assert isinstance(event, CreateItem)
+        assert len(event.clip) == 750_000
+        with pytest.raises(MalformedEvent):
+            parse(message.replace(b"input_audio", b"input_image"))
+
+    play(scenario)
+
+
+def test_an_error_event_comes_before_the_close_of_a_large_message() -> None:
+    """Before the close frame with 1009 the client gets an error event whose message names the limit."""
+
+    async def scenario() -> None:
+        call = await Connection(LIMITS).accepted()
+        call.protocol.data_received(large_header(LIMITS.message_bytes + 1) + b"b" * 2000)
+        size = int.from_bytes(call.wire.written[2:4])
+        assert call.wire.written[:2] == b"\x81\x7e"
+        event = json.loads(bytes(call.wire.written[4 : 4 + size]))
+        assert event["error"]["code"] == "message_too_large"
+        assert str(LIMITS.message_bytes) in event["error"]["message"]
+        assert event["event_id"]
+        close = call.wire.written[4 + size :]
+        assert (close[0], int.from_bytes(close[2:4])) == (0x88, 1009)
 
     play(scenario)
 

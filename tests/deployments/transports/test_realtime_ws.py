@@ -292,3 +292,60 @@ async def test_a_burst_of_items_lets_other_calls_run() -> None:
             await RealtimeSocket(socket, host, SessionConfig(model="m")).converse()
         task.cancel()
     assert len(seen) >= 200
+
+
+class ForeignSocket(ScriptedSocket):
+    """Client that sends other messages than events of the Realtime API."""
+
+    closed: tuple[int, str | None] | None = None
+
+    def __init__(self, messages: list[str | bytes]) -> None:
+        super().__init__([], 5)
+        self._frames = messages
+
+    async def receive(self) -> Mapping[str, Any]:
+        if not self._frames:
+            return await super().receive()
+        frame = self._frames.pop(0)
+        return {"type": "websocket.receive", "text" if isinstance(frame, str) else "bytes": frame}
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        self.closed = (code, reason)
+
+
+TWILIO = json.dumps({"event": "media", "streamSid": "MZ1", "media": {"payload": "//8="}})
+
+
+@pytest.mark.parametrize("frame", [bytes(640), TWILIO, "hello"], ids=["audio", "twilio", "text"])
+@virtual
+async def test_messages_of_another_protocol_end_the_connection(frame: str | bytes) -> None:
+    """After ten messages in a row that are no events of this API, the connection ends with code 1003 and a reason."""
+    socket = ForeignSocket([frame] * 50)
+    async with Play().open() as host:
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
+    assert socket.closed == (1003, "these are no events of the OpenAI Realtime API")
+    assert len(socket.of("error")) == 10
+
+
+@virtual
+async def test_a_client_with_some_broken_messages_stays() -> None:
+    """Broken messages between valid ones get an error each and do not end the connection."""
+    broken: list[str | bytes] = ["{", TWILIO] * 4
+    socket = ForeignSocket([*broken, json.dumps(UPDATE), *broken])
+    async with Play().open() as host:
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
+    assert socket.closed is None
+    assert len(socket.of("error")) == 16
+
+
+@virtual
+async def test_a_recording_in_an_item_has_the_input_format() -> None:
+    """The audio of an item is read in the session's input format: one second of mu-law is one second of speech."""
+    clip = {"type": "input_audio", "audio": base64.b64encode(bytes(8000)).decode()}
+    item = {"type": "message", "role": "user", "content": [clip]}
+    socket = ScriptedSocket([_format(AudioFormat.PCMU), {"type": "conversation.item.create", "item": item}], 5)
+    play = Play()
+    async with play.open() as host:
+        await RealtimeSocket(socket, host, SessionConfig()).converse()
+    assert not socket.of("error")
+    assert [len(job.pcm) for job in play.stt.jobs] == [pytest.approx(32_000, abs=100)]

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.callers.resume_state import KEPT_FRAMES, LEAD_IN_FRAMES, QUIET_FRAMES, Position, ResumeState, pause_s
+from loadtest.callers.resume_state import (
+    GIVE_UP_S,
+    KEPT_FRAMES,
+    LEAD_IN_FRAMES,
+    QUIET_FRAMES,
+    Position,
+    ResumeState,
+    SessionGone,
+    pause_s,
+    reconnect,
+)
+from tests.actors.virtual_time import virtual
 
 FRAME_MS = 20
 
@@ -136,3 +148,47 @@ def test_pauses_grow_to_two_seconds(attempt: int, most: float) -> None:
     """The pause is random between 0 and a bound that doubles from 50 ms to 2 s."""
     assert pause_s(attempt, 1.0) == pytest.approx(most)
     assert pause_s(attempt, 0.0) == 0.0
+
+
+class Servers:
+    """Servers of which some take the session again. It notes every attempt, with its time in seconds."""
+
+    def __init__(self, answers: dict[str, list[Exception | str]]) -> None:
+        self._answers = answers
+        self.attempts: list[tuple[str, float]] = []
+
+    async def connect(self, url: str) -> str:
+        self.attempts.append((url, asyncio.get_running_loop().time()))
+        answer = self._answers[url].pop(0) if self._answers[url] else ConnectionError("nobody listens")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@virtual
+async def test_the_attempts_take_the_servers_in_turn() -> None:
+    servers = Servers({"a": [ConnectionError(), "again"], "b": [TimeoutError()]})
+    assert await reconnect(servers.connect, ("a", "b"), over=lambda: False) == "again"
+    assert [url for url, _ in servers.attempts] == ["a", "b", "a"]
+
+
+@virtual
+async def test_a_session_that_is_gone_is_not_asked_for_again() -> None:
+    servers = Servers({"a": [SessionGone()], "b": ["another conversation"]})
+    assert await reconnect(servers.connect, ("a", "b"), over=lambda: False) is None
+    assert len(servers.attempts) == 1
+
+
+@virtual
+async def test_the_attempts_end_after_the_time_limit() -> None:
+    servers = Servers({"a": []})
+    began = asyncio.get_running_loop().time()
+    assert await reconnect(servers.connect, ("a",), over=lambda: False) is None
+    assert GIVE_UP_S - 4 < servers.attempts[-1][1] - began <= GIVE_UP_S
+
+
+@virtual
+async def test_nobody_reconnects_after_hanging_up() -> None:
+    servers = Servers({"a": ["again"]})
+    assert await reconnect(servers.connect, ("a",), over=lambda: True) is None
+    assert servers.attempts == []

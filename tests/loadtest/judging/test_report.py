@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.judging.report import EXPLANATIONS, TIPS, html, largest_stage
+from loadtest.judging.findings import TIPS
+from loadtest.judging.report import EXPLANATIONS, html, largest_stage
 from loadtest.results.result import RunOutcome
 from loadtest.results.turn_record import WATERFALL
 from rejoinder.core.settings.settings import Settings

@@ -24,7 +24,7 @@ from cluster.haproxy import DEFAULT_REQUEST_S
 from tests.system.harness.served import Served, serving
 from tests.system.harness.wire_caller import realtime_url
 
-pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 
 KEY = "alpha"
 HEADERS = {"Authorization": f"Bearer {KEY}"}

@@ -12,7 +12,7 @@ import websockets
 from cluster.self_signed import TlsFiles, self_signed
 from tests.system.harness.served import Served, serving
 
-pytestmark = [pytest.mark.timed, pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.models, pytest.mark.timeout(300)]
 
 EMULATED = {stage: {"engine": "emulated"} for stage in ("stt", "llm", "tts")}
 

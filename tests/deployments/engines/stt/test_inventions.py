@@ -16,7 +16,7 @@ from deployments.engines.pcm import Pcm
 from deployments.engines.speech_in.silero import Silero
 from deployments.engines.stt.cascade import FirstOpinion, SttCascade
 from deployments.engines.stt.transcript_guards import Hypothesis, agree, is_invention, settled_text
-from deployments.engines.stt.whisper import WhisperResult
+from deployments.engines.stt.whisper import TimedWord, WhisperResult
 from deployments.vad import contains_speech
 from rejoinder.core.audio.pcm import STT_RATE, float_to_pcm16
 from rejoinder.store.human_clips import moonshine_clips
@@ -128,6 +128,10 @@ class _Answering:
     def transcribe_batch(self, clips: Sequence[Pcm], doubtful: Sequence[bool] | None = None) -> list[WhisperResult]:
         """Return the result for each clip."""
         return [self._result for _ in clips]
+
+    def word_times(self, clip: Pcm, text: str, language: str = "") -> list[TimedWord]:
+        """Return no words."""
+        return []
 
 
 def _clicks(seconds: float, rate: float) -> npt.NDArray[np.float64]:

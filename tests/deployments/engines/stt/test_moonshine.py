@@ -12,7 +12,7 @@ from benchmarks.studies.first_pass_study import HEADER, cascade, describe, study
 from deployments.engines.pcm import Pcm
 from deployments.engines.stt.cascade import CascadeResult, SttCascade
 from deployments.engines.stt.moonshine import Decoding, Moonshine, read_vocabulary
-from deployments.engines.stt.whisper import Whisper, WhisperOptions, WhisperResult
+from deployments.engines.stt.whisper import TimedWord, Whisper, WhisperOptions, WhisperResult
 from rejoinder.core.errors import CallerError, ModelError
 from rejoinder.core.measuring.wer import pooled_error_rate, word_errors
 from rejoinder.core.settings.settings import SttSettings
@@ -47,6 +47,9 @@ class FakeRecognizer:
     def transcribe_batch(self, clips: Sequence[Pcm], doubtful: Sequence[bool] | None = None) -> list[WhisperResult]:
         self.clips += len(clips)
         return [WhisperResult("A second transcript.", -0.1, full_padding=True) for _ in clips]
+
+    def word_times(self, clip: Pcm, text: str, language: str = "") -> list[TimedWord]:
+        return []
 
 
 @pytest.mark.models

@@ -55,7 +55,6 @@ class WebRtcClient:
         self.events: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.loud: list[float] = []
-        self.packets = 0
         self.location = ""
         self._news = asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
@@ -124,7 +123,7 @@ class WebRtcClient:
                 frame = await track.recv()
             except MediaStreamError:
                 return
-            self.packets += 1
+            assert isinstance(frame, av.AudioFrame)
             if np.abs(frame.to_ndarray()).max() >= LOUD:
                 self.loud.append(asyncio.get_running_loop().time())
                 self._news.set()

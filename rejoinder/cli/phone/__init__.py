@@ -1,0 +1,1 @@
+"""`rejoinder phone`: a gateway between Asterisk's AudioSocket and a server."""

@@ -1,0 +1,78 @@
+"""Test of a call of Twilio over real HTTP and a real WebSocket, through `CallProtocol` and its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections import deque
+from xml.etree import ElementTree
+
+import httpx2
+import pytest
+import uvicorn
+import websockets
+from websockets.exceptions import InvalidStatus
+
+from deployments.serving.http_routes import http_app
+from deployments.telephony.twilio_routes import STREAM, VOICE
+from deployments.transports.call_protocol import CallProtocol
+from rejoinder.core.access.access_control import AccessControl
+from rejoinder.core.settings.settings import parse_settings
+from rejoinder.core.telephony.twilio_signature import signature_of
+from tests.actors.fakes import ScriptedStt, WordyLlm
+from tests.actors.stage_play import Play
+from tests.deployments.telephony.twilio_peer import HUSH, PUBLIC, TOKEN, TWILIO
+from tests.loadtest.callers.server import Served, free_socket
+
+FORM = {"CallSid": "CA1", "From": "+15550001", "To": "+15550002"}
+
+
+async def test_a_call_over_real_sockets() -> None:
+    """`/voice` gives TwiML, and the stream is refused without a signature and carries audio and a key with one.
+
+    More than 64 messages are sent at once: the connection's own count of unanswered messages returns to zero.
+    """
+    settings = parse_settings({"telephony": {"twilio": TWILIO}})
+    play = Play(settings=settings, stt=ScriptedStt(deque(["Hello"])), llm=WordyLlm("Yes."))
+    async with play.open() as host, asyncio.timeout(20):
+        with free_socket() as listener:
+            app = http_app(Served(host, AccessControl()))
+            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws=CallProtocol))
+            running = asyncio.create_task(server.serve(sockets=[listener]))
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+            try:
+                async with httpx2.AsyncClient() as client:
+                    headers = {"X-Twilio-Signature": signature_of(TOKEN, PUBLIC + VOICE, FORM.items())}
+                    answer = await client.post(f"http://{address}{VOICE}", data=FORM, headers=headers)
+                assert (answer.status_code, answer.headers["content-type"]) == (200, "text/xml; charset=utf-8")
+                ticket = ElementTree.fromstring(answer.text).find("Connect/Stream/Parameter")
+                assert ticket is not None
+                with pytest.raises(InvalidStatus, match="403"):
+                    await websockets.connect(f"ws://{address}{STREAM}")
+                signature = signature_of(TOKEN, f"wss{PUBLIC.removeprefix('https')}{STREAM}")
+                await _call(f"ws://{address}{STREAM}", signature, {ticket.get("name"): ticket.get("value")})
+                assert host.live == 0
+            finally:
+                server.should_exit = True
+                await running
+
+
+async def _call(url: str, signature: str, parameters: dict[str | None, str | None]) -> None:
+    """Open a stream, send much silence at once and then #, and wait for audio and its mark."""
+    async with websockets.connect(url, additional_headers={"X-Twilio-Signature": signature}) as socket:
+
+        async def send(event: str, **fields: object) -> None:
+            await socket.send(json.dumps({"event": event, "streamSid": "MZ1", **fields}))
+
+        await send("connected", protocol="Call")
+        await send("start", start={"streamSid": "MZ1", "callSid": "CA1", "customParameters": parameters})
+        for _ in range(200):
+            await send("media", media={"track": "inbound", "payload": base64.b64encode(HUSH).decode()})
+        await send("dtmf", dtmf={"digit": "#"})
+        kinds: set[str] = set()
+        while kinds != {"media", "mark"}:
+            kinds.add(json.loads(await socket.recv())["event"])
+        await send("stop", stop={"callSid": "CA1"})
+        async for _ in socket:
+            pass
