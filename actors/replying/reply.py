@@ -115,14 +115,12 @@ class Reply:
         self.first_output_at: float | None = None
         self.answer_from_ms: int | None = None
         self.stop_s: float | None = None
-        self._session_id = context.id
-        self._services = services
+        self._session_id, self._services = context.id, services
         self._failures = plan.failures
         self._text: list[str] = []
         self._said: list[SpeechSegment] = []
         self._called = CalledTools(plan.terms.request.tools, context)
-        self._segments = 0
-        self._generated = False
+        self._segments, self._generated = 0, False
         self._released = asyncio.Event()
         if not drafted:
             self._released.set()
@@ -224,8 +222,7 @@ class Reply:
         if self.open:
             self.stop_s = stop_s
             self._close("cancelled", {"type": "cancelled", "reason": reason}, heard_text)
-            if self.plan.events.spoken:
-                self.response.tell_truncation(round(self.played_s * 1000))
+            self.response.tell_truncation(round(self.played_s * 1000))
         else:
             self.response.update_item(heard_text, self.audio_ms, complete=False)
 

@@ -183,7 +183,7 @@ class Response:
     def tell_truncation(self, audio_end_ms: int) -> None:
         """Tell the client that it heard only the first `audio_end_ms` of the message, if the server played it."""
         item_id = self.events.item_id
-        if self._channel.output and self._has_message and item_id in self._channel.conversation:
+        if self._channel.output and self.events.spoken and self._has_message and item_id in self._channel.conversation:
             self._channel.emit(truncated(item_id, audio_end_ms))
 
     def close(self, ending: ResponseEnd) -> None:

@@ -20,7 +20,6 @@ from fastapi.responses import JSONResponse, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
-from deployments.serving.calls import add_call_routes
 from deployments.serving.gate import (
     NOT_FOUND,
     ClientLimitReached,
@@ -38,6 +37,7 @@ from deployments.talk_page.page_routes import add_talk_page
 from deployments.telephony.twilio_routes import add_twilio
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
+from deployments.webrtc.call_routes import add_call_routes
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import BackendError, Overloaded

@@ -40,7 +40,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class SessionOpening:
     """What a conversation begins with. Make it with `opening_of`.
 
     Attributes:
@@ -68,7 +68,7 @@ def opening_of(
     owner: str = "",
     origin: SessionOrigin | None = None,
     key: str = "",
-) -> Opening:
+) -> SessionOpening:
     """Return what a conversation on a host begins with. The configuration and the key of `origin` replace the others.
 
     `key` makes the session's ids unique among all sessions; "" for a random one.
@@ -76,7 +76,7 @@ def opening_of(
     key, max_s = key or secrets.token_hex(6), host.services.settings.host.session_max_s
     if origin and origin.snapshot and host.keeper:
         config, key, max_s = origin.snapshot.config, origin.snapshot.key, host.keeper.left_s(origin)
-    return Opening(key, config, max_s, tenant, owner, origin)
+    return SessionOpening(key, config, max_s, tenant=tenant, owner=owner, origin=origin)
 
 
 class Transport(Protocol):
@@ -96,7 +96,7 @@ class Transport(Protocol):
         ...
 
 
-async def converse(transport: Transport, host: Host, opening: Opening) -> End:
+async def converse(transport: Transport, host: Host, opening: SessionOpening) -> End:
     """Run a conversation until its client, its host or its time ends it, and return how it ended.
 
     The caller must have reserved a place on the host (`Host.seat`). Cancelling ends the session and all its engine
@@ -107,7 +107,7 @@ async def converse(transport: Transport, host: Host, opening: Opening) -> End:
             opening.key,
             transport.send,
             opening.config,
-            opening.tenant,
+            tenant=opening.tenant,
             owner=opening.owner,
             origin=opening.origin,
             output=transport.output,

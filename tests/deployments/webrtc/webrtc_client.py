@@ -15,7 +15,7 @@ import numpy as np
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack
 
-from deployments.transports.webrtc.aiortc_internals import bind_media
+from deployments.webrtc.aiortc_internals import bind_media
 
 FRAME_S = 0.02
 RATE = 48_000
