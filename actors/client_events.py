@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from actors.replying.replies import MAX_OUT_OF_BAND
 from actors.replying.requests import ReplyRequest, SpokenItem
 from actors.stages.session_context import SessionContext
-from actors.turn_taking.keypad import Keypad
+from actors.turn_taking.keypad import ENTRY_BYTES, Keypad
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.errors import CallerError
 from rejoinder.core.reply.prompt_window import ChatMessage
@@ -26,6 +26,7 @@ from rejoinder.core.wire import session as wire_session
 from rejoinder.core.wire.fields import Fields, Json, refuse
 from rejoinder.core.wire.formats import parse_format
 from rejoinder.core.wire.items import MAX_ITEMS, Conversation, parse_item
+from rejoinder.core.wire.mcp_tools import mcp_requests
 from rejoinder.core.wire.unserved import left_out, refuse_unserved
 
 if TYPE_CHECKING:
@@ -103,7 +104,10 @@ class ClientEventHandler:
                 self._create_response(fields)
             case client.ClearOutput():
                 self._clear_output()
+            case client.Ping():
+                self._context.emit(server.pong())
             case client.PressKey(digit=digit):
+                self._check_room(ENTRY_BYTES)
                 self._keypad.press(digit)
             case client.CancelResponse(response_id=response_id):
                 if not self._session.replies.cancel(response_id):
@@ -142,10 +146,24 @@ class ClientEventHandler:
             voice_locked=self._session.replies.recent.spoken,
             type_locked=bool(len(self._context.conversation)),
         )
+        if "tools" in patch and not self._context.config.transcribes_only:
+            unserved += self._request_servers(patch)
         self._session.configured()
         self._context.emit(server.session_event("updated", self._echo()))
         for fault in unserved:
             self._session.reject(fault, event_id)
+
+    def _request_servers(self, patch: Fields) -> list[CallerError]:
+        """Request the MCP servers among the tools of a session.update. Return an error for each one that is refused."""
+        servers = self._context.services.tool_servers
+        requests, faults = mcp_requests(
+            patch.items("tools", wire_session.MAX_TOOLS),
+            lambda label, url: servers.requested(label, url) is not None,
+        )
+        tools = tuple(request.wire() for request in requests)
+        self._context.current.value = replace(self._context.config, mcp=tools)
+        self._context.server_tools.request(requests)
+        return faults
 
     def _commit(self, received: int) -> None:
         if received - self._session.state.start < MIN_COMMIT_S * STT_RATE:
@@ -156,28 +174,33 @@ class ClientEventHandler:
             )
         self._session.step(turn_events.CommitRequested(received))
 
-    def _create_item(self, fields: Fields, previous: str | None, clip: bytes) -> None:
+    def _check_room(self, size: int) -> None:
+        """Raise CallerError if the conversation may not have a further item of `size` bytes."""
         conversation = self._context.conversation
         if len(conversation) >= MAX_ITEMS:
             raise refuse(f"The conversation has {MAX_ITEMS} items already.", "item", remedy="Delete items first.")
-        item = parse_item(fields, self._context.stamp("item"), clip=bool(clip))
-        if clip and (fault := self._session.clips.refusal(clip)):
-            raise fault
         limit = self._context.services.settings.limits.conversation_bytes
-        if conversation.size + item.size > limit:
+        if conversation.size + size > limit:
             raise refuse(
                 f"The conversation would have more than {limit} bytes.",
                 "item",
                 code="conversation_too_large",
                 remedy="Delete items first.",
             )
-        if not self._context.services.stored.room(item.size):
+        if not self._context.services.stored.room(size):
             raise refuse(
                 "The conversations of this host take all the memory that they may.",
                 "item",
                 code="host_memory_full",
                 remedy="Delete items, or try again later.",
             )
+
+    def _create_item(self, fields: Fields, previous: str | None, clip: bytes) -> None:
+        conversation = self._context.conversation
+        item = parse_item(fields, self._context.stamp("item"), clip=bool(clip))
+        if clip and (fault := self._session.clips.refusal(clip)):
+            raise fault
+        self._check_room(item.size)
         self._orphan_result = True
         conversation.check_result(item)
         self._orphan_result = False
@@ -284,6 +307,8 @@ class ClientEventHandler:
             request = replace(request, metadata=_metadata(fields.child("metadata")))
         if fields.raw("conversation") is not None:
             request = replace(request, out_of_band=fields.choice("conversation", ("auto", "none")) == "none")
+        if request.out_of_band:  # this system calls tools for the conversation only, which has their results
+            request = replace(request, tools=request.tools.of_client())
         if fields.raw("input") is not None:
             request = replace(request, prompt=self._input(fields))
         return request
@@ -293,7 +318,7 @@ class ClientEventHandler:
         config = wire_session.merge_tools(self._context.config, fields)
         if "max_output_tokens" in fields:
             config = replace(config, max_output_tokens=wire_session.max_tokens(fields))
-        return config.offer(self._context.services.settings.tools.max_call_tokens)
+        return self._context.offer(config)
 
     def _input(self, fields: Fields) -> tuple[ChatMessage, ...]:
         """Return the messages of the field `input`, which replace the conversation in the prompt.

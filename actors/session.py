@@ -20,7 +20,7 @@ from actors.listening.interim_transcripts import InterimTranscripts
 from actors.listening.transcript_deltas import TranscriptDeltas
 from actors.listening.turn_judge import TurnJudge
 from actors.mailbox import Mailbox
-from actors.replying.lead_in import LeadIn
+from actors.replying.lead_in import FollowUp, LeadIn
 from actors.replying.replies import Replies
 from actors.replying.reply import Reply
 from actors.replying.requests import ReplyRequest
@@ -34,6 +34,7 @@ from actors.turn_taking.barge_in import BargeInDetector
 from actors.turn_taking.command_executor import CommandExecutor
 from actors.turn_taking.utterance import CallerUtterance
 from rejoinder.core.errors import CallerError
+from rejoinder.core.reply.tools.calls import ToolMode
 from rejoinder.core.survival.snapshot import resume_count
 from rejoinder.core.turns import events as turn_events
 from rejoinder.core.turns import machine as turns
@@ -44,6 +45,7 @@ from rejoinder.core.turns.state import AgentState, CallerState, TurnState
 from rejoinder.core.wire import client, server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
+from rejoinder.core.wire.mcp_tools import request_of
 from rejoinder.core.wire.session import SessionConfig
 
 
@@ -78,7 +80,9 @@ class Session:
         self.context = context
         self.state = TurnState()
         self.replies = Replies(context, group, self._reply_ended)
+        context.server_tools.listed = self.replies.read_ahead
         self._lead_in = LeadIn(context, self._quiet_after, self._say_lead_in)
+        self._follow_up = FollowUp(context, self._quiet_after, self._answer_results)
         self._services = services
         self._wake_ticker = wake_ticker
         self.audio_input = _audio_input(context)
@@ -96,7 +100,9 @@ class Session:
         self._interims = InterimTranscripts(
             services, self.audio_input, group, self.replies, barge_in=self._barge_in, deltas=deltas
         )
-        end_of_turn = EndOfTurn(services, group, TurnJudge(services, group, self.replies))
+        end_of_turn = EndOfTurn(
+            services, group, TurnJudge(services, group, self.replies), word_times=lambda: bool(self.config.include)
+        )
         self.clips = Clips(services, end_of_turn)
         self._utterance = CallerUtterance(context, self.audio_input, end_of_turn, self._interims, deltas=deltas)
         self._executor = CommandExecutor(
@@ -169,6 +175,8 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 session = cls(context, group, wake_ticker, record)
+                context.server_tools.start(group.create_task)
+                context.server_tools.request([request_of(tool) for tool in context.config.mcp])
                 session._announce()
                 session.replies.read_ahead()
                 group.create_task(session._take_events())
@@ -303,6 +311,7 @@ class Session:
         self.state, commands = turns.step(self.state, event, self.context.turn_rules, self._occurred_at(event))
         for command in commands:
             self._executor.execute(command, self.state.start)
+        self._follow_up.stepped()
         if self._move:
             self._move.stepped()
 
@@ -366,6 +375,11 @@ class Session:
     def _say_lead_in(self, phrase: str) -> None:
         self.request_reply(replace(self.replies.default_request(), text=phrase, lead_in=True))
 
+    def _answer_results(self, mode: ToolMode) -> Reply | None:
+        request = self.replies.default_request()
+        self.request_reply(replace(request, tools=replace(request.tools, mode=mode, named="")))
+        return self.replies.current
+
     def _reply_ended(self, reply: Reply) -> None:
         """Tell the turn machine that `reply` ended, if it is the current one.
 
@@ -373,6 +387,7 @@ class Session:
         """
         if reply.plan.events.conversation_id is not None:
             self._lead_in.reply_ended(reply)
+            self._follow_up.reply_ended(reply)
         if reply is self.replies.current and self.state.agent is not AgentState.IDLE:
             self._mailbox.post(turn_events.ReplyEnded())
 

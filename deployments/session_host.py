@@ -44,6 +44,7 @@ from deployments.serving.regions import RegionDirectory, places_of
 from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
 from deployments.survival.keeping import open_keeper, open_store
+from deployments.tool_servers.opening import open_tool_servers
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.access.stored_bytes import StoredBytes
@@ -109,6 +110,7 @@ class SessionHost:
                 clock=time.monotonic,
                 stage_admission=admission,
                 stored=stored,
+                tool_servers=open_tool_servers(settings.tools),
             ),
             retries=handshake_retries(os.environ),
             watch=watch,

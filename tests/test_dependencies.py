@@ -61,12 +61,13 @@ def _distributions() -> set[str]:
 def test_imports_and_declared_dependencies_are_the_same() -> None:
     """pyproject.toml declares every package that the product imports, and no other.
 
-    Packages of optional engines, of Redis and of the load generator are declared in extras.
+    Packages of optional engines, of Redis, of MCP and of the load generator are declared in extras.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
     extras = project["optional-dependencies"]
-    names = (name for extra in ("piper", "noise", "redis", "load", "chat", "vllm", "webrtc") for name in extras[extra])
+    of_product = ("piper", "noise", "redis", "mcp", "load", "chat", "vllm", "webrtc")
+    names = (name for extra in of_product for name in extras[extra])
     optional = {_normalised(requirement) for requirement in names}
     assert _distributions() == declared | optional
 
@@ -82,6 +83,7 @@ def test_every_dependency_is_pinned() -> None:
         *extras["dev"],
         *extras["piper"],
         *extras["noise"],
+        *extras["mcp"],
         *extras["load"],
         *extras["chat"],
         *extras["webrtc"],

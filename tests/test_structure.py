@@ -59,6 +59,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "deployments.stage_http": (
         *("rejoinder.core", "actors.stages", "actors.stage_requests", "actors.host", "deployments.serving.gate"),
     ),
+    "deployments.tool_servers": ("rejoinder.core", "actors.stages"),
     "deployments.telephony": (
         *("rejoinder.core", "rejoinder.store", "actors"),
         *("deployments.transports", "deployments.serving.gate"),

@@ -6,14 +6,14 @@ The verdict is made in `turn_judge`. A request for an utterance that the client 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.listening.interim_transcripts import InterimTranscript
 from actors.listening.long_speech import SpeechWindow
 from actors.listening.turn_judge import OpenVerdict, TurnJudge, VerdictRequest
-from actors.stages.ports import Priority, SttJob, Transcript
+from actors.stages.ports import Priority, SttJob, Transcript, WordTime
 from actors.stages.retry import StageFailures, contained, retry_unary
 from actors.stages.services import Services
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE
@@ -87,7 +87,16 @@ class EndOfTurnRequest:
 class EndOfTurn:
     """Starts the end-of-turn requests of one session. Their tasks run in the session's group and never raise."""
 
-    def __init__(self, services: Services, group: asyncio.TaskGroup, judge: TurnJudge) -> None:
+    def __init__(
+        self,
+        services: Services,
+        group: asyncio.TaskGroup,
+        judge: TurnJudge,
+        *,
+        word_times: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Create it. `word_times` returns True if the client wants the times of the words."""
+        self._word_times = word_times
         self._services = services
         self._group = group
         self._judge = judge
@@ -128,6 +137,7 @@ class EndOfTurn:
             self._services.settings.stt.deadline_s,
             prefix_tokens,
             speech_detected=speech_detected,
+            word_times=self._word_times(),
         )
         request.tasks.append(self._group.create_task(self._transcribe(job, request, windows)))
         if verdict is not None:
@@ -143,7 +153,8 @@ class EndOfTurn:
         `speech_detected` is False if voice activity detection has not found speech in the utterance.
         """
         transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
-        job = SttJob(pcm, Priority.FINAL, self._services.settings.stt.deadline_s, speech_detected=speech_detected)
+        deadline_s, timed = self._services.settings.stt.deadline_s, self._word_times()
+        job = SttJob(pcm, Priority.FINAL, deadline_s, speech_detected=speech_detected, word_times=timed)
         task = self._group.create_task(self._transcribe_in_order(job, transcript))
         transcript.add_done_callback(lambda future: task.cancel() if future.cancelled() else None)
         return transcript
@@ -263,14 +274,31 @@ def _joined(left: Transcript, right: Transcript, *, overlaps: bool) -> Transcrip
     Queue and decoding times are added. Confidence and language are those of the window with the lower confidence.
     With `overlaps` the windows share audio, so the words that both have appear once.
     """
+    shared_ms = OVERLAP_S * 1000 if overlaps else 0.0
     worse = min(left, right, key=lambda transcript: transcript.avg_logprob)
     return replace(
         worse,
         text=merge(left.text, right.text, overlaps=overlaps),
-        audio_ms=left.audio_ms + right.audio_ms - (OVERLAP_S * 1000 if overlaps else 0.0),
+        audio_ms=left.audio_ms + right.audio_ms - shared_ms,
         queue_ms=left.queue_ms + right.queue_ms,
         decode_ms=left.decode_ms + right.decode_ms,
         tokens=(),
+        words=_joined_words(left, right, shared_ms),
+    )
+
+
+def _joined_words(left: Transcript, right: Transcript, shared_ms: float) -> tuple[WordTime, ...]:
+    """Return the words of two windows with their times from the start of the left one; empty if some are not known.
+
+    The windows share `shared_ms` milliseconds. Words count as the left window's up to the middle of what they share.
+    """
+    if (left.text and not left.words) or (right.text and not right.words):
+        return ()
+    middle_s, offset_s = (left.audio_ms - shared_ms / 2) / 1000, (left.audio_ms - shared_ms) / 1000
+    shifted = (WordTime(word.word, word.start_s + offset_s, word.end_s + offset_s) for word in right.words)
+    return (
+        *(word for word in left.words if word.start_s + word.end_s <= 2 * middle_s),
+        *(word for word in shifted if word.start_s + word.end_s > 2 * middle_s),
     )
 
 

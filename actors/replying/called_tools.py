@@ -1,5 +1,7 @@
 """Tool calls of a reply: collected from the deltas of the language model, and sent to the client as items.
 
+Calls of tool servers are items of type mcp_call: the client sees them, and this system makes them.
+
 A call reaches the client only after the generation has ended, so its arguments are complete, and a generation that is
 repeated or hedged calls nothing twice. The client may run the tool while the words before the call are still spoken.
 """
@@ -10,7 +12,7 @@ from actors.stages.ports import TokenDelta
 from actors.stages.session_context import SessionContext
 from rejoinder.core.reply.tools.calls import ToolCall, ToolOffer
 from rejoinder.core.reply.tools.written import written_calls
-from rejoinder.core.wire.items import Item
+from rejoinder.core.wire.items import Item, ItemType
 
 # OpenAI's limit for the length of a call id, in characters.
 CALL_ID_CHARACTERS = 32
@@ -34,6 +36,10 @@ class CalledTools:
             self._text.append(delta.text)
         self._calls += delta.calls
 
+    def run(self, items: tuple[Item, ...]) -> None:
+        """Make the calls of tool servers among these items, which the client has got."""
+        self._context.server_tools.run(items, self._offer.client_names)
+
     def items(self) -> tuple[Item, ...]:
         """Return the calls as items with new ids. Calls of tools that may not be called are left out."""
         calls = self._offer.accepted(self._calls) or written_calls("".join(self._text), self._offer)
@@ -45,7 +51,8 @@ class CalledTools:
                 call_id = self._context.stamp("call")
             taken.add(call_id)
             wire = {"call_id": call_id, "name": call.name, "arguments": call.arguments}
-            found.append(
-                Item(self._context.stamp("item"), type="function_call", role="assistant", text=None, call=wire)
-            )
+            kind: ItemType = "function_call"
+            if label := self._offer.server_of(call.name):
+                kind, wire = "mcp_call", wire | {"server_label": label}
+            found.append(Item(self._context.stamp("item"), type=kind, role="assistant", text=None, call=wire))
         return tuple(found)

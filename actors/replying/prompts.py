@@ -15,11 +15,13 @@ from actors.replying.summaries import Summaries
 from actors.stages.ports import Transcript
 from actors.stages.session_context import SessionContext
 from rejoinder.core.errors import BackendError
+from rejoinder.core.http_api.transcription import RecordingPart, TimedText, cues
 from rejoinder.core.measuring.waterfall import Stage
 from rejoinder.core.reply import prompt_window
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.reply.tools.calls import ToolOffer
 from rejoinder.core.wire import server
+from rejoinder.core.wire.session import SEGMENTS, WORDS
 
 
 class Prompts:
@@ -106,7 +108,7 @@ class Prompts:
 
     def _offer(self) -> ToolOffer:
         """Return the tools of a reply that the session's configuration requests."""
-        return self._context.config.offer(self._services.settings.tools.max_call_tokens)
+        return self._context.offer(self._context.config)
 
     @property
     def _instructions(self) -> str:
@@ -168,6 +170,23 @@ class Prompts:
         seconds = spoken.end_of_turn.seconds
         if rest := spoken.streamed.rest(transcript.text):
             self._context.emit(server.transcription_delta(spoken.item.id, rest))
+        include = self._context.config.include
+        words = [(word.word, word.start_s, word.end_s) for word in transcript.words]
+        if SEGMENTS in include:
+            timed = RecordingPart(transcript.text, 0.0, seconds, tuple(TimedText(*word) for word in words))
+            for cue in cues([timed]):
+                segment_id = self._context.stamp("seg")
+                self._context.emit(
+                    server.transcription_segment(
+                        spoken.item.id, segment_id, cue.text, start_s=cue.start_s, end_s=cue.end_s
+                    )
+                )
         self._context.emit(
-            server.transcription_completed(spoken.item.id, transcript.text, seconds, language=transcript.language)
+            server.transcription_completed(
+                spoken.item.id,
+                transcript.text,
+                seconds,
+                language=transcript.language,
+                words=words if WORDS in include else (),
+            )
         )

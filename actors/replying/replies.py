@@ -314,7 +314,7 @@ class Replies:
             instructions=config.instructions or settings.instructions,
             max_tokens=config.token_limit(settings.max_reply_tokens),
             format=config.output_format,
-            tools=config.offer(self._services.settings.tools.max_call_tokens),
+            tools=self._context.offer(config),
         )
 
     def _terms(self, request: ReplyRequest) -> ReplyTerms:

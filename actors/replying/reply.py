@@ -368,6 +368,7 @@ class Reply:
         elif not self.audio_ms:
             self.fillers.end()  # silence is right while the tool runs; `LeadIn` limits it
         self.response.call(items)
+        self._called.run(items)
 
     def _segment_of(self, text: str) -> SpeechSegment:
         return segment_of(text, self._services.settings.tts.spoken_language)

@@ -151,7 +151,7 @@ class Response:
         """Send function calls. Opens the response if needed. Call this once, after all words of the text are known.
 
         Each call becomes an item of the conversation. Clients start their tool when they get its
-        response.output_item.done.
+        response.output_item.done. The item of a tool server's call is done when its result is there.
         """
         if self.ended or not calls:
             return
@@ -168,7 +168,7 @@ class Response:
                 emit({"type": "conversation.item.added", "item": begun.wire(), "previous_item_id": previous})
             for event in events.call_arguments(item, index):
                 emit(event)
-            if events.conversation_id is not None:
+            if events.conversation_id is not None and item.type != "mcp_call":
                 emit({"type": "conversation.item.done", "item": item.wire(), "previous_item_id": previous})
             emit(events.output_item("done", item, index))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from actors.stages.answer_cache import AnswerCacheClient
 from actors.stages.hedged_llm import Hedger
 from actors.stages.ports import Journal, Metrics, Stages
+from actors.stages.tool_servers import NO_SERVERS, ToolServers
 from actors.stages.turn_detector_queue import TurnDetectorQueue
 from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.reply.draft_budget import DraftBudget
@@ -36,6 +37,7 @@ class Services:
         endpoint_rule: Settings and table of the silence that ends a turn.
         stored: Bytes that all clients of the host make it keep, and their maximum.
         stage_admission: Admission by the load of the stages; None if the stages report no load.
+        tool_servers: The servers of tools that this system calls.
         turn_detector_queue: Limits the concurrent requests to the turn detector.
         latency_estimator: Predicts when a reply's first audio will be ready, for fillers.
         first_segment_sizer: Chooses the length of a reply's first segment.
@@ -53,6 +55,7 @@ class Services:
     endpoint_rule: EndpointRule
     stored: StoredBytes
     stage_admission: StageAdmission | None = None
+    tool_servers: ToolServers = NO_SERVERS
     turn_detector_queue: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
     latency_estimator: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
     first_segment_sizer: FirstSegmentSizer = field(default_factory=FirstSegmentSizer)
@@ -69,6 +72,7 @@ class Services:
         clock: Callable[[], float],
         stage_admission: StageAdmission | None = None,
         stored: StoredBytes | None = None,
+        tool_servers: ToolServers = NO_SERVERS,
     ) -> Services:
         """Return the services of a host whose conversations use `stages`. The other services are created here.
 
@@ -81,6 +85,7 @@ class Services:
             clock: Returns the monotonic time, in seconds.
             stage_admission: Admission by the load of the stages; None if the stages report no load.
             stored: Bytes that all clients of the host make it keep; None for a new count.
+            tool_servers: The servers of tools that this system calls.
         """
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
         draft_budget = DraftBudget(settings.speculation)
@@ -98,4 +103,5 @@ class Services:
             endpoint_rule=EndpointRule(settings.endpointing, load_table(settings.endpointing.table)),
             stored=stored or StoredBytes(settings.limits.host_bytes),
             stage_admission=stage_admission,
+            tool_servers=tool_servers,
         )

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from actors.stages.audio_output import AudioOutput
+from actors.stages.server_tools import SessionTools, ToolChannel
 from actors.stages.services import Services
+from rejoinder.core.reply.tools.calls import ToolOffer
 from rejoinder.core.turns.state import TurnRules
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.items import Conversation
@@ -37,6 +39,7 @@ class SessionContext:
         emit: Adds an event_id to a server event and sends it. It never blocks.
         services: The services that all sessions of the host share.
         current: Holder of the configuration in effect.
+        server_tools: The tools that this system calls.
         changed: Called if the conversation has changed without an event that tells of it.
         output: Plays the audio of replies in real time; None if the client does, which gets it in events.
     """
@@ -48,6 +51,7 @@ class SessionContext:
     emit: Callable[[Json], None]
     services: Services
     current: CurrentConfig
+    server_tools: SessionTools
     changed: Callable[[], None] = lambda: None
     output: AudioOutput | None = None
 
@@ -82,14 +86,17 @@ class SessionContext:
         def emit(event: Json) -> None:
             send({"event_id": stamp("event"), **event})
 
+        conversation = Conversation()
+        channel = ToolChannel(conversation, emit, stamp, changed)
         return cls(
             f"sess_{key}",
             tenant=tenant,
-            conversation=Conversation(),
+            conversation=conversation,
             stamp=stamp,
             emit=emit,
             services=services,
             current=CurrentConfig(config),
+            server_tools=SessionTools(services.tool_servers, channel, services.metrics),
             changed=changed,
             output=output,
         )
@@ -98,6 +105,11 @@ class SessionContext:
     def config(self) -> SessionConfig:
         """The configuration in effect."""
         return self.current.value
+
+    def offer(self, config: SessionConfig) -> ToolOffer:
+        """Return the tools of a reply with this configuration: the client's, and those that this system calls."""
+        own = [str(tool["name"]) for tool in config.tools]
+        return config.offer(self.services.settings.tools.max_call_tokens, self.server_tools.offered(own))
 
     @property
     def turn_rules(self) -> TurnRules:

@@ -13,6 +13,8 @@ from rejoinder.core.wire.items import Item
 LAST_KEY = "#"
 MAX_KEYS = 64
 """Keys after which an entry is complete."""
+ENTRY_BYTES = 700
+"""Upper bound of the bytes that an entry takes in memory as an item."""
 
 
 class Keypad:

@@ -32,6 +32,7 @@ from deployments.serving.journal import LogJournal
 from deployments.serving.metrics import ConversationMetrics
 from deployments.serving.regions import RegionDirectory, places_of
 from deployments.survival.keeping import open_keeper
+from deployments.tool_servers.opening import open_tool_servers
 from deployments.transports.call_protocol import CallProtocol
 from deployments.turn_detector import TurnDetector
 from deployments.vad import load_silero
@@ -103,7 +104,13 @@ async def running_host(stages: Stages, settings: Settings, clock: Callable[[], f
     )
     metrics = ConversationMetrics(CollectorRegistry())
     services = Services.over(
-        stages, settings=settings, phrases=phrases, metrics=metrics, journal=LogJournal(), clock=clock
+        stages,
+        settings=settings,
+        phrases=phrases,
+        metrics=metrics,
+        journal=LogJournal(),
+        clock=clock,
+        tool_servers=open_tool_servers(settings.tools),
     )
     host = Host(services, keeper=open_keeper(settings, LocalSnapshots(settings.journal), metrics, clock))
     running = asyncio.create_task(host.run())

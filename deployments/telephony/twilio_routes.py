@@ -22,7 +22,7 @@ from actors.host import Host
 from actors.survival.session_record import SessionOrigin
 from deployments.serving.gate import ClientLimitReached, client_place, refusal_of
 from deployments.telephony.phone_webhook import PhoneWebhook
-from deployments.telephony.twilio_socket import TwilioLimits, TwilioSocket
+from deployments.telephony.twilio_socket import TwilioSocket
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import AudioShortcut, RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl, Client
@@ -247,7 +247,7 @@ class TwilioCalls:
                 stream,
                 host=self._host,
                 config=SessionConfig(input_format=AudioFormat.PCMU, output_format=AudioFormat.PCMU),
-                shortcut=TwilioLimits(shortcut) if shortcut else None,
+                shortcut=stream,
                 tenant=self._twilio.client.tenant,
                 owner=self._owner,
                 origin=origin,

@@ -1,7 +1,8 @@
 """Twilio's stream as a Realtime connection: it lets `RealtimeSocket` run a telephone call like any other session.
 
 Twilio's messages become client events, and server events become Twilio's messages (`PhoneCall` decides how). Limits,
-queues, expiry and resuming are those of `RealtimeSocket`.
+queues, expiry and resuming are those of `RealtimeSocket`. The caller's audio takes the fast path of the connection: it
+passes no queue and no JSON parser, while nothing else of the call waits for the session.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -30,12 +32,19 @@ QUEUE_EVENTS = 256
 MAX_MALFORMED = 5
 """Malformed messages after which a stream is closed: what sends them is not Twilio."""
 CLOSE_NORMAL, CLOSE_POLICY = 1000, 1008
+# A media message as Twilio writes it, with or without spaces. Others are parsed as JSON.
+_MEDIA = re.compile(rb'\{"event": ?"media",[^\\]*"payload": ?"([A-Za-z0-9+/=]+)"[^\\]*\}')
+# Beginning of the append event that it becomes.
+_APPEND = b'{"type":"input_audio_buffer.append","audio":"'
 _ENDED = {"type": "websocket.disconnect", "code": 1000}
 _LOST = {"type": "websocket.disconnect", "code": 1006}
 
 
 class TwilioSocket:
-    """`AcceptedSocket` over a stream of Twilio that has begun. Use it as a context manager while the session runs."""
+    """`AcceptedSocket` and `AudioShortcut` over a stream of Twilio that has begun.
+
+    Use it as a context manager while the session runs.
+    """
 
     def __init__(
         self,
@@ -66,6 +75,9 @@ class TwilioSocket:
         self._to_session: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue(QUEUE_EVENTS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._malformed = 0
+        # Client events that the session has not handled yet. While there are any, audio waits behind them.
+        self._unhandled = 0
+        self._append: Callable[[bytes], bool] | None = None
         # Code and reason with which the stream is closed when the session has ended; None if it is closed already.
         self._close_with: tuple[int, str] | None = None
 
@@ -97,6 +109,29 @@ class TwilioSocket:
         """Close Twilio's stream. Twilio then asks `/voice` how the call goes on."""
         await self._socket.close(code, reason)
 
+    def attend(self, take: Callable[[bytes], bool] | None) -> None:
+        """Give Twilio's audio directly to the function `take`, as append events; None to give it nothing any more."""
+        self._append = take
+        if self._shortcut:
+            self._shortcut.attend(self._take_audio if take else None)
+
+    def answered(self) -> None:
+        """Record that the session has handled a client event."""
+        self._unhandled -= 1
+
+    def when_stopped(self, act: Callable[[], None] | None) -> None:
+        """Call `act` when the server stops; None to call nothing."""
+        if self._shortcut:
+            self._shortcut.when_stopped(act)
+
+    def charge(self, size: int) -> None:
+        """Do nothing: the session's events do not go to Twilio."""
+
+    def abort_after(self, seconds: float) -> None:
+        """Drop the connection after some seconds."""
+        if self._shortcut:
+            self._shortcut.abort_after(seconds)
+
     # -- the telephone -------------------------------------------------------------------------------------------------
 
     @property
@@ -107,6 +142,19 @@ class TwilioSocket:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _take_audio(self, message: bytes) -> bool:
+        """Append the audio of an ordinary media message and return True. Return False for any other message."""
+        if self._append is None or self._unhandled or not self._call.ready:
+            return False
+        found = _MEDIA.fullmatch(message)
+        if found is None or b"outbound" in message or message.count(b'"payload"') != 1:
+            return False
+        return self._append(_APPEND + found[1] + b'"}')
+
+    async def _submit(self, message: Mapping[str, Any]) -> None:
+        self._unhandled += 1
+        await self._to_session.put(message)
 
     async def _pump(self) -> None:
         """Read Twilio's messages until the call or the connection ends."""
@@ -120,7 +168,7 @@ class TwilioSocket:
                 if not going_on:
                     ending = _ENDED
                     break
-        await self._to_session.put(ending)
+        await self._submit(ending)
 
     async def _take(self, text: str | bytes) -> bool:
         """Handle a message of Twilio. Return False if it ends the call."""
@@ -155,7 +203,7 @@ class TwilioSocket:
         for command in commands:
             match command:
                 case ToSession(event=event):
-                    await self._to_session.put({"type": "websocket.receive", "text": json.dumps(event)})
+                    await self._submit({"type": "websocket.receive", "text": json.dumps(event)})
                 case PlayAudio(audio=audio, mark=mark):
                     await self._socket.send_text(twilio.media_message(stream, audio))
                     await self._socket.send_text(twilio.mark_message(stream, mark))
@@ -163,7 +211,7 @@ class TwilioSocket:
                     await self._socket.send_text(twilio.clear_message(stream))
                 case EndCall():
                     self._close_with = CLOSE_NORMAL, "the agent has hung up"
-                    await self._to_session.put(_ENDED)
+                    await self._submit(_ENDED)
                 case _:
                     self._spawn(self._hand_over(command.transfer))
 
@@ -172,27 +220,3 @@ class TwilioSocket:
         if self._webhook:
             result = await self._webhook.transfer(transfer, self._start.call, self._caller)
         await self._carry_out(self._call.transferred(transfer, result))
-
-
-class TwilioLimits:
-    """`AudioShortcut` of a call of Twilio: the limits of the connection, without its fast path for Realtime events."""
-
-    def __init__(self, below: AudioShortcut) -> None:
-        self._below = below
-
-    def attend(self, take: Callable[[bytes], bool] | None) -> None:
-        """Do nothing: Twilio's messages are no Realtime events."""
-
-    def answered(self) -> None:
-        """Do nothing: `TwilioSocket` counts Twilio's messages."""
-
-    def when_stopped(self, act: Callable[[], None] | None) -> None:
-        """Call `act` when the server stops; None to call nothing."""
-        self._below.when_stopped(act)
-
-    def charge(self, size: int) -> None:
-        """Do nothing: the session's events do not go to Twilio."""
-
-    def abort_after(self, seconds: float) -> None:
-        """Drop the connection after some seconds."""
-        self._below.abort_after(seconds)

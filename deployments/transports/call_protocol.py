@@ -27,6 +27,7 @@ from uvicorn.config import Config
 from deployments.serving.compat import UvicornWebSocket, apply_mask, use_websocket_protocol
 from rejoinder.core.access.frame_guard import PEEK_BYTES, FrameGuard
 from rejoinder.core.access.stored_bytes import StoredBytes
+from rejoinder.core.access.token_bucket import TokenBucket
 from rejoinder.core.settings.access.limits import LimitSettings
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import refuse
@@ -59,7 +60,9 @@ def install(limits: LimitSettings | None = None, stored: StoredBytes | None = No
         limits: Limits of each connection; None for the default ones.
         stored: Bytes that all clients of this process make it keep; None if nothing is counted.
     """
-    use_websocket_protocol(partial(CallProtocol, limits=limits, stored=stored))
+    limits = limits or LimitSettings()
+    shared = TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
+    use_websocket_protocol(partial(CallProtocol, limits=limits, stored=stored, shared=shared))
 
 
 class CallProtocol(UvicornWebSocket):
@@ -74,6 +77,7 @@ class CallProtocol(UvicornWebSocket):
         *args: Any,
         limits: LimitSettings | None = None,
         stored: StoredBytes | None = None,
+        shared: TokenBucket | None = None,
         **more: Any,
     ) -> None:
         # Common clients offer compression. Refuse it: decompressing a message costs more than all its other processing.
@@ -83,7 +87,7 @@ class CallProtocol(UvicornWebSocket):
         super().__init__(config, *args, **more)
         self._take: Callable[[bytes], bool] | None = None
         self._act_on_stop: Callable[[], None] | None = None
-        self._guard = FrameGuard(limits)
+        self._guard = FrameGuard(limits, shared)
         self._unanswered = 0
         self._in_message = False
         # Data that is not processed yet: an incomplete frame, what arrived before the handshake was answered, or what

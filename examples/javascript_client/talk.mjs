@@ -19,7 +19,7 @@ const protocols = ["realtime", ...(key ? [`openai-insecure-api-key.${key}`] : []
 
 let socket, speaking, done;
 let token = "", item = "";
-let sent = 0, answerBytes = 0, failures = 0;
+let sent = 0, answerBytes = 0, failures = 0, heardAt = 0, ticks = 0;
 
 // If the connection is lost, the conversation continues on another one: the server knows it by the token.
 function connect() {
@@ -32,18 +32,26 @@ function connect() {
     if (fresh) send({ type: "session.update", session: { type: "realtime", audio: { input: { transcription: { model: "any" } } } } });
     speaking = setInterval(speak, FRAME_MS);
   };
-  socket.onmessage = ({ data }) => take(JSON.parse(data));
-  socket.onclose = () => {
-    clearInterval(speaking);
-    if (done) return;
-    if (!token || ++failures > 10) fail(`no answer from ${url}`);
-    setTimeout(connect, Math.random() * 100 * failures);
-  };
+  heardAt = performance.now();
+  socket.onmessage = ({ data }) => { heardAt = performance.now(); take(JSON.parse(data)); };
+  socket.onclose = lost;
+}
+
+function lost() {
+  clearInterval(speaking);
+  socket.onclose = socket.onmessage = null;
+  socket.close();
+  if (done) process.exit(0);
+  if (!token || ++failures > 10) fail(`no answer from ${url}`);
+  setTimeout(connect, Math.random() * 100 * failures);
 }
 
 const send = (event) => socket.send(JSON.stringify(event));
 
 function speak() {
+  // A browser cannot send pings. A server that says nothing for 3 s, although it is asked, is lost.
+  if (token && ++ticks % 100 === 0) send({ type: "rejoinder.ping" });
+  if (token && performance.now() - heardAt > 3000) return lost();
   // Silence follows the question until the answer is over: turns end by silence.
   const frame = Buffer.alloc(FRAME_BYTES);
   question.copy(frame, 0, Math.min(sent, question.length), Math.min(sent + FRAME_BYTES, question.length));

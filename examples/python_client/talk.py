@@ -13,6 +13,7 @@ import asyncio
 import base64
 import os
 import wave
+from typing import Any
 
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
@@ -21,6 +22,8 @@ from websockets.exceptions import ConnectionClosed
 
 RATE = 24_000
 FRAME_S = 0.02
+# A server that answers no ping for 3 s is lost, although its connection is open: the machine may be gone.
+KEEPALIVE: Any = {"ping_interval": 1.0, "ping_timeout": 2.0, "close_timeout": 0.5}
 FRAME_BYTES = int(RATE * FRAME_S) * 2
 SESSION: RealtimeSessionCreateRequestParam = {
     "type": "realtime",
@@ -55,7 +58,9 @@ async def talk(url: str, question: bytes) -> bytes:
     turn = Turn(question)
     for _ in range(10):
         try:
-            async with client.realtime.connect(model="rejoinder", extra_query=turn.resume()) as connection:
+            async with client.realtime.connect(
+                model="rejoinder", extra_query=turn.resume(), websocket_connection_options=KEEPALIVE
+            ) as connection:
                 await turn.hold(connection)
                 return turn.answer
         except (ConnectionClosed, OSError):

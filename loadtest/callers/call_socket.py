@@ -17,6 +17,7 @@ import picows
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 
 from loadtest.callers.resume_state import RESUMED
+from loadtest.callers.silence_watch import SILENT_S, ServerWatch, SilenceStep
 from loadtest.scenario.utterances import FRAME_S
 from rejoinder.core.wire.formats import AudioFormat
 
@@ -124,6 +125,7 @@ class CallSocket(WSListener):
         self._fragments: list[bytes] = []
         self._blocked_since: float | None = None
         self._last_sent_due = 0.0
+        self._watch = ServerWatch(time.monotonic())
 
     # -- callbacks that picows calls -------------------------------------------------------------------------------
 
@@ -140,6 +142,7 @@ class CallSocket(WSListener):
         pong gives a round-trip time, and a close frame ends the connection.
         """
         arrived = time.monotonic()
+        self._watch.heard()
         kind = frame.msg_type
         payload = frame.get_payload_as_bytes()
         self.bytes_received += len(payload)
@@ -210,10 +213,24 @@ class CallSocket(WSListener):
         """
         return int((now - self._last_sent_due) / FRAME_S) if self._last_sent_due else 0
 
-    def ping(self) -> None:
-        """Send a ping. Its round-trip time is appended to `rtts_s` when the pong arrives."""
-        if self._transport and not self.lost:
-            self._transport.send_ping(str(time.monotonic_ns()).encode())
+    def watch(self, now: float, *, leave: bool) -> None:
+        """Ping the server when a ping is due, and drop the connection of a server that is silent for SILENT_S.
+
+        Call this every second. The round-trip time of a ping is appended to `rtts_s` when its pong arrives.
+
+        Args:
+            now: Time in seconds of the monotonic clock.
+            leave: False to keep the connection of a silent server.
+        """
+        if self._transport is None or self.lost:
+            return
+        match self._watch.check(now):
+            case SilenceStep.PING:
+                self._transport.send_ping(str(time.monotonic_ns()).encode())
+            case SilenceStep.LOST if leave:
+                self.cause = f"the server was silent for {SILENT_S:g} s"
+                # Not gracefully: the server does not read what waits to be sent.
+                self._transport.disconnect(False)
 
     def send_event(self, message: bytes) -> None:
         """Send an event at once, outside the pacing of audio frames, for example a truncation."""

@@ -13,7 +13,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -25,6 +25,7 @@ from openai.types.realtime import (
     RealtimeSessionCreateRequestParam,
     SessionUpdatedEvent,
 )
+from openai.types.websocket_connection_options import WebSocketConnectionOptions
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from loadtest.callers.compat import ping
@@ -39,6 +40,7 @@ from loadtest.callers.resume_state import (
     reconnect,
 )
 from loadtest.callers.scripted_caller import ScriptedBehavior, ScriptedCaller, ScriptedLine, Truncate
+from loadtest.callers.silence_watch import SILENT_S
 from loadtest.results.turn_record import TurnRecord
 from loadtest.scenario.microphone import FRAME_MS
 from rejoinder.core.errors import BackendError, CallerError, ConfigError, Overloaded, RejoinderError
@@ -55,6 +57,11 @@ CONNECT_S = 10.0
 # Time limit in seconds of one attempt to continue a session. The next attempt may reach another entry.
 RESUME_S = 2.0
 MODEL = "rejoinder"
+KEEPALIVE = cast(
+    WebSocketConnectionOptions, {"ping_interval": 1.0, "ping_timeout": SILENT_S - 1.0, "close_timeout": 0.5}
+)
+"""Settings of the WebSocket by which a silent server is noticed within about SILENT_S: it is pinged every second. A
+connection that breaks or is closed is given up half a second later, if the server does not answer."""
 
 SESSION: RealtimeSessionCreateRequestParam = {
     "type": "realtime",
@@ -388,7 +395,8 @@ async def _connect(url: str, api_key: str, stack: AsyncExitStack) -> AsyncRealti
 async def _open(url: str, api_key: str, stack: AsyncExitStack, query: dict[str, str]) -> AsyncRealtimeConnection:
     base_url = url.replace("ws", "http", 1)
     client = await stack.enter_async_context(AsyncOpenAI(api_key=api_key, base_url=base_url, websocket_base_url=url))
-    connection = await client.realtime.connect(model=MODEL, extra_query=query).enter()
+    options = client.realtime.connect(model=MODEL, extra_query=query, websocket_connection_options=KEEPALIVE)
+    connection = await options.enter()
     stack.push_async_callback(connection.close)
     return connection
 

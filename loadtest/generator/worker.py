@@ -39,9 +39,6 @@ MISSED_S = 1.0
 REPORT_S = 1.0
 """Period of the reports in seconds."""
 
-PING_S = 5.0
-"""Period of the pings of each call in seconds."""
-
 BATCH = 50
 """Number of calls whose counters are collected before the event loop runs other tasks. Without this, a thousand calls
 would delay their frames by 10 ms."""
@@ -57,14 +54,12 @@ class _LiveCall:
         socket: Newest connection of the call.
         caller: The simulated caller.
         call: The call's entry in the schedule.
-        pinged_at: Time of the last ping.
         lost: Set when a connection of the call is lost.
     """
 
     socket: CallSocket
     caller: SimulatedCaller
     call: Call
-    pinged_at: float
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -149,7 +144,7 @@ class Worker:
         socket.begin(caller)
         socket.on_unsent = caller.hold
         caller.resumption.take(socket.created)
-        live = self._live[call.number] = _LiveCall(socket, caller, call, pinged_at=time.monotonic(), lost=lost)
+        live = self._live[call.number] = _LiveCall(socket, caller, call, lost=lost)
         self._pacer.join(socket, call.slot)
         dropped = False
         try:
@@ -266,14 +261,10 @@ class Worker:
                 if number % BATCH == BATCH - 1:
                     await asyncio.sleep(0)
                 if live.call.number in self._live:
-                    self._collect_and_ping(live, time.monotonic())
+                    self._collect(live)
+                    resumable = self._assignment.scenario.resume and live.caller.resumption.token is not None
+                    live.socket.watch(time.monotonic(), leave=resumable)
             self._send_report(final=False)
-
-    def _collect_and_ping(self, live: _LiveCall, now: float) -> None:
-        self._collect(live)
-        if now - live.pinged_at >= PING_S:
-            live.pinged_at = now
-            live.socket.ping()
 
     def _send_report(self, *, final: bool) -> None:
         now = CpuSnapshot.now()

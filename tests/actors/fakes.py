@@ -28,6 +28,7 @@ from actors.stages.ports import (
     TurnVerdict,
     VadBatch,
     VadResult,
+    WordTime,
 )
 from actors.stages.replica_health import PROBE
 from rejoinder.core.errors import BackendError
@@ -151,7 +152,13 @@ class ScriptedStt:
             decode_ms=self.delay_s * 1000,
             avg_logprob=self.logprob,
             agreed=self.agreed,
+            words=_half_seconds(text) if job.word_times else (),
         )
+
+
+def _half_seconds(text: str) -> tuple[WordTime, ...]:
+    """Return the words of a text, each half a second long."""
+    return tuple(WordTime(word, number / 2, number / 2 + 0.5) for number, word in enumerate(text.split()))
 
 
 @dataclass

@@ -21,6 +21,7 @@ from actors.session import Session
 from actors.stages.ports import AnswerCachePort, NoiseSuppressor, Stages
 from actors.stages.services import Services
 from actors.stages.stage_watch import StageWatch
+from actors.stages.tool_servers import NO_SERVERS, ToolServers
 from actors.survival.session_keeper import SessionKeeper
 from actors.survival.snapshot_store import LocalSnapshots, SnapshotStore
 from rejoinder.core.reply.held_clips import HeldClip, HeldClips
@@ -75,6 +76,7 @@ class Play:
     phrases: tuple[HeldClip, ...] = ()
     stage_admission: StageAdmission | None = None
     retries: int = 0
+    tool_servers: ToolServers = NO_SERVERS
     watch: StageWatch | None = None
     table: JournalTable | None = None
     """Table in which the hosts keep their sessions; None for no journal. Several plays may share one."""
@@ -99,6 +101,7 @@ class Play:
             journal=SilentJournal(),
             clock=clock,
             stage_admission=self.stage_admission,
+            tool_servers=self.tool_servers,
         )
         host = Host(services, retries=self.retries, keeper=self._keeper(clock), watch=self.watch)
         running = asyncio.create_task(host.run())

@@ -281,6 +281,30 @@ async def test_a_given_transcript_is_used_and_sent_back() -> None:
 
 
 @virtual
+async def test_a_client_replays_its_history() -> None:
+    """A client that connects again creates each item of its history after the one before, the first one at "root".
+
+    LiveKit does so every 20 minutes. The order is kept, also of a tool call and its result, and the prompt has all.
+    """
+    play = Play()
+    call = {"type": "function_call", "id": "c", "call_id": "call_1", "name": "time", "arguments": "{}"}
+    result = {"type": "function_call_output", "id": "d", "call_id": "call_1", "output": "12:00"}
+    messages = message("a", "system", id="a"), message("b", id="b"), message("e", "assistant", id="e")
+    history: list[dict[str, object]] = [*messages[:2], {**call}, {**result}, messages[2]]
+    async with play.call() as caller:
+        before = "root"
+        for item in history:
+            await caller.ask(type="conversation.item.create", item=item, previous_item_id=before)
+            before = str(item["id"])
+        await caller.until("conversation.item.done", len(history))
+        assert ids(caller) == ["a", "b", "c", "d", "e"]
+        assert [event["previous_item_id"] for event in caller.of("conversation.item.added")] == [None, *"abcd"]
+        await caller.say()
+        assert not caller.of("error")
+    assert [role for role, _ in prompts(play)[-1]] == ["system", "user", "assistant", "tool", "assistant", "user"]
+
+
+@virtual
 async def test_nothing_is_answered_after_a_result_of_no_call() -> None:
     """A response.create right after the refused result of an unknown call is an error; the next one is answered."""
     async with Play().call() as caller:

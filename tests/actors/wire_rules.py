@@ -21,7 +21,8 @@ MAX_FRAME_BYTES = 1024 * 1024
 NULLABLE = {"previous_item_id", "transcript", "status_details", "usage", "metadata"}
 NULLABLE_IN_SESSION = {"turn_detection", "transcription", "noise_reduction", "tracing", "idle_timeout_ms"}
 
-OWN_EVENTS = {
+OWN_EVENTS: dict[str, set[str]] = {
+    "rejoinder.pong": set(),
     "rejoinder.session.move": {"reason"},
     "rejoinder.session.resumed": {"items", "last_item_id", "audio_after_item_id", "response"},
 }
@@ -102,6 +103,32 @@ class _Call:
             assert (event["name"], event["arguments"]) == (self.name, self.arguments)
 
 
+class _ServerCall:
+    """Checker of the order of the events of one call of a tool server. Its result may come after the response."""
+
+    def __init__(self, item: Json, *, in_conversation: bool) -> None:
+        assert in_conversation
+        assert item["arguments"] == ""
+        self.name, self.arguments = item["name"], ""
+        self.left = [
+            "conversation.item.added",
+            "response.mcp_call_arguments.delta",
+            "response.mcp_call_arguments.done",
+            "response.mcp_call.in_progress",
+            "response.output_item.done",
+        ]
+
+    def take(self, event: Json) -> None:
+        kind = event["type"]
+        if not self.left:
+            assert kind in ("response.mcp_call.completed", "response.mcp_call.failed", "conversation.item.done")
+            return
+        assert kind == self.left.pop(0)
+        self.arguments += event.get("delta", "")
+        if kind == "response.output_item.done":
+            assert (event["item"]["name"], event["item"]["arguments"]) == (self.name, self.arguments)
+
+
 class _Response:
     """Checker of the order of one response's events. Each event but the deltas must come exactly once.
 
@@ -120,7 +147,7 @@ class _Response:
         content = [f"response.{text}.delta", "response.output_audio.delta"]
         done = (["response.output_audio.done"] if audio else []) + [f"response.{text}.done"]
         item = "conversation.item" if self.conversation else None
-        self.calls: dict[str, _Call] = {}
+        self.calls: dict[str, _Call | _ServerCall] = {}
         self.deltas = set(content)
         self.sample_bytes = 2 if audio and response["audio"]["output"]["format"]["type"] == "audio/pcm" else 1
         self.left = [
@@ -137,10 +164,12 @@ class _Response:
     def take(self, event: Json) -> None:
         kind = event["type"]
         item_id = event.get("item_id") or event.get("item", {}).get("id")
-        if event.get("item", {}).get("type") == "function_call" and kind == "response.output_item.added":
+        kinds: dict[str, type[_Call | _ServerCall]] = {"function_call": _Call, "mcp_call": _ServerCall}
+        checker = kinds.get(event.get("item", {}).get("type", ""))
+        if checker and kind == "response.output_item.added":
             begun = bool(self.item_id)
             assert event["output_index"] == begun + len(self.calls)
-            self.calls[item_id] = _Call(event["item"], in_conversation=self.conversation is not None)
+            self.calls[item_id] = checker(event["item"], in_conversation=self.conversation is not None)
         elif item_id in self.calls:
             self.calls[item_id].take(event)
         else:
@@ -252,9 +281,10 @@ class Wire:
             del self._responses[response_id]
 
     def _owner_of(self, kind: str, event: Json) -> _Response | None:
-        if kind not in ("conversation.item.added", "conversation.item.done"):
+        if not kind.startswith(("conversation.item.added", "conversation.item.done", "response.mcp_call.")):
             return None
-        return next((r for r in self._responses.values() if event["item"]["id"] in (r.item_id, *r.calls)), None)
+        item_id = event.get("item_id") or event["item"]["id"]
+        return next((r for r in self._responses.values() if item_id in (r.item_id, *r.calls)), None)
 
     def _follow_items(self, kind: str, event: Json) -> None:
         if kind == "conversation.item.added":

@@ -183,13 +183,17 @@ async def test_a_reply_goes_on_after_a_noise(tmp_path: Path) -> None:
         assert [who for who, _ in await tab.run(WORDS)] == ["user", "assistant"]
 
 
-async def test_a_lost_connection_comes_back(tmp_path: Path) -> None:
-    """The connection breaks during a reply: the page connects again, keeps its transcript and hears the rest."""
+@pytest.mark.parametrize("silent", [False, True], ids=["broken", "silent"])
+async def test_a_lost_connection_comes_back(tmp_path: Path, silent: bool) -> None:
+    """The connection breaks, or stays open without a sign of the server, during a reply.
+
+    The page connects again, keeps its transcript and hears the rest.
+    """
     async with talking(tmp_path, 0.5, 1.0) as (tab, relay, _):
         await dial(tab)
         await tab.until("document.getElementById('call').dataset.turn === 'speaking'")
         await tab.until("probe.loud.length > 100")
-        relay.cut()
+        (relay.silence if silent else relay.cut)()
         await tab.until("document.getElementById('call').dataset.resumed === '1'")
         await tab.until("probe.got.some(event => event.type === 'response.done' && event.status === 'completed')")
         await tab.until("document.getElementById('call').dataset.turn === 'listening'")

@@ -24,6 +24,7 @@ FOLDERS = "|".join((*CODE, "docs", r"\.github", r"\.ci"))
 SKIPPED = {
     ".venv",
     ".venv-vllm",
+    ".venv-clients",
     "node_modules",
     ".git",
     ".hypothesis",

@@ -135,10 +135,19 @@ async def test_the_javascript_client_gets_the_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.timed
-@pytest.mark.parametrize("after_s", [0.5, 2.5], ids=["in the question", "in the answer"])
+@pytest.mark.parametrize(
+    ("after_s", "silent"),
+    [(0.5, False), (2.5, False), (2.5, True)],
+    ids=["in the question", "in the answer", "silent in the answer"],
+)
 @pytest.mark.parametrize("example", [pytest.param("js", marks=pytest.mark.node), "py"])
-async def test_an_example_continues_after_a_lost_connection(tmp_path: Path, example: str, after_s: float) -> None:
-    """Both clients get the whole answer if their connection breaks while they ask, or while the answer is spoken."""
+async def test_an_example_continues_after_a_lost_connection(
+    tmp_path: Path, example: str, after_s: float, *, silent: bool
+) -> None:
+    """Both clients get the whole answer if their connection breaks while they ask, or while the answer is spoken.
+
+    They also do if the server is `silent` from then on, and the connection stays open.
+    """
     write_wave(tmp_path / "question.wav", tone(1.0))
     journal = Settings().journal
     table = JournalTable(journal.node_bytes, journal.keep_s)
@@ -157,7 +166,7 @@ async def test_an_example_continues_after_a_lost_connection(tmp_path: Path, exam
             assert not running.done(), running.result()
             await asyncio.sleep(0.02)
         await asyncio.sleep(after_s)
-        relay.cut()
+        (relay.silence if silent else relay.cut)()
         printed = await running
     assert printed.count(QUESTION) == 1, printed
     said = " ".join(re.findall(r"rejoinder: (.*)", printed))

@@ -21,6 +21,12 @@ const ATTEMPT_MS = 3_000;
 const CONNECT_MS = 10_000;
 /** Bytes that may wait to be sent, about 4 s of audio. With more the connection counts as lost. */
 const UNSENT = 256 * 1024;
+/** Time between two requests for a sign of life, in milliseconds. A browser cannot send pings of the WebSocket. */
+const PING_MS = 2_000;
+/** Time without any event of the server after which the connection counts as lost, in milliseconds. */
+const SILENT_MS = 3_000;
+/** Time between two checks. What is longer was the browser's own pause, and is not held against the server. */
+const LOOK_MS = 500;
 /** Close code of a connection whose conversation continues on a newer connection. */
 const ELSEWHERE = 4409;
 /** Own close code for a connection that is replaced. Code 1000 would end the conversation. */
@@ -33,6 +39,8 @@ export class Call {
   private lostAt = 0;
   private attempt = 0;
   private timer = 0;
+  private watch = 0;
+  private silentMs = 0;
 
   constructor(
     private readonly owner: CallOwner,
@@ -87,6 +95,7 @@ export class Call {
     this.socket = socket;
     this.timer = setTimeout(() => this.lost(), again ? ATTEMPT_MS : CONNECT_MS);
     socket.onmessage = ({ data }) => {
+      this.silentMs = 0;
       const event = parse(data);
       if (event) this.receive(event);
     };
@@ -119,6 +128,25 @@ export class Call {
     clearTimeout(this.timer);
     this.attempt = 0;
     this.become("connected", "");
+    if (this.resume.token) this.watchSilence();
+  }
+
+  /** Ask for signs of life, and leave the connection if none comes: its server may be gone without closing it. */
+  private watchSilence(): void {
+    let looked = performance.now();
+    let pinged = looked;
+    this.silentMs = 0;
+    clearInterval(this.watch);
+    this.watch = setInterval(() => {
+      const now = performance.now();
+      this.silentMs += Math.min(2 * LOOK_MS, now - looked);
+      looked = now;
+      if (this.silentMs >= SILENT_MS && now - pinged >= SILENT_MS - PING_MS) this.lost();
+      else if (now - pinged >= PING_MS) {
+        pinged = now;
+        this.send({ type: "rejoinder.ping" });
+      }
+    }, LOOK_MS);
   }
 
   /** Leave the connection and connect again, after a random pause, if the conversation can continue. */
@@ -142,6 +170,7 @@ export class Call {
 
   private detach(code: number): void {
     clearTimeout(this.timer);
+    clearInterval(this.watch);
     if (!this.socket) return;
     this.socket.onmessage = this.socket.onclose = null;
     this.socket.close(code);

@@ -104,6 +104,9 @@ var GIVE_UP_MS = 3e4;
 var ATTEMPT_MS = 3e3;
 var CONNECT_MS = 1e4;
 var UNSENT = 256 * 1024;
+var PING_MS = 2e3;
+var SILENT_MS = 3e3;
+var LOOK_MS = 500;
 var ELSEWHERE = 4409;
 var REPLACED = 4e3;
 var Call = class {
@@ -121,6 +124,8 @@ var Call = class {
   lostAt = 0;
   attempt = 0;
   timer = 0;
+  watch = 0;
+  silentMs = 0;
   start() {
     this.owner.connection("connecting", "");
     this.open(false);
@@ -164,6 +169,7 @@ var Call = class {
     this.socket = socket;
     this.timer = setTimeout(() => this.lost(), again ? ATTEMPT_MS : CONNECT_MS);
     socket.onmessage = ({ data }) => {
+      this.silentMs = 0;
       const event = parse(data);
       if (event) this.receive(event);
     };
@@ -194,6 +200,24 @@ var Call = class {
     clearTimeout(this.timer);
     this.attempt = 0;
     this.become("connected", "");
+    if (this.resume.token) this.watchSilence();
+  }
+  /** Ask for signs of life, and leave the connection if none comes: its server may be gone without closing it. */
+  watchSilence() {
+    let looked = performance.now();
+    let pinged = looked;
+    this.silentMs = 0;
+    clearInterval(this.watch);
+    this.watch = setInterval(() => {
+      const now = performance.now();
+      this.silentMs += Math.min(2 * LOOK_MS, now - looked);
+      looked = now;
+      if (this.silentMs >= SILENT_MS && now - pinged >= SILENT_MS - PING_MS) this.lost();
+      else if (now - pinged >= PING_MS) {
+        pinged = now;
+        this.send({ type: "rejoinder.ping" });
+      }
+    }, LOOK_MS);
   }
   /** Leave the connection and connect again, after a random pause, if the conversation can continue. */
   lost() {
@@ -215,6 +239,7 @@ var Call = class {
   }
   detach(code) {
     clearTimeout(this.timer);
+    clearInterval(this.watch);
     if (!this.socket) return;
     this.socket.onmessage = this.socket.onclose = null;
     this.socket.close(code);

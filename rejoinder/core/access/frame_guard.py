@@ -1,8 +1,11 @@
-"""Limits of one WebSocket connection on what it sends: size of a message, messages, bytes and control frames a second.
+"""Limits of WebSocket connections on what they send: size of a message, messages, bytes and control frames a second.
 
 A client that sends too fast is slowed down: its connection is not read until it may send again. So a client that sends
 a recording faster than real time, or a long history, needs no code of its own. Only what no real client sends ends the
 connection: messages that are too large, and floods of control frames.
+
+All connections of a host also share a rate, because hundreds of connections at their own limits would keep the event
+loop busy. Only connections that have sent more than a caller needs wait for it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ CREDIT = 25
 """Short audio messages that are counted together at most: half a second of a caller's."""
 CREDIT_BYTES = 65_536
 """Bytes of short audio messages after which they are counted."""
+OWN_BYTES, OWN_BYTES_PER_S = 131_072, 16_384
+"""Bytes of messages without audio, and of their answers, that a connection may cause at once, and in a second, without
+waiting for the rate that all connections share. A caller stays below both."""
 _AUDIO_MARK = re.compile(rb'"input_audio_buffer\.append"|"audio"\s*:\s*"')
 
 
@@ -30,17 +36,25 @@ class FrameGuard:
 
     __slots__ = (
         *("_audio", "_controls", "_credit", "_frames", "_message_bytes", "_other", "_owed", "_read", "_size"),
-        *("audio", "limits"),
+        *("_own", "_shared", "audio", "limits"),
     )
 
-    def __init__(self, limits: LimitSettings) -> None:
-        """Create the limits of a new connection."""
+    def __init__(self, limits: LimitSettings, shared: TokenBucket | None = None) -> None:
+        """Create the limits of a new connection.
+
+        Args:
+            limits: The settings.
+            shared: Bytes of messages without audio, and of their answers, of all connections of the host. None if it
+                shares them with no other.
+        """
         self.limits = limits
+        self._shared = shared or TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
         self.audio = False
         self._size = 0
         self._frames = TokenBucket(limits.messages_per_s, limits.message_burst)
         self._controls = TokenBucket(limits.control_frames_per_s, limits.control_frame_burst)
         self._other = TokenBucket(limits.message_bytes_per_s, limits.message_bytes_burst)
+        self._own = TokenBucket(OWN_BYTES_PER_S, OWN_BYTES)
         self._audio = TokenBucket(limits.audio_bytes_per_s, limits.audio_bytes_burst)
         self._message_bytes = limits.message_bytes
         # Short audio messages are counted together, because fifty of them arrive a second: how many may be read before
@@ -56,11 +70,15 @@ class FrameGuard:
         if self._read < self._credit:
             return 0.0
         self._settle(now)
-        wait_s = max(self._frames.wait_s(now, CREDIT), self._other.wait_s(now), self._audio.wait_s(now, CREDIT_BYTES))
+        wait_s = max(self._frames.wait_s(now, CREDIT), self._large_s(now), self._audio.wait_s(now, CREDIT_BYTES))
         if not wait_s:
             self._credit = CREDIT
             return 0.0
-        return max(self._frames.wait_s(now, 1.0), self._other.wait_s(now), self._audio.wait_s(now))
+        return max(self._frames.wait_s(now, 1.0), self._large_s(now), self._audio.wait_s(now))
+
+    def _large_s(self, now: float) -> float:
+        """Return the seconds after `now` for which messages without audio have used up the rates."""
+        return max(self._other.wait_s(now), min(self._own.wait_s(now), self._shared.wait_s(now)))
 
     def needs_peek(self, payload: int, *, first: bool) -> bool:
         """Return True if the size of a frame is only permitted for audio, so that its beginning must be read.
@@ -90,7 +108,10 @@ class FrameGuard:
             kind = "an audio message" if self.audio else "a message without audio"
             return f"{kind} may have {limit} bytes"
         self._frames.spend(now, 1.0)
-        (self._audio if self.audio else self._other).spend(now, payload)
+        if self.audio:
+            self._audio.spend(now, payload)
+        else:
+            self._spend(now, payload)
         return ""
 
     def admit_audio(self, now: float, payload: int) -> None:
@@ -103,7 +124,13 @@ class FrameGuard:
     def answered(self, now: float, size: int) -> None:
         """Count `size` bytes of an event that answers the client: a small message may cause a large answer."""
         self._settle(now)
+        self._spend(now, size)
+
+    def _spend(self, now: float, size: int) -> None:
+        """Count bytes of a message without audio, or of an answer."""
         self._other.spend(now, size)
+        self._own.spend(now, size)
+        self._shared.spend(now, size)
 
     def _settle(self, now: float) -> None:
         """Count the short audio messages that were read since the last time, and end their credit.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from rejoinder.core.settings.section import Section
+from rejoinder.core.settings.tools.servers import HttpTool, McpServer
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
 
@@ -30,7 +31,7 @@ Phrase = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_wh
 
 
 class ToolSettings(Section):
-    """Tools: functions that the language model calls in the client."""
+    """Tools: functions that the language model calls, in the client or on servers of the operator."""
 
     lead_in_after_ms: float = Field(1200, ge=0, le=60_000)
     """Milliseconds for which the client may run tools in silence. If a result is still missing then, one of `lead_ins`
@@ -42,6 +43,21 @@ class ToolSettings(Section):
     """Maximum number of tokens of the calls of one answer, besides the tokens of its text. It does not apply if the
     client sets `max_output_tokens`, which includes calls.
     """
+
+    http: Annotated[tuple[HttpTool, ...], Field(max_length=32)] = ()
+    """Tools that this system calls over HTTP. Every conversation has them."""
+    mcp_servers: Annotated[tuple[McpServer, ...], Field(max_length=16)] = ()
+    """MCP servers whose tools this system calls. They need the extra `mcp` (`pip install rejoinder[mcp]`)."""
+
+    @model_validator(mode="after")
+    def _unique(self) -> ToolSettings:
+        for kind, names in (
+            ("http", [tool.name for tool in self.http]),
+            ("mcp_servers", [each.label for each in self.mcp_servers]),
+        ):
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"{kind} has {twice} twice: give each one a name of its own")
+        return self
 
     @property
     def spoken(self) -> tuple[str, ...]:

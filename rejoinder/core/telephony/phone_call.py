@@ -86,6 +86,11 @@ class PhoneCall:
         self._hang_up = ""
         self._end_at: float | None = None
 
+    @property
+    def ready(self) -> bool:
+        """True once the session has begun, so that it may get audio."""
+        return self._ready
+
     def heard(self, now: float) -> PlayedItem:
         """Return how much of the item that was played last the caller has heard."""
         return self._playout.heard(now)

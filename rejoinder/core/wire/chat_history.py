@@ -6,6 +6,7 @@ orderly: the caller hears a phrase while a tool runs, or speaks again before its
 - Calls after an assistant message belong to that message, unless it has results already.
 - What the assistant says between a call and its result becomes part of the message that calls.
 - A result directly after its call becomes a message with the role "tool".
+- The result of a tool server's call always stands at its call, in a message of its own.
 - If the caller has spoken in between, the call gets the result PENDING, and the late result is a system message at
   the place where it arrived. So the next reply after it can announce it.
 """
@@ -56,14 +57,26 @@ def chat_messages(items: Iterable[Item]) -> list[ChatMessage]:
                 last.message = replace(last.message, content=words)
             else:
                 entries.append(_Entry(ChatMessage(item.role, item.text)))
-        elif item.type == "function_call":
+        elif item.type == "mcp_list_tools":
+            continue
+        elif item.type in ("function_call", "mcp_call"):
             if last is None or last.results:
                 last = _Entry(ChatMessage("assistant", ""))
                 entries.append(last)
             last.message = replace(last.message, calls=(*last.message.calls, call_of(item)))
+            if (result := server_result(item)) is not None:
+                last.results[str(item.call["call_id"])] = result
         else:
             _add_result(entries, item)
     return [message for entry in entries for message in entry.messages()]
+
+
+def server_result(item: Item) -> str | None:
+    """Return the result of a call of a tool server for the model; None if there is none yet, or the client calls."""
+    error = item.call.get("error")
+    if item.type != "mcp_call" or (error is None and "output" not in item.call):
+        return None
+    return f"The tool failed: {error['message']}" if error else str(item.call["output"])
 
 
 def call_of(item: Item) -> ToolCall:

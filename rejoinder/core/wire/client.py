@@ -130,6 +130,11 @@ class ClearOutput(ClientEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Ping(ClientEvent):
+    """rejoinder.ping: the client asks for a sign of life, because a browser cannot send a ping of the WebSocket."""
+
+
+@dataclass(frozen=True, slots=True)
 class PressKey(ClientEvent):
     """rejoinder.dtmf: the caller has pressed the key `digit` of a telephone: 0 to 9, *, # or A to D."""
 
@@ -329,6 +334,8 @@ def _parse(document: Json) -> ClientEvent:
             return CreateResponse(event_id, Fields({} if options is None else options, "response"))
         case "response.cancel":
             return CancelResponse(event_id, fields.optional_text("response_id"))
+        case "rejoinder.ping":
+            return Ping(event_id)
         case "rejoinder.dtmf":
             return PressKey(event_id, fields.choice("digit", KEYS))
         case "output_audio_buffer.clear":

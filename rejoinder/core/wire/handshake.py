@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from rejoinder.core.errors import CallerError
+from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection
 from rejoinder.core.wire.fields import Fields, Json, refuse
-from rejoinder.core.wire.session import REALTIME, TRANSCRIPTION, SessionConfig, merge
+from rejoinder.core.wire.session import (
+    REALTIME,
+    TRANSCRIPTION,
+    SessionConfig,
+    ends_turns_itself,
+    merge,
+    refused_tools,
+)
 from rejoinder.core.wire.unserved import left_out
 
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime")
@@ -31,10 +39,12 @@ def started(session: Json, query: Mapping[str, str]) -> SessionConfig:
     kind = TRANSCRIPTION if query.get("intent") == TRANSCRIPTION else REALTIME
     if kind == TRANSCRIPTION:
         config = replace(config, type=kind, transcription={"model": model} if model else {})
+        if ends_turns_itself(config):
+            config = replace(config, detection=TurnDetection(mode=DetectionMode.NONE))
     if not session:
         return config
     fields = Fields({"type": kind, **session}, "session")
-    if unserved := left_out(fields):
+    if unserved := left_out(fields) + refused_tools(fields):
         raise unserved[0]
     return merge(config, fields)
 

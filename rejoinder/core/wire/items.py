@@ -14,7 +14,7 @@ from rejoinder.core.reply.prompt_window import ChatMessage, Role
 from rejoinder.core.wire.chat_history import chat_messages
 from rejoinder.core.wire.fields import Fields, Json, refuse
 
-ItemType = Literal["message", "function_call", "function_call_output"]
+ItemType = Literal["message", "function_call", "function_call_output", "mcp_call", "mcp_list_tools"]
 Status = Literal["in_progress", "completed", "incomplete"]
 
 # Maximum number of items, content parts per item, and characters per item. They protect the host's memory, and allow a
@@ -65,6 +65,9 @@ class Item:
             reveal: False to send null as the transcript of a spoken user item, as conversation.item.added requires.
         """
         base: Json = {"id": self.id, "object": "realtime.item", "type": self.type, "status": self.status}
+        if self.type in ("mcp_call", "mcp_list_tools"):
+            own = {name: value for name, value in self.call.items() if name != "call_id"}
+            return {"id": self.id, "object": "realtime.item", "type": self.type} | own
         if self.type != "message":
             return base | self.call
         base["role"] = self.role
@@ -181,11 +184,20 @@ class Conversation:
     @property
     def open_calls(self) -> frozenset[str]:
         """Call ids of the tool calls that have no result yet."""
-        return self.call_ids - self._call_ids("function_call_output")
+        return (self.call_ids - self._call_ids("function_call_output")) | self.running_calls
+
+    @property
+    def running_calls(self) -> frozenset[str]:
+        """Call ids of the calls of tool servers that have no result yet."""
+        return frozenset(
+            str(item.call["call_id"])
+            for item in self._items
+            if item.type == "mcp_call" and not {"output", "error"} & item.call.keys()
+        )
 
     @property
     def call_ids(self) -> frozenset[str]:
-        """Call ids of all tool calls."""
+        """Call ids of all tool calls that the client makes."""
         return self._call_ids("function_call")
 
     def check_result(self, item: Item) -> None:

@@ -74,6 +74,11 @@ def move(reason: str) -> Json:
     return {"type": "rejoinder.session.move", "reason": reason}
 
 
+def pong() -> Json:
+    """Return rejoinder.pong, the answer to rejoinder.ping: the session is alive."""
+    return {"type": "rejoinder.pong"}
+
+
 def error(fault: CallerError, client_event_id: str | None) -> Json:
     """Return an error event for invalid input of the client; the session stays open.
 
@@ -218,7 +223,31 @@ def transcription_delta(item_id: str, delta: str) -> Json:
     }
 
 
-def transcription_completed(item_id: str, transcript: str, seconds: float, *, language: str = "") -> Json:
+def transcription_segment(item_id: str, segment_id: str, text: str, *, start_s: float, end_s: float) -> Json:
+    """Return the event with one sentence of a turn, and when it was spoken.
+
+    Args:
+        item_id: Id of the turn's item.
+        segment_id: Id of the segment.
+        text: The words.
+        start_s: Seconds from the start of the turn's audio to the start of the words.
+        end_s: Seconds from there to their end.
+    """
+    return {
+        "type": "conversation.item.input_audio_transcription.segment",
+        "item_id": item_id,
+        "content_index": 0,
+        "id": segment_id,
+        "text": text,
+        "speaker": "caller",
+        "start": round(start_s, 3),
+        "end": round(end_s, 3),
+    }
+
+
+def transcription_completed(
+    item_id: str, transcript: str, seconds: float, *, language: str = "", words: Sequence[tuple[str, float, float]] = ()
+) -> Json:
     """Return the event that sends the final transcript of a turn.
 
     Args:
@@ -226,6 +255,8 @@ def transcription_completed(item_id: str, transcript: str, seconds: float, *, la
         transcript: The words.
         seconds: Length of the turn's audio.
         language: Code of the language of the words if it is not the configured one; "" otherwise.
+        words: Each word with the seconds from the start of the turn's audio to its start and its end, for the field
+            `rejoinder.words`. Empty to leave the field out.
     """
     event: Json = {
         "type": "conversation.item.input_audio_transcription.completed",
@@ -234,7 +265,9 @@ def transcription_completed(item_id: str, transcript: str, seconds: float, *, la
         "transcript": transcript,
         "usage": {"type": "duration", "seconds": round(seconds, 3)},
     }
-    return event | ({"rejoinder": {"language": language}} if language else {})
+    timed = [{"word": word, "start": round(start_s, 3), "end": round(end_s, 3)} for word, start_s, end_s in words]
+    more = ({"language": language} if language else {}) | ({"words": timed} if timed else {})
+    return event | ({"rejoinder": more} if more else {})
 
 
 def transcription_failed(item_id: str, message: str) -> Json:
@@ -247,9 +280,19 @@ def transcription_failed(item_id: str, message: str) -> Json:
     }
 
 
+def mcp_list_tools(kind: Literal["in_progress", "completed", "failed"], item_id: str) -> Json:
+    """Return the event about the list of an MCP server's tools, which becomes the item `item_id`."""
+    return {"type": f"mcp_list_tools.{kind}", "item_id": item_id}
+
+
+def mcp_call(kind: Literal["in_progress", "completed", "failed"], item: Item, output_index: int = 0) -> Json:
+    """Return the event about a call of a tool server. `output_index` is its position in the output of its response."""
+    return {"type": f"response.mcp_call.{kind}", "item_id": item.id, "output_index": output_index}
+
+
 @dataclass(frozen=True, slots=True)
 class ResponseEvents:
-    """Builder of the server events of one response. Its output is at most one message item, then function calls.
+    """Builder of the server events of one response. Its output is at most one message item, then calls.
 
     Attributes:
         response_id: Id of the response.
@@ -286,14 +329,23 @@ class ResponseEvents:
         }
 
     def call_arguments(self, item: Item, output_index: int) -> list[Json]:
-        """Return the events that send the arguments of a function call: one delta with all of them, and done."""
+        """Return the events that send the arguments of a call: one delta with all of them, and done.
+
+        A call of a tool server has events of its own, and then begins.
+        """
         base = {
             "response_id": self.response_id,
             "item_id": item.id,
             "output_index": output_index,
-            "call_id": item.call["call_id"],
         }
         arguments, name = item.call["arguments"], item.call["name"]
+        if item.type == "mcp_call":
+            return [
+                {"type": "response.mcp_call_arguments.delta", **base, "delta": arguments},
+                {"type": "response.mcp_call_arguments.done", **base, "arguments": arguments},
+                mcp_call("in_progress", item, output_index),
+            ]
+        base["call_id"] = item.call["call_id"]
         return [
             {"type": "response.function_call_arguments.delta", **base, "delta": arguments},
             {"type": "response.function_call_arguments.done", **base, "arguments": arguments, "name": name},

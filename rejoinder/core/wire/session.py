@@ -18,8 +18,8 @@ from rejoinder.core.wire.fields import Fields, Json, refuse
 from rejoinder.core.wire.formats import AudioFormat, parse_format
 
 MAX_TOOLS = 128
-UNSUPPORTED_TOOLS = ("mcp",)
-"""Types of tools that are left out with an error event, while the rest of the event takes effect."""
+SERVER_TOOLS = ("mcp",)
+"""Types of tools that are no functions of the client."""
 MAX_OUTPUT_TOKENS = 4096
 MAX_KEYWORDS = 1000
 # Maximum sizes of settings that are only kept and sent back, in characters of their JSON text. Every session.updated
@@ -32,6 +32,9 @@ _AUTOMATIC = (DetectionMode.SERVER_VAD, DetectionMode.SEMANTIC_VAD)
 
 REALTIME, TRANSCRIPTION = "realtime", "transcription"
 """The two types of a session: a conversation, or a transcription of the caller without any reply."""
+WORDS, SEGMENTS = "item.input_audio_transcription.words", "item.input_audio_transcription.segments"
+"""Entries of `include` that ask for the times of words, and for segment events. OpenAI's API has neither."""
+_MODELS_WITHOUT_TURNS = ("gpt-realtime-whisper", "gpt-live-transcribe")
 NO_LIMIT = "inf"
 """Value of max_output_tokens with which a client asks for answers of any length (MAX_OUTPUT_TOKENS)."""
 
@@ -50,7 +53,9 @@ class SessionConfig:
         parallel_tool_calls: True if one response may call several tools.
         speed: Speaking rate, 0.25 to 1.5.
         type: REALTIME or TRANSCRIPTION.
+        mcp: The tools of type mcp that are permitted, as `mcp_tools.McpRequest.wire` returns them.
         drops_replies: True if the client is known to drop a reply for good at input_audio_buffer.speech_started.
+        include: What the client wants with each transcript: WORDS, SEGMENTS or both. Only if `type` is TRANSCRIPTION.
     """
 
     model: str = "rejoinder"
@@ -70,7 +75,9 @@ class SessionConfig:
     truncation: Any = "auto"
     tracing: Any = None
     type: str = REALTIME
+    mcp: tuple[Json, ...] = ()
     drops_replies: bool = False
+    include: tuple[str, ...] = ()
 
     @property
     def transcribes_only(self) -> bool:
@@ -88,15 +95,18 @@ class SessionConfig:
             return MAX_OUTPUT_TOKENS
         return default if self.max_output_tokens is None else int(self.max_output_tokens)
 
-    def offer(self, call_tokens: int) -> ToolOffer:
+    def offer(self, call_tokens: int, of_servers: tuple[FunctionTool, ...] = ()) -> ToolOffer:
         """Return the tools for the language model.
+
+        A tool of a server whose name a client's tool has is left out.
 
         Args:
             call_tokens: Number of tokens that the calls of one answer may take, besides `max_output_tokens`. It does
                 not apply if the client has set this limit, because its limit includes calls.
+            of_servers: Tools that this system calls.
         """
         named = self.tool_choice["name"] if isinstance(self.tool_choice, dict) else ""
-        tools = tuple(_function_tool(tool) for tool in self.tools)
+        tools = (*(_function_tool(tool) for tool in self.tools), *of_servers)
         if named and all(tool.name != named for tool in tools):  # the named tool has been removed since
             named = ""
             mode: ToolMode = "auto"
@@ -129,10 +139,24 @@ def merge(
         )
     config = replace(config, type=kind)
     audio = patch.child("audio")
+    own_turns = ends_turns_itself(config)
     config = _merge_audio_input(config, audio.child("input"))
     if kind == TRANSCRIPTION:
-        return config
+        if "turn_detection" not in audio.child("input") and ends_turns_itself(config) and not own_turns:
+            config = replace(config, detection=TurnDetection(mode=DetectionMode.NONE))
+        wanted = patch.texts("include", 16)
+        known = tuple(name for name in (WORDS, SEGMENTS) if name in wanted)
+        return replace(config, include=known) if "include" in patch else config
+    config = replace(config, include=())
     return _merge_replies(config, patch, audio.child("output"), voice_locked)
+
+
+def ends_turns_itself(config: SessionConfig) -> bool:
+    """Return True if the client's transcription model is one without turn detection at OpenAI.
+
+    Its clients end each turn by input_audio_buffer.commit, and take the error of a commit after ours as fatal.
+    """
+    return str((config.transcription or {}).get("model", "")).startswith(_MODELS_WITHOUT_TURNS)
 
 
 def _merge_replies(config: SessionConfig, patch: Fields, output: Fields, voice_locked: bool) -> SessionConfig:
@@ -164,7 +188,7 @@ def merge_tools(config: SessionConfig, patch: Fields) -> SessionConfig:
         CallerError: A field is invalid, or `tool_choice` names a tool that is not declared.
     """
     if "tools" in patch:
-        tools = tuple(_tool(tool) for tool in patch.items("tools", MAX_TOOLS) if not _unsupported(tool))
+        tools = tuple(_tool(tool) for tool in patch.items("tools", MAX_TOOLS) if not _of_server(tool))
         _check_size(tools, patch.at("tools"), MAX_TOOLS_JSON)
         config = replace(config, tools=tools)
     if "parallel_tool_calls" in patch:
@@ -175,10 +199,7 @@ def merge_tools(config: SessionConfig, patch: Fields) -> SessionConfig:
 
 
 def refused_tools(patch: Fields) -> list[CallerError]:
-    """Return an error for each tool in `tools` that is left out, because tools of its type are not supported.
-
-    The other fields of the event take effect.
-    """
+    """Return an error for each tool in `tools` of a response.create whose type only a session.update may have."""
     if "tools" not in patch:
         return []
     return [
@@ -186,10 +207,10 @@ def refused_tools(patch: Fields) -> list[CallerError]:
             f"Tools of type {str(tool.raw('type'))[:80]!r} are not supported. This tool is left out.",
             tool.at("type"),
             code="unsupported_tool",
-            remedy="Declare it as a tool of type function, and call the server from your client.",
+            remedy="Request MCP servers in a session.update.",
         )
         for tool in patch.items("tools", MAX_TOOLS)
-        if _unsupported(tool)
+        if _of_server(tool)
     ]
 
 
@@ -244,7 +265,7 @@ def echo(config: SessionConfig, session_id: str, expires_at: int) -> Json:
         "model": config.model,
         "output_modalities": [config.output_modality],
         "instructions": config.instructions,
-        "tools": list(config.tools),
+        "tools": [*config.tools, *config.mcp],
         "tool_choice": config.tool_choice,
         "parallel_tool_calls": config.parallel_tool_calls,
         "max_output_tokens": NO_LIMIT if config.max_output_tokens is None else config.max_output_tokens,
@@ -385,9 +406,9 @@ def _tool(tool: Fields) -> Json:
     return found
 
 
-def _unsupported(tool: Fields) -> bool:
-    """Return True for a tool of a type that OpenAI knows, but that this server cannot call."""
-    return tool.raw("type") in UNSUPPORTED_TOOLS
+def _of_server(tool: Fields) -> bool:
+    """Return True for a tool that is no function: `mcp_tools` reads it."""
+    return tool.raw("type") in SERVER_TOOLS
 
 
 def _function_tool(tool: Json) -> FunctionTool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire.fields import Fields, refuse
-from rejoinder.core.wire.session import TRANSCRIPTION, refused_tools
+from rejoinder.core.wire.session import REALTIME, SEGMENTS, TRANSCRIPTION, WORDS
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
 _NOWHERE = ("prompt", "reasoning")
@@ -30,13 +30,15 @@ def left_out(patch: Fields) -> list[CallerError]:
         if patch.child("audio").raw("output"):
             found.append(_unserved(patch.child("audio").at("output"), TRANSCRIPTION))
         return found
-    return found + refused_tools(patch)
+    if {WORDS, SEGMENTS} & set(patch.texts("include", 16)):
+        found.append(_unserved(patch.at("include"), REALTIME))
+    return found
 
 
 _REMEDIES = {
     "prompt": "Stored prompts are not kept here: send the text as instructions.",
     "reasoning": "Choose the model's effort in the settings of the server.",
-    "include": "Log probabilities of words are not measured: leave it out.",
+    "include": "Log probabilities are not measured, and only a session of type transcription has times of words.",
 }
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from actors.listening.end_of_turn import _joined
+from actors.stages.ports import Transcript, WordTime
+from rejoinder.core.turns.endpointing import DetectionMode
 from rejoinder.core.turns.local_agreement import StreamedText
 from rejoinder.core.wire.handshake import started
+from rejoinder.core.wire.unserved import LOGPROBS
 from tests.actors.asking import TURN, prompts, refused
 from tests.actors.fakes import ScriptedStt
 from tests.actors.stage_play import Caller, Play
@@ -125,6 +130,29 @@ async def test_a_transcription_session_with_manual_turns() -> None:
 
 
 @virtual
+async def test_a_model_without_turn_detection_leaves_turns_to_the_client() -> None:
+    """For OpenAI's streaming models the client ends turns, unless it asks for turn detection.
+
+    LiveKit sends no turn_detection with them, and ends a session at the error of a commit after the server's.
+    """
+    async with hearing("Hello there.").call() as caller:
+        session = await configure(caller, "transcription", transcription={"model": "gpt-realtime-whisper"})
+        assert session["audio"]["input"]["turn_detection"] is None
+        await caller.speak(1.0)
+        await caller.hush(3.0)
+        assert not caller.of("input_audio_buffer.committed")
+        await caller.ask(type="input_audio_buffer.commit")
+        assert (await caller.until(COMPLETED))["transcript"] == "Hello there."
+        detection = {"type": "server_vad"}
+        audio = {"input": {"turn_detection": detection}}
+        await caller.ask(type="session.update", session={"type": "transcription", "audio": audio})
+        updated = await caller.until("session.updated", 2)
+        assert updated["session"]["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+    query = {"intent": "transcription", "model": "gpt-realtime-whisper"}
+    assert started({}, query).detection.mode is DetectionMode.NONE
+
+
+@virtual
 async def test_a_transcription_session_refuses_responses_and_their_fields() -> None:
     """response.create is refused. Fields of replies in an update get an error each, and the rest takes effect."""
     async with Play().call() as caller:
@@ -143,6 +171,52 @@ async def test_a_transcription_session_refuses_responses_and_their_fields() -> N
         assert error["param"] == "session.instructions"
         updated = await caller.until("session.updated", 2)
         assert updated["session"]["audio"]["input"]["turn_detection"] is None
+
+
+@virtual
+async def test_word_times_and_segments_if_the_client_asks() -> None:
+    """`include` asks for times of words, in `rejoinder.words` of completed, and for one segment event a sentence."""
+    include = ["item.input_audio_transcription.words", "item.input_audio_transcription.segments"]
+    async with hearing("Hello there. How nice!").call() as caller:
+        await caller.ask(type="session.update", session={"type": "transcription", "include": include})
+        await caller.speak(2.0)
+        completed = await caller.listen(COMPLETED)
+        words = completed["rejoinder"]["words"]
+        assert [word["word"] for word in words] == ["Hello", "there.", "How", "nice!"]
+        assert words[1] == {"word": "there.", "start": 0.5, "end": 1.0}
+        segments = caller.of("conversation.item.input_audio_transcription.segment")
+        assert [(event["text"], event["start"], event["end"]) for event in segments] == [
+            ("Hello there.", 0.0, 1.0),
+            ("How nice!", 1.0, 2.0),
+        ]
+        assert {event["item_id"] for event in segments} == {completed["item_id"]}
+        await caller.ask(type="session.update", session={"type": "transcription", "include": []})
+        await caller.speak(2.0)
+        assert "rejoinder" not in await caller.listen(COMPLETED, 2)
+        error = await refused(caller, type="session.update", session={"type": "transcription", "include": [LOGPROBS]})
+        assert error["param"] == "session.include"
+
+
+@virtual
+async def test_a_conversation_has_no_word_times() -> None:
+    """A session with replies is told that it gets no times of words: they would delay its replies."""
+    play = Play()
+    async with play.call() as caller:
+        words = ["item.input_audio_transcription.words"]
+        error = await refused(caller, type="session.update", session={"type": "realtime", "include": words})
+        assert error["param"] == "session.include"
+        await caller.say()
+    assert not any(job.word_times for job in play.stt.jobs)
+
+
+def test_word_times_of_joined_windows() -> None:
+    """Times count from the start of the first window, and a word that two windows share comes once."""
+    left = Transcript("a b", 10_000, 0, 0, avg_logprob=-0.1, words=(WordTime("a", 1, 2), WordTime("b", 9.2, 9.4)))
+    right = Transcript("b c", 5_000, 0, 0, avg_logprob=-0.1, words=(WordTime("b", 0.7, 0.9), WordTime("c", 3, 4)))
+    assert [word.word for word in _joined(left, right, overlaps=True).words] == ["a", "b", "c"]
+    joined = _joined(left, right, overlaps=False).words
+    assert joined[-1] == WordTime("c", 13, 14)
+    assert _joined(replace(left, words=()), right, overlaps=False).words == ()
 
 
 @virtual

@@ -188,7 +188,7 @@ async def test_an_mcp_tool_is_left_out_and_the_rest_takes_effect() -> None:
         server = {"type": "mcp", "server_label": "docs", "server_url": "https://example.org"}
         session = {"type": "realtime", "instructions": "Be brief.", "tools": [server, TIME]}
         error = await refused(caller, type="session.update", session=session)
-        assert (error["param"], error["code"]) == ("session.tools[0].type", "unsupported_tool")
+        assert (error["param"], error["code"]) == ("session.tools[0].server_url", "unsupported_tool")
     updated = caller.of("session.updated")[0]["session"]
     assert updated["instructions"] == "Be brief."
     assert [tool["name"] for tool in updated["tools"]] == ["get_time"]

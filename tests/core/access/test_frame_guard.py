@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.access.frame_guard import CREDIT, FrameGuard
+from rejoinder.core.access.frame_guard import CREDIT, OWN_BYTES, OWN_BYTES_PER_S, FrameGuard
+from rejoinder.core.access.token_bucket import TokenBucket
 from rejoinder.core.settings.access.limits import LimitSettings
 
 LIMITS = LimitSettings(
@@ -57,3 +58,32 @@ def test_a_small_burst_is_exact() -> None:
         guard.admit_audio(5.0, 10)
         admitted += 1
     assert admitted == 3
+
+
+def test_all_connections_together_keep_the_hosts_rate() -> None:
+    """Two hundred connections that send as fast as they may get the host's burst and rate, and what each may alone."""
+    limits, size, seconds = LimitSettings(), 90_000, 20
+    shared = TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
+    guards = [FrameGuard(limits, shared) for _ in range(200)]
+    admitted = 0
+    for tick in range(seconds * 20):
+        for guard in guards:
+            if not guard.wait_s(tick / 20):
+                guard.admit(tick / 20, size, first=True)
+                admitted += size
+    own = 200 * (OWN_BYTES + OWN_BYTES_PER_S * seconds + size)
+    rates = limits.host_message_bytes_per_s * seconds + limits.host_message_bytes_burst
+    assert rates - size < admitted <= rates + own
+    assert own + rates < 200 * limits.message_bytes_per_s * seconds / 5
+
+
+def test_a_caller_does_not_wait_for_others() -> None:
+    """While others have used up the host's rate, a caller with 100 kB of settings and 10 kB a second is read."""
+    limits = LimitSettings()
+    shared = TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
+    attacker, caller = FrameGuard(limits, shared), FrameGuard(limits, shared)
+    attacker.answered(0.0, 3 * limits.host_message_bytes_burst)
+    caller.admit(0.0, 100_000, first=True)
+    for number in range(100):
+        assert caller.wait_s(number / 10) == 0
+        caller.admit(number / 10, 1_000, first=True)

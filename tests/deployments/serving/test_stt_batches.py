@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from actors.stages.ports import SttJob, Transcript
+from actors.stages.ports import Priority, SttJob, Transcript, WordTime
 from deployments import stt
 from deployments.engines.pcm import speech_samples
 from deployments.engines.stt.whisper import WhisperOptions, WhisperResult
@@ -46,6 +47,10 @@ class SlowEngine:
                 raise BackendError(f"clip {number}", stage="stt")
             results.append(WhisperResult(f"{number}", -0.1))
         return results
+
+    def word_times(self, clip: bytes, text: str, language: str = "") -> list[tuple[str, float, float]]:
+        """Return the text as one word of half a second."""
+        return [(text, 0.0, 0.5)]
 
 
 class NoStore:
@@ -114,3 +119,20 @@ async def test_an_engine_that_fails_for_all_clips_fails_each_of_them(served: stt
     outcomes = await queued(served, [job(0), job(-1), job(-2), job(-3)])
     assert [str(outcome) for outcome in outcomes[1:]] == ["clip -1", "clip -2", "clip -3"]
     assert texts([await served.transcribe(job(7))]) == ["7"]
+
+
+async def test_a_recording_waits_for_calls_and_runs_alone(served: stt.Stt) -> None:
+    """Parts of recordings are decoded one by one, after the transcripts of calls that arrived later."""
+    recordings = [replace(job(number), priority=Priority.RECORDING) for number in (1, 2)]
+    outcomes = await queued(served, [job(0), *recordings, job(3), job(4)])
+    assert texts(outcomes) == ["0", "1", "2", "3", "4"]
+    assert SlowEngine.made[0].batches == [1, 2, 1, 1]
+
+
+async def test_words_have_times_if_a_job_asks_for_them(served: stt.Stt) -> None:
+    """Only the transcript of a job with `word_times` has its words with their times."""
+    timed, plain = await queued(served, [replace(job(7), word_times=True), job(8)])
+    assert isinstance(timed, Transcript)
+    assert timed.words == (WordTime("7", 0.0, 0.5),)
+    assert isinstance(plain, Transcript)
+    assert plain.words == ()

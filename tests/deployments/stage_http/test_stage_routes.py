@@ -18,7 +18,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from actors.stages.ports import Priority, TokenDelta
-from rejoinder.core.errors import Overloaded
+from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.settings.settings import parse_settings
 from tests.actors.fakes import ANSWER, ScriptedStt, voice
 from tests.actors.replying.test_backend_faults import play_of, said
@@ -341,3 +341,54 @@ async def test_recorded_requests_are_served(service: str, route: str, fields: di
             reply = await http.post(f"{url}/{route}", json=fields)
             assert len(reply.content) > 500
     assert reply.status_code == 200, (service, reply.text)
+
+
+async def test_a_failed_replica_costs_nothing_but_time() -> None:
+    """A voice that fails within a segment goes on after the samples sent, and a recognizer is asked again."""
+    play = Play()
+    play.tts.failures, play.tts.fail_after, play.stt.failures = 1, 5, 1
+    async with serving(play) as url:
+        speech = await client(url).audio.speech.create(
+            model="m", voice="x", input="It costs five dollars.", response_format="pcm"
+        )
+        heard = await client(url).audio.transcriptions.create(file=recording(1), model="m")
+    assert speech.content == voice("It costs five dollars.")
+    assert heard.text == "What time is it?"
+    assert play.stt.avoided[1] == {"stt-1"}
+
+
+async def test_an_answer_goes_on_after_a_failure() -> None:
+    """If a replica dies within an answer, another one continues it: no word comes twice, whole or streamed."""
+    play = Play()
+    play.llm.break_after = {"a": 4}
+    async with serving(play) as url:
+        stream = await client(url).chat.completions.create(model="m", messages=HI, stream=True)
+        text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+    assert text == ANSWER
+
+
+async def test_a_failure_after_the_first_words_is_an_event() -> None:
+    """If nothing continues an answer that has begun, the stream ends with an error, and not as if it were complete."""
+    play = Play()
+    play.llm.break_after = {"a": 4}
+    async with serving(play) as url:
+        stream = await client(url).chat.completions.create(model="m", messages=HI, stream=True)
+        await anext(stream)
+        play.llm.fault = BackendError("gone.", stage="llm")
+        with pytest.raises(openai.APIError, match="did not answer"):
+            async for _ in stream:
+                pass
+
+
+async def test_a_recording_gives_way_to_calls_and_is_finished() -> None:
+    """A part that a call's transcript displaces from the full queue is transcribed later. Only the first is refused."""
+    play = Play(stt=ScriptedStt(deque(["One two three.", "Four five six."])))
+    async with serving(play) as url:
+        stream = await client(url).audio.transcriptions.create(file=recording(25), model="m", stream=True)
+        events = []
+        async for event in stream:
+            events.append(event)
+            play.stt.fault = None if play.stt.fault else Overloaded("displaced.")
+            asyncio.get_running_loop().call_later(0.3, setattr, play.stt, "fault", None)
+    assert events[-1].type == "transcript.text.done"
+    assert events[-1].text == "One two three. Four five six."

@@ -135,6 +135,25 @@ async def test_speech_clears_what_was_not_played_and_the_history_has_what_was_he
 
 
 @virtual
+async def test_a_noise_pauses_the_answer_and_nothing_of_it_is_lost() -> None:
+    """Speech without words clears Twilio's buffer; the answer goes on from where the caller stopped hearing it.
+
+    Marks take no time here, so no sample is missing and none is played twice.
+    """
+    play = _play("What time is it?", "")
+    async with application(play) as served, Twilio(served).talking() as stream:
+        await _answered(stream)
+        stream.speak(0.3)
+        await stream.until(lambda: stream.count("clear") == 1)
+        heard = len(stream.heard)
+        await stream.until(lambda: len(stream.heard) > heard + 800)
+        await asyncio.sleep(8.0)
+        assert not stream.playing
+        # The fake voice takes 80 ms for a character of each segment.
+        assert len(stream.heard) / 8000 == pytest.approx(sum(map(len, play.tts.texts)) * 0.08, abs=0.01)
+
+
+@virtual
 async def test_keys_become_a_turn() -> None:
     """Keys end the reply at once, and reach the model as a text of the caller when # is pressed."""
     llm = WordyLlm(ANSWER)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections import deque
+from typing import Any
 from xml.etree import ElementTree
 
 import httpx2
@@ -17,22 +18,39 @@ from websockets.exceptions import InvalidStatus
 from deployments.serving.http_routes import http_app
 from deployments.telephony.twilio_routes import STREAM, VOICE
 from deployments.transports.call_protocol import CallProtocol
+from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl
 from rejoinder.core.settings.settings import parse_settings
 from rejoinder.core.telephony.twilio_signature import signature_of
+from rejoinder.core.wire.formats import WireDecoder
 from tests.actors.fakes import ScriptedStt, WordyLlm
 from tests.actors.stage_play import Play
 from tests.deployments.telephony.twilio_peer import HUSH, PUBLIC, TOKEN, TWILIO
 from tests.loadtest.callers.server import Served, free_socket
 
 FORM = {"CallSid": "CA1", "From": "+15550001", "To": "+15550002"}
+FRAMES = [bytes([number]) * 160 for number in range(100)]
 
 
-async def test_a_call_over_real_sockets() -> None:
+async def test_a_call_over_real_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     """`/voice` gives TwiML, and the stream is refused without a signature and carries audio and a key with one.
 
-    More than 64 messages are sent at once: the connection's own count of unanswered messages returns to zero.
+    More than 64 messages are sent at once. Once the session has handled them, audio takes the fast path, and all of it
+    reaches the decoder in the order in which it was sent.
     """
+    decoded, fast = list[bytes](), list[bool]()
+    decode, take = WireDecoder.__call__, RealtimeSocket._take_audio
+
+    def recording(self: WireDecoder, audio: bytes) -> bytes:
+        decoded.append(audio)
+        return decode(self, audio)
+
+    def taking(self: RealtimeSocket, session: Any, message: bytes) -> bool:
+        fast.append(take(self, session, message))
+        return fast[-1]
+
+    monkeypatch.setattr(WireDecoder, "__call__", recording)
+    monkeypatch.setattr(RealtimeSocket, "_take_audio", taking)
     settings = parse_settings({"telephony": {"twilio": TWILIO}})
     play = Play(settings=settings, stt=ScriptedStt(deque(["Hello"])), llm=WordyLlm("Yes."))
     async with play.open() as host, asyncio.timeout(20):
@@ -53,6 +71,9 @@ async def test_a_call_over_real_sockets() -> None:
                 signature = signature_of(TOKEN, f"wss{PUBLIC.removeprefix('https')}{STREAM}")
                 await _call(f"ws://{address}{STREAM}", signature, {ticket.get("name"): ticket.get("value")})
                 assert host.live == 0
+                assert fast == [True] * 100
+                # The session's beginning keeps 2 s of audio.
+                assert b"".join(decoded).endswith(HUSH * 50 + b"".join(FRAMES))
             finally:
                 server.should_exit = True
                 await running
@@ -73,6 +94,9 @@ async def _call(url: str, signature: str, parameters: dict[str | None, str | Non
         kinds: set[str] = set()
         while kinds != {"media", "mark"}:
             kinds.add(json.loads(await socket.recv())["event"])
+        for frame in FRAMES:
+            await send("media", media={"track": "inbound", "payload": base64.b64encode(frame).decode()})
+        await asyncio.sleep(0.2)
         await send("stop", stop={"callSid": "CA1"})
         async for _ in socket:
             pass

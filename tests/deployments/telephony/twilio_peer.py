@@ -157,7 +157,7 @@ class TwilioStream:
 
     def send(self, **message: Any) -> None:
         """Send a message."""
-        self.throw(json.dumps({"streamSid": self.id, **message}))
+        self.throw(json.dumps({**message, "streamSid": self.id}))
 
     def throw(self, text: str) -> None:
         """Send any text."""

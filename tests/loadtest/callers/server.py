@@ -14,6 +14,7 @@ import uvicorn
 from websockets.asyncio.server import ServerConnection, serve
 
 from actors.host import Host
+from cluster.self_signed import TlsFiles
 from deployments.serving.http_routes import http_app
 from deployments.serving.regions import places_of
 from rejoinder.core.access.access_control import AccessControl
@@ -39,20 +40,28 @@ class Served:
 
 
 @asynccontextmanager
-async def listening(play: Play, keys: frozenset[str] = frozenset()) -> AsyncIterator[tuple[str, Host]]:
-    """Run the HTTP application with the fake stages of `play`. Yield (ws:// base URL, host).
+async def listening(
+    play: Play, keys: frozenset[str] = frozenset(), tls: TlsFiles | None = None
+) -> AsyncIterator[tuple[str, Host]]:
+    """Run the HTTP application with the fake stages of `play`. Yield (ws:// or wss:// base URL, host).
 
-    `keys` are the API keys that the application accepts. If there are none, a client needs no key.
+    `keys` are the API keys that the application accepts. If there are none, a client needs no key. With `tls` the
+    server speaks TLS only.
     """
     with free_socket() as listener:
         async with play.open() as host:
             config = uvicorn.Config(
-                http_app(Served(host, access_of(keys))), log_level="warning", lifespan="off", ws="websockets-sansio"
+                http_app(Served(host, access_of(keys))),
+                log_level="warning",
+                lifespan="off",
+                ws="websockets-sansio",
+                ssl_certfile=tls.certificate if tls else None,
+                ssl_keyfile=tls.key if tls else None,
             )
             server = uvicorn.Server(config)
             running = asyncio.create_task(server.serve(sockets=[listener]))
             try:
-                yield f"ws://127.0.0.1:{listener.getsockname()[1]}/v1", host
+                yield f"{'wss' if tls else 'ws'}://127.0.0.1:{listener.getsockname()[1]}/v1", host
             finally:
                 server.should_exit = True
                 await running
@@ -95,6 +104,18 @@ class Relay:
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports
         self._writers: set[asyncio.StreamWriter] = set()
+        self._passing = asyncio.Event()
+        self._passing.set()
+
+    def silence(self) -> None:
+        """Pass nothing on any more over the present connections, as if the server's machine had vanished.
+
+        They stay open. New connections go to the next server.
+        """
+        self.ports.append(self.ports.pop(0))
+        self._passing.clear()
+        self._passing = asyncio.Event()
+        self._passing.set()
 
     def cut(self) -> None:
         """Break all connections without a close frame, and send new ones to the next server."""
@@ -105,11 +126,11 @@ class Relay:
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Relay one connection until either side ends it."""
         server, server_writer = await asyncio.open_connection("127.0.0.1", self.ports[0])
-        pair = {writer, server_writer}
+        pair, passing = {writer, server_writer}, self._passing
         self._writers |= pair
         ways = {
-            asyncio.create_task(_copy(reader, server_writer)),
-            asyncio.create_task(_copy(server, writer)),
+            asyncio.create_task(_copy(reader, server_writer, passing)),
+            asyncio.create_task(_copy(server, writer, passing)),
         }
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in ways:
@@ -119,9 +140,10 @@ class Relay:
         self._writers -= pair
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passing: asyncio.Event) -> None:
     with suppress(OSError):
         while data := await reader.read(65536):
+            await passing.wait()
             writer.write(data)
 
 
@@ -132,3 +154,4 @@ async def relayed(*urls: str) -> AsyncIterator[tuple[str, Relay]]:
     server = await asyncio.start_server(relay.connect, "127.0.0.1", 0)
     async with server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", relay
+        relay.cut()

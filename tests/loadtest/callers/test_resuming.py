@@ -69,6 +69,20 @@ async def test_talk_continues_after_a_lost_connection(cut_at: list[float]) -> No
     assert said == Counter((ANSWER + " " + ANSWER).split())
 
 
+async def test_talk_leaves_a_silent_server() -> None:
+    """The server falls silent in the reply and keeps the connection open: the rest comes from the next host.
+
+    It is noticed after about 3 s.
+    """
+    async with two_hosts("What is first?", "What is second?") as (url, relay, plays):
+        asyncio.get_running_loop().call_later(2.6, relay.silence)
+        call = await converse(url, relay, [])
+    assert [record.outcome for record in call.dialogue.records()] == ["answered", "answered"], call.dialogue.faults
+    assert plays[1].llm.requests
+    said = Counter(" ".join(reply.transcript for reply in call.dialogue.replies).split())
+    assert said == Counter((ANSWER + " " + ANSWER).split())
+
+
 async def test_a_conversation_that_no_journal_has_ends_with_the_reason() -> None:
     """If the host has no journal, a lost connection ends the conversation as before."""
     async with listening(Play(stt=ScriptedStt(deque(["Hello."])))) as (direct, _), relayed(direct) as (url, relay):
@@ -78,7 +92,7 @@ async def test_a_conversation_that_no_journal_has_ends_with_the_reason() -> None
 
 
 async def hold(url: str, relay: Relay, clip_path: str, *, resume: bool) -> Counter[str]:
-    """Make four calls of the load generator, whose connections break twice. Return the last report."""
+    """Make four calls of the load generator, whose connections break, and later fall silent. Return the last report."""
     scenario = Scenario(
         url, 4, 12, clips=(clip_path,), behavior=CallerBehavior(think_s=0.3), resume=resume, drain_s=15, warm_up_s=0
     )
@@ -86,7 +100,7 @@ async def hold(url: str, relay: Relay, clip_path: str, *, resume: bool) -> Count
     assignment = WorkerAssignment(scenario, calls=calls, measure_from_s=0.0, measure_to_s=12.0, start_at=0.0)
     reports: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
-    timers = [loop.call_later(at, relay.cut) for at in (2.5, 5.5)]
+    timers = [loop.call_later(2.5, relay.cut), loop.call_later(4.5, relay.silence)]
     await Worker(assignment, time.monotonic(), reports.append).run()
     for timer in timers:
         timer.cancel()
@@ -95,7 +109,10 @@ async def hold(url: str, relay: Relay, clip_path: str, *, resume: bool) -> Count
 
 
 async def test_calls_of_a_load_run_continue(tmp_path: Path) -> None:
-    """Each of four calls loses its connection twice and continues; no call is dropped and every turn is answered."""
+    """Each of four calls loses its connection, then its server falls silent; every time it continues.
+
+    No call is dropped, and every turn is answered.
+    """
     write_wave(tmp_path / "clip.wav", tone(0.8) + silence(0.1))
     async with two_hosts(*["What?"] * 200) as (url, relay, _):
         counts = await hold(url, relay, str(tmp_path / "clip.wav"), resume=True)

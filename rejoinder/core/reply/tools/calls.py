@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 ToolMode = Literal["auto", "none", "required"]
@@ -44,11 +44,13 @@ class FunctionTool:
         name: Name of the tool.
         description: What the tool does, for the model.
         parameters: JSON schema of the arguments, as JSON text; "" if the tool takes none.
+        server: Label of the tool server if this system calls the tool itself; "" if the client does.
     """
 
     name: str
     description: str = ""
     parameters: str = ""
+    server: str = ""
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -95,6 +97,20 @@ class ToolOffer:
         if not self.active:
             return ()
         return tuple(tool for tool in self.tools if self.named in ("", tool.name))
+
+    def of_client(self) -> ToolOffer:
+        """Return the offer without the tools that this system calls."""
+        tools = tuple(tool for tool in self.tools if not tool.server)
+        return replace(self, tools=tools) if tools else NO_TOOLS
+
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """Names of the tools that the client calls."""
+        return tuple(tool.name for tool in self.tools if not tool.server)
+
+    def server_of(self, name: str) -> str:
+        """Return the label of the tool server that has this tool; "" if the client calls it."""
+        return next((tool.server for tool in self.tools if tool.name == name), "")
 
     @property
     def state(self) -> str:

@@ -28,6 +28,12 @@ class LimitSettings(Section):
     """Bytes a second that one connection may send in messages without audio, and get in the answers to them."""
     message_bytes_burst: Count = 4_194_304
     """Bytes of messages without audio, and of the answers to them, that a connection may cause at once."""
+    host_message_bytes_per_s: Positive = 2_097_152.0
+    """Bytes a second of messages without audio, and of the answers to them, of all connections of a host. While they
+    are used up, connections that have caused more than 128 kB, or more than 16 kB a second, are not read.
+    """
+    host_message_bytes_burst: Count = 8_388_608
+    """Bytes of such messages and answers that the connections of a host may cause at once."""
     audio_bytes_per_s: Positive = 1_048_576.0
     """Bytes a second that one connection may send in audio messages. PCM in real time takes 64 kB a second."""
     audio_bytes_burst: Count = 25_165_824

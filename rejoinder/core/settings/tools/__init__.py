@@ -1,0 +1,1 @@
+"""Settings of the tools that the server itself calls."""
