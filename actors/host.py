@@ -15,8 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from actors.listening.vad_ticker import VadTicker
 from actors.session import Session
-from actors.stages.audio_output import AudioOutput
-from actors.stages.ports import Stages, TtsRequest
+from actors.stages.ports import AudioOutput, Stages, TtsRequest
 from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
 from actors.stages.stage_watch import StageWatch

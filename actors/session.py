@@ -25,7 +25,7 @@ from actors.replying.replies import Replies
 from actors.replying.reply import Reply
 from actors.replying.requests import ReplyRequest
 from actors.resuming import MoveRequest, go_on, restore, snapshot_of
-from actors.stages.audio_output import AudioOutput
+from actors.stages.ports import AudioOutput
 from actors.stages.retry import StageFailures, contained
 from actors.stages.services import Services
 from actors.stages.session_context import SessionContext

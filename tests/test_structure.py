@@ -64,11 +64,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("rejoinder.core", "rejoinder.store", "actors"),
         *("deployments.transports", "deployments.serving.gate"),
     ),
-    "deployments.webrtc": (*STAGES, "actors", "deployments.transports", "deployments.serving.gate"),
     "deployments.serving": (
         *("rejoinder.core", "rejoinder.store", "actors"),
         *("deployments.transports", "deployments.talk_page", "deployments.stage_http", "deployments.telephony"),
-        "deployments.webrtc",
     ),
     "deployments.survival": ("rejoinder.core", "actors.stages", "actors.survival"),
     "deployments.engines": (*STAGES, "deployments.serving"),

@@ -115,24 +115,26 @@ class Reply:
         self.first_output_at: float | None = None
         self.answer_from_ms: int | None = None
         self.stop_s: float | None = None
-        self._session_id, self._services = context.id, services
+        self._session_id = context.id
+        self._services = services
         self._failures = plan.failures
         self._text: list[str] = []
         self._said: list[SpeechSegment] = []
         self._called = CalledTools(plan.terms.request.tools, context)
-        self._segments, self._generated = 0, False
+        self._segments = 0
+        self._generated = False
         self._released = asyncio.Event()
         if not drafted:
             self._released.set()
-        tts, phrases, clock = services.stages.tts, services.phrases, services.clock
         self._speech = SpeechOutput(
-            tts,
-            phrases=phrases,
+            services.stages.tts,
+            phrases=services.phrases,
             listener=self,
             settings=_speech_settings(services.settings, plan),
             failures=self._failures,
-            clock=clock,
+            clock=services.clock,
             released=self._released,
+            stop_audio=self.response.stop_audio,
         )
         filler_ms = plan.degradation.filler_after_ms(self.measures)
         self.fillers = Fillers(
@@ -244,10 +246,6 @@ class Reply:
         return self._speech.played_s
 
     # -- called by the speech output (SpeechListener) ------------------------------------------------------------------
-
-    def stop_audio(self) -> int | None:
-        """Drop the audio that was not heard, if the server plays it (`SpeechListener`). Return its samples."""
-        return self.response.stop_audio()
 
     def synthesis_started(self) -> None:
         """Record that the synthesis of a segment has started (`SpeechListener`)."""

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-from actors.stages.audio_output import AudioOutput
-from actors.stages.ports import LlmUsage
+from actors.stages.ports import AudioOutput, LlmUsage
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import WireEncoder
 from rejoinder.core.wire.items import Conversation, Item

@@ -56,10 +56,6 @@ class SpeechListener(Protocol):
         """Send 16-bit PCM at 24 kHz now; `answers` is False for a clip and for audio that is sent again."""
         ...
 
-    def stop_audio(self) -> int | None:
-        """Drop the sent audio that was not heard, if the server plays it. Return its samples (24 kHz), else None."""
-        ...
-
     def synthesis_started(self) -> None:
         """Called when the synthesis of a segment starts."""
         ...
@@ -104,6 +100,7 @@ class SpeechOutput:
         failures: StageFailures,
         clock: Clock,
         released: asyncio.Event,
+        stop_audio: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Create an output without segments.
 
@@ -115,10 +112,13 @@ class SpeechOutput:
             failures: Records failures and recovery of text-to-speech.
             clock: Returns the monotonic time, in seconds.
             released: Set when the reply may be heard.
+            stop_audio: Drops the audio that was passed on and not heard, and returns the number of its samples
+                (24 kHz); None if the client plays the audio.
         """
         self._tts = tts
         self._phrases = phrases
         self._released = released
+        self._stop_audio = stop_audio
         self._listener = listener
         self._settings = settings
         self._failures = failures
@@ -186,11 +186,9 @@ class SpeechOutput:
         """Send nothing until `resume` is called. Return the seconds for which the listener still hears audio.
 
         `dropped` is True if the client is told to drop the audio that it has not played. Otherwise it plays that.
-        Audio that the server plays is always dropped.
         """
         self._flowing.clear()
-        now = self._clock()
-        heard = self._drop_unheard()
+        now, heard = self._clock(), self._drop_unheard()
         if heard is None and not dropped:
             return self._playout.finish(now) - now
         self._buffer.wind(self._playout.flush(now, heard))
@@ -233,7 +231,7 @@ class SpeechOutput:
 
         None if the client plays the audio.
         """
-        dropped = self._listener.stop_audio()
+        dropped = self._stop_audio()
         return None if dropped is None else self._playout.sent_samples - dropped
 
     def progress(self, coming: Sequence[SpeechSegment], *, complete: bool) -> SpokenProgress | None:

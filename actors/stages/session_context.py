@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from actors.stages.audio_output import AudioOutput
+from actors.stages.ports import AudioOutput
 from actors.stages.server_tools import SessionTools, ToolChannel
 from actors.stages.services import Services
 from rejoinder.core.reply.tools.calls import ToolOffer

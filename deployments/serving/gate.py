@@ -30,7 +30,6 @@ from rejoinder.core.wire.handshake import started
 
 MAX_BODY_BYTES = 16_384
 """Maximum size of the body of an HTTP request."""
-NOT_FOUND = "No journal has this conversation any more. Open a new session and send its history."
 
 
 class ClientLimitReached(Exception):

@@ -21,7 +21,6 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from actors.host import Host
 from deployments.serving.gate import (
-    NOT_FOUND,
     ClientLimitReached,
     ResumeRequest,
     admitted,
@@ -32,12 +31,12 @@ from deployments.serving.gate import (
     refusal_of,
     resume_request,
 )
+from deployments.serving.webrtc.calls import add_call_routes
 from deployments.stage_http.routes import add_stage_routes
 from deployments.talk_page.page_routes import add_talk_page
 from deployments.telephony.twilio_routes import add_twilio
 from deployments.transports.call_protocol import EXTENSION
 from deployments.transports.realtime_ws import RealtimeSocket
-from deployments.webrtc.call_routes import add_call_routes
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import BackendError, Overloaded
@@ -47,6 +46,9 @@ NOT_READY = (
     "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second. If the "
     "error persists, start every node with RAY_SERVE_ENABLE_HA_PROXY=1."
 )
+
+
+NOT_FOUND = "No journal has this conversation any more. Open a new session and send its history."
 
 
 class ProxyCheck:
@@ -142,8 +144,8 @@ def http_app(served: RoutedHost) -> FastAPI:
         return await served.regions()
 
     _add_protected_routes(web, served)
-    add_twilio(web, served.host, access=served.access, direct=proxy_check)
     add_call_routes(web, served, proxy_check.is_direct)
+    add_twilio(web, served.host, access=served.access, direct=proxy_check)
     add_talk_page(web)
     _add_conversations(web, served, proxy_check)
     return web

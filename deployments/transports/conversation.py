@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from actors.host import Host
 from actors.session import Session
-from actors.stages.audio_output import AudioOutput
+from actors.stages.ports import AudioOutput
 from actors.survival.session_record import SessionOrigin
 from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import server
@@ -40,7 +40,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionOpening:
+class CallStart:
     """What a conversation begins with. Make it with `opening_of`.
 
     Attributes:
@@ -68,7 +68,7 @@ def opening_of(
     owner: str = "",
     origin: SessionOrigin | None = None,
     key: str = "",
-) -> SessionOpening:
+) -> CallStart:
     """Return what a conversation on a host begins with. The configuration and the key of `origin` replace the others.
 
     `key` makes the session's ids unique among all sessions; "" for a random one.
@@ -76,7 +76,7 @@ def opening_of(
     key, max_s = key or secrets.token_hex(6), host.services.settings.host.session_max_s
     if origin and origin.snapshot and host.keeper:
         config, key, max_s = origin.snapshot.config, origin.snapshot.key, host.keeper.left_s(origin)
-    return SessionOpening(key, config, max_s, tenant=tenant, owner=owner, origin=origin)
+    return CallStart(key, config, max_s, tenant=tenant, owner=owner, origin=origin)
 
 
 class Transport(Protocol):
@@ -96,7 +96,7 @@ class Transport(Protocol):
         ...
 
 
-async def converse(transport: Transport, host: Host, opening: SessionOpening) -> End:
+async def converse(transport: Transport, host: Host, opening: CallStart) -> End:
     """Run a conversation until its client, its host or its time ends it, and return how it ended.
 
     The caller must have reserved a place on the host (`Host.seat`). Cancelling ends the session and all its engine
@@ -107,7 +107,7 @@ async def converse(transport: Transport, host: Host, opening: SessionOpening) ->
             opening.key,
             transport.send,
             opening.config,
-            tenant=opening.tenant,
+            opening.tenant,
             owner=opening.owner,
             origin=opening.origin,
             output=transport.output,

@@ -20,15 +20,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from actors.host import Host
 from actors.session import Session
-from actors.stages.audio_output import AudioOutput
+from actors.stages.ports import AudioOutput
 from actors.survival.session_record import SessionOrigin
-from deployments.transports.conversation import (
-    CLOSE_GOING_AWAY,
-    CLOSE_TRY_LATER,
-    End,
-    converse,
-    opening_of,
-)
+from deployments.transports.conversation import CLOSE_GOING_AWAY, CLOSE_TRY_LATER, End, converse, opening_of
 from rejoinder.core.access.activity import ConnectionActivity, Inactivity
 from rejoinder.core.wire import client
 from rejoinder.core.wire.fields import Json

@@ -1,7 +1,7 @@
 """Contract tests for the internals of Ray, uvicorn, websockets and openai that the product uses.
 
 Each test fails if a new version of a dependency changes what `compat.py` requires of it. The last tests keep every use
-of a private name inside these modules.
+of a private name inside the two compat modules.
 """
 
 from __future__ import annotations
@@ -403,7 +403,7 @@ def test_a_machine_is_taken_out_of_a_running_launcher(tmp_path: Path, monkeypatc
 # -- Private names are used in the compat modules only ---------------------------------------------------------------
 
 PRODUCT = ("actors", "cluster", "deployments", "loadtest", "rejoinder")
-COMPAT = frozenset({"deployments.serving.compat", "deployments.webrtc.aiortc_internals", "loadtest.callers.compat"})
+COMPAT = {"deployments.serving.compat", "loadtest.callers.compat", "deployments.transports.webrtc.aiortc_internals"}
 # Modules whose names have no underscore, but which their packages do not document.
 UNDOCUMENTED = ("ray.serve.context", "uvicorn.protocols", "websockets.speedups", "websockets.utils")
 

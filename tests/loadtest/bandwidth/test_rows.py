@@ -44,11 +44,10 @@ def packet(at: float, source: str = CALLER, ip_bytes: int = 152, port: int = 500
 class RecordingChannel:
     """A fake of a session's event channel that records events. Ids have the length of a real session's ids."""
 
-    output = None
-
     def __init__(self, stamp: IdStamp) -> None:
         self.conversation = Conversation()
         self.events: list[Json] = []
+        self.output = None
         self._stamp = stamp
 
     def emit(self, event: Json) -> None:

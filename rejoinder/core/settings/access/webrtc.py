@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -32,7 +32,7 @@ Address = Annotated[str, AfterValidator(_check_address)]
 
 
 class IceServer(Section):
-    """STUN or TURN server that clients use ([how-to](../how-to/webrtc.md))."""
+    """STUN or TURN server that clients use (docs/how-to/webrtc.md)."""
 
     urls: tuple[Annotated[str, AfterValidator(_check_ice_url)], ...] = Field(min_length=1, max_length=8)
     """Addresses, such as `turn:turn.example.com:3478` or `turns:turn.example.com:5349?transport=tcp`."""
@@ -78,7 +78,9 @@ class WebRtcSettings(Section):
     Each call then begins later by a request to this server.
     """
     ice_servers: tuple[IceServer, ...] = Field((), max_length=8)
-    """STUN and TURN servers that clients are told at `GET /v1/realtime/webrtc`."""
+    """STUN and TURN servers that the page at `/` and other clients are told."""
+    ice_transport_policy: Literal["all", "relay"] = "all"
+    """Paths that the page at `/` tries: `all`, or only those through a TURN server (`relay`)."""
     connect_timeout_s: float = Field(30, ge=1, le=300)
     """Seconds from the answer until the client must have connected. Otherwise its place is freed."""
     lost_after_s: float = Field(15, ge=2, le=300)

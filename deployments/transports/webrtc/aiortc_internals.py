@@ -1,7 +1,7 @@
 """Every use of an undocumented internal of aiortc and aioice, in one module.
 
 Each function names the internal and why the public interface is not enough.
-`tests/deployments/webrtc/test_aiortc_internals.py` has a contract test for each. Checked against aiortc
+`tests/deployments/transports/webrtc/test_aiortc_internals.py` has a contract test for each. Checked against aiortc
 1.16.0 and aioice 0.13.0: https://github.com/aiortc/aiortc/tree/1.16.0/src/aiortc.
 """
 

@@ -1,4 +1,4 @@
-"""HTTP routes of calls over WebRTC: the offer and its answer, hanging up, and what a client needs to know before.
+"""HTTP routes of calls over WebRTC: the offer and its answer, hanging up, and what a page needs to know before.
 
 The answer leaves when this end of the connection is ready. The call then runs on as a task of the host, which HAProxy
 and Serve do not see: media comes to the host itself, by UDP.
@@ -24,7 +24,6 @@ from fastapi.responses import JSONResponse, Response
 
 from actors.host import Host
 from deployments.serving.gate import (
-    NOT_FOUND,
     ClientLimitReached,
     ResumeRequest,
     admitted,
@@ -32,9 +31,9 @@ from deployments.serving.gate import (
     refusal_of,
     resume_request,
 )
-from deployments.transports.conversation import SessionOpening, opening_of
-from deployments.webrtc.call import WebRtcCall
-from deployments.webrtc.peer import Connect
+from deployments.transports.conversation import CallStart, opening_of
+from deployments.transports.webrtc.call import WebRtcCall
+from deployments.transports.webrtc.peer import Connect
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.access.turn_credentials import turn_credentials
@@ -50,6 +49,7 @@ LIBRARY = "aiortc"
 MISSING = "This host has no WebRTC: install the package's extra `webrtc` on it, or connect over WebSocket."
 OFF = "Calls over WebRTC are switched off (webrtc.enabled). Connect over WebSocket."
 MAX_BODY = 2 * MAX_SDP
+NOT_FOUND = "No journal has this conversation any more. Open a new session and send its history."
 
 
 class CallHost(Protocol):
@@ -89,7 +89,7 @@ class WebRtcCalls:
         return self._served.host.services.settings.webrtc
 
     async def begin(
-        self, client: Client, resume: ResumeRequest | None, opening: SessionOpening, offer: str
+        self, client: Client, resume: ResumeRequest | None, opening: CallStart, offer: str
     ) -> tuple[str, str]:
         """Start a call and return (its id, the answer to the offer).
 
@@ -115,7 +115,7 @@ class WebRtcCalls:
         return task is not None and task.cancel()
 
     async def _run(
-        self, answer: asyncio.Future[str], client: Client, *, resumed: bool, opening: SessionOpening, offer: str
+        self, answer: asyncio.Future[str], client: Client, *, resumed: bool, opening: CallStart, offer: str
     ) -> None:
         """Run one call from its place on the host to its end. `answer` gets the answer, or why there is none."""
         host, access = self._served.host, self._served.access
@@ -140,7 +140,7 @@ class WebRtcCalls:
 
 def _aiortc() -> Connect:
     """Return the function that makes connections of aiortc. It is imported now, because it takes half a second."""
-    module = importlib.import_module("deployments.webrtc.aiortc_peer")
+    module = importlib.import_module("deployments.transports.webrtc.aiortc_peer")
     connect: Connect = module.connect
     return connect
 
@@ -176,7 +176,11 @@ def add_call_routes(web: FastAPI, served: CallHost, is_direct: Callable[[Mapping
 
 def _facts(settings: WebRtcSettings, *, available: bool) -> Json:
     servers = [_ice_server(entry, time.time()) for entry in settings.ice_servers] if available else []
-    return {"available": available, "ice_servers": servers}
+    return {
+        "available": available,
+        "ice_servers": servers,
+        "ice_transport_policy": settings.ice_transport_policy,
+    }
 
 
 def _ice_server(entry: IceServer, now: float) -> Json:

@@ -15,7 +15,7 @@ import numpy as np
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, MediaStreamTrack
 
-from deployments.webrtc.aiortc_internals import bind_media
+from deployments.transports.webrtc.aiortc_internals import bind_media
 
 FRAME_S = 0.02
 RATE = 48_000
@@ -55,6 +55,7 @@ class WebRtcClient:
         self.events: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.loud: list[float] = []
+        self.packets = 0
         self.location = ""
         self._news = asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
@@ -123,6 +124,7 @@ class WebRtcClient:
                 frame = await track.recv()
             except MediaStreamError:
                 return
+            self.packets += 1
             assert isinstance(frame, av.AudioFrame)
             if np.abs(frame.to_ndarray()).max() >= LOUD:
                 self.loud.append(asyncio.get_running_loop().time())

@@ -15,9 +15,9 @@ from typing import Any
 
 from actors.host import Host
 from actors.session import Session
-from actors.stages.audio_output import AudioOutput
-from deployments.transports.conversation import CLOSE_GOING_AWAY, CLOSE_TRY_LATER, End, SessionOpening, converse
-from deployments.webrtc.peer import Connect, PeerPlan
+from actors.stages.ports import AudioOutput
+from deployments.transports.conversation import CLOSE_GOING_AWAY, CLOSE_TRY_LATER, CallStart, End, converse
+from deployments.transports.webrtc.peer import Connect, PeerPlan
 from rejoinder.core.access.frame_guard import FrameGuard
 from rejoinder.core.access.token_bucket import TokenBucket
 from rejoinder.core.audio.input_clock import InputClock
@@ -42,7 +42,7 @@ class WebRtcCall:
     Reserve a place on the host, call `answer`, send its result to the client, and call `run`.
     """
 
-    def __init__(self, host: Host, opening: SessionOpening, offer: str, connect: Connect) -> None:
+    def __init__(self, host: Host, opening: CallStart, offer: str, connect: Connect) -> None:
         """Prepare a call.
 
         Args:

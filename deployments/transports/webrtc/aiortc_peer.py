@@ -23,14 +23,14 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av.packet import Packet
 from av.stream import Stream
 
-from deployments.webrtc.aiortc_internals import (
+from deployments.transports.webrtc.aiortc_internals import (
     bind_media,
     decode_with,
     max_event_bytes,
     packets_received,
 )
-from deployments.webrtc.opus import OpusDecoder, OpusEncoder
-from deployments.webrtc.peer import CHANNEL, PeerPlan
+from deployments.transports.webrtc.opus import OpusDecoder, OpusEncoder
+from deployments.transports.webrtc.peer import CHANNEL, PeerPlan
 from rejoinder.core.audio.output_buffer import FRAME_S, OutputBuffer
 from rejoinder.core.audio.resample import OPUS_RATE
 from rejoinder.core.wire.fields import refuse
@@ -69,7 +69,7 @@ class OutputTrack(MediaStreamTrack):
         while self.readyState == "live":
             self._changed.clear()
             if frame := self._output.take(clock()):
-                packet: Packet[Stream] = Packet(self._encode(frame.pcm))
+                packet = Packet(self._encode(frame.pcm))
                 packet.pts = frame.number * _FRAME_TICKS
                 packet.time_base = _TIME_BASE
                 return packet
