@@ -61,10 +61,19 @@ class CallStart:
 
 
 def opening_of(
-    host: Host, config: SessionConfig, *, tenant: str = "", owner: str = "", origin: SessionOrigin | None = None
+    host: Host,
+    config: SessionConfig,
+    *,
+    tenant: str = "",
+    owner: str = "",
+    origin: SessionOrigin | None = None,
+    key: str = "",
 ) -> CallStart:
-    """Return what a conversation on a host begins with. The configuration of `origin` replaces `config`."""
-    key, max_s = secrets.token_hex(6), host.services.settings.host.session_max_s
+    """Return what a conversation on a host begins with. The configuration and the key of `origin` replace the others.
+
+    `key` makes the session's ids unique among all sessions; "" for a random one.
+    """
+    key, max_s = key or secrets.token_hex(6), host.services.settings.host.session_max_s
     if origin and origin.snapshot and host.keeper:
         config, key, max_s = origin.snapshot.config, origin.snapshot.key, host.keeper.left_s(origin)
     return CallStart(key, config, max_s, tenant=tenant, owner=owner, origin=origin)

@@ -12,31 +12,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import logging
-import secrets
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocketDisconnect
 
 from actors.host import Host
 from actors.session import Session
+from actors.stages.ports import AudioOutput
 from actors.survival.session_record import SessionOrigin
+from deployments.transports.conversation import CLOSE_GOING_AWAY, CLOSE_TRY_LATER, End, converse, opening_of
 from rejoinder.core.access.activity import ConnectionActivity, Inactivity
-from rejoinder.core.errors import CallerError
-from rejoinder.core.wire import client, server
+from rejoinder.core.wire import client
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import AudioFormat, WireDecoder
 from rejoinder.core.wire.session import SessionConfig
 
-logger = logging.getLogger(__name__)
-
-CLOSE_GOING_AWAY = 1001
 CLOSE_UNSUPPORTED = 1003
-CLOSE_INTERNAL_ERROR = 1011
-CLOSE_TRY_LATER = 1013
-CLOSE_RESUMED_ELSEWHERE = 4409
 CLOSE_NORMAL = 1000
 """Code with which a client ends its session. Any other code, and uvicorn's 1005 for a connection that broke, leaves the
 session to be resumed.
@@ -115,19 +108,6 @@ class _NoShortcut:
     def abort_after(self, seconds: float) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """How a conversation ended.
-
-    Attributes:
-        code: Code to close the WebSocket with, None if the client has closed it.
-        reason: Reason in the close frame.
-    """
-
-    code: int | None
-    reason: str = ""
-
-
 def encode(event: Json) -> str:
     """Return a server event as JSON, with its audio in base64."""
     delta = event.get("delta")
@@ -170,15 +150,7 @@ class RealtimeSocket:
         self._socket = socket
         self._shortcut = shortcut or _NoShortcut()
         self._host = host
-        self._key = key or secrets.token_hex(6)
-        self._max_s = settings.host.session_max_s
-        if origin and origin.snapshot and host.keeper:
-            config, self._key = origin.snapshot.config, origin.snapshot.key
-            self._max_s = host.keeper.left_s(origin)
-        self._config = config
-        self._tenant = tenant
-        self._owner = owner
-        self._origin = origin
+        self._opening = opening_of(host, config, tenant=tenant, owner=owner, origin=origin, key=key)
         self._limits = settings.limits
         self._stored = host.services.stored
         self._outgoing: asyncio.Queue[str] = asyncio.Queue(settings.host.send_queue_events)
@@ -186,7 +158,7 @@ class RealtimeSocket:
         self._unsent = 0
         self._received = self._sent = self._foreign = 0
         self._overflow = asyncio.Event()
-        self._decode = WireDecoder(config.input_format)
+        self._decode = WireDecoder(self._opening.config.input_format)
 
     async def converse(self) -> None:
         """Run the conversation until the client or the host ends it.
@@ -195,26 +167,21 @@ class RealtimeSocket:
         """
         try:
             self._shortcut.when_stopped(self._host.drain)
-            async with self._host.converse(
-                self._key, self._send, self._config, self._tenant, owner=self._owner, origin=self._origin
-            ) as session:
-                end = await _first_of(
-                    self._read(session),
-                    self._write(),
-                    self._disconnect_slow(),
-                    self._expire(session),
-                    self._watch(),
-                    self._resumed_elsewhere(session),
-                )
-        except Exception:  # catch everything here: a bug ends this call and no other
-            logger.exception("session failed")
-            self._host.services.metrics.error("internal", "session")
-            end = _End(CLOSE_INTERNAL_ERROR, "internal error")
+            end = await converse(self, self._host, self._opening)
         finally:
             self._shortcut.when_stopped(None)
             self._stored.release(self._unsent)
         if end.code is not None:
             await self._close(end.code, end.reason)
+
+    @property
+    def output(self) -> AudioOutput | None:
+        """None: the client gets the audio in events and plays it itself (`Transport`)."""
+        return None
+
+    def carry(self, session: Session) -> Sequence[Coroutine[Any, Any, End]]:
+        """Return the coroutines that carry the session (`Transport`)."""
+        return self._read(session), self._write(), self._disconnect_slow(), self._watch()
 
     async def _close(self, code: int, reason: str) -> None:
         try:
@@ -223,7 +190,7 @@ class RealtimeSocket:
         except TimeoutError:
             self._shortcut.abort_after(0.0)
 
-    def _send(self, event: Json) -> None:
+    def send(self, event: Json) -> None:
         """Put an event into the queue of the writer. Disconnect the client if that exceeds a limit."""
         if self._overflow.is_set():
             return
@@ -238,7 +205,7 @@ class RealtimeSocket:
         else:
             self._overflow.set()
 
-    async def _write(self) -> _End:
+    async def _write(self) -> End:
         try:
             while True:
                 text = await self._outgoing.get()
@@ -247,9 +214,9 @@ class RealtimeSocket:
                 self._unsent -= len(text)
                 self._stored.release(len(text))
         except WebSocketDisconnect:
-            return _End(None)
+            return End(None)
 
-    async def _read(self, session: Session) -> _End:
+    async def _read(self, session: Session) -> End:
         self._shortcut.attend(lambda message: self._take_audio(session, message))
         try:
             while True:
@@ -259,14 +226,14 @@ class RealtimeSocket:
                         self._host.services.metrics.error("caller", "limit")
                     if session.record and message.get("code") == CLOSE_NORMAL:
                         session.record.ended = True
-                    return _End(None)
+                    return End(None)
                 self._received += 1
                 text = message.get("text")
                 await self._take(session, text if text is not None else message.get("bytes") or b"")
                 self._shortcut.answered()
                 if self._foreign >= FOREIGN_MESSAGES:
                     self._host.services.metrics.error("caller", "foreign")
-                    return _End(CLOSE_UNSUPPORTED, "these are no events of the OpenAI Realtime API")
+                    return End(CLOSE_UNSUPPORTED, "these are no events of the OpenAI Realtime API")
                 # A burst of messages waits in a queue, and taking them out would not let other calls run.
                 await asyncio.sleep(0)
         finally:
@@ -312,7 +279,7 @@ class RealtimeSocket:
             await asyncio.sleep(0)
             session.append_audio(self._decode(audio[at : at + PIECE_BYTES]))
 
-    async def _watch(self) -> _End:
+    async def _watch(self) -> End:
         """Return when the client has sent nothing or read nothing for too long."""
         clock = asyncio.get_running_loop().time
         activity = ConnectionActivity(self._limits, clock())
@@ -323,35 +290,13 @@ class RealtimeSocket:
                 continue
             self._host.services.metrics.error("caller", reason.value)
             if reason is Inactivity.UNREAD:
-                return _End(CLOSE_TRY_LATER, "the client does not read its events")
-            return _End(CLOSE_GOING_AWAY, "the client sent no event and no audio")
+                return End(CLOSE_TRY_LATER, "the client does not read its events")
+            return End(CLOSE_GOING_AWAY, "the client sent no event and no audio")
 
-    async def _disconnect_slow(self) -> _End:
+    async def _disconnect_slow(self) -> End:
         await self._overflow.wait()
         self._host.services.metrics.error("caller", "slow_client")
-        return _End(CLOSE_TRY_LATER, "the client does not read its events")
-
-    async def _expire(self, session: Session) -> _End:
-        await asyncio.sleep(self._max_s)
-        fault = CallerError(f"The session reached its limit of {self._max_s:g} s.", "Open a new one.")
-        event = server.error(fault, None)
-        event["error"]["code"] = "session_expired"
-        session.emit(event)
-        if session.record:
-            session.record.ended = True
-        await asyncio.sleep(0)
-        return _End(CLOSE_GOING_AWAY, "session expired")
-
-    async def _resumed_elsewhere(self, session: Session) -> _End:
-        """Return when another connection has resumed the session."""
-        if session.record is None:
-            await asyncio.Event().wait()
-        else:
-            await session.record.taken.wait()
-        message = "Another connection has resumed this session."
-        session.emit(server.error(CallerError(message, code="session_resumed_elsewhere"), None))
-        await asyncio.sleep(0)
-        return _End(CLOSE_RESUMED_ELSEWHERE, message)
+        return End(CLOSE_TRY_LATER, "the client does not read its events")
 
 
 async def _resampled(clip: bytes, wire: AudioFormat) -> bytes:
@@ -361,15 +306,3 @@ async def _resampled(clip: bytes, wire: AudioFormat) -> bytes:
         pieces.append(decode(clip[at : at + PIECE_BYTES]))
         await asyncio.sleep(0)
     return b"".join(pieces)
-
-
-async def _first_of(*works: Coroutine[Any, Any, _End]) -> _End:
-    """Run coroutines until one ends, cancel the others, and return its result or raise its exception."""
-    tasks = {asyncio.ensure_future(work) for work in works}
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return done.pop().result()

@@ -257,3 +257,12 @@ async def test_an_empty_commit_is_refused() -> None:
         error = await refused(caller, type="input_audio_buffer.commit")
         assert error["code"] == "input_audio_buffer_commit_empty"
         assert ids(caller) == []
+
+
+@virtual
+async def test_the_output_cannot_be_cleared_where_the_client_plays_it() -> None:
+    """Over WebSocket output_audio_buffer.clear is an error that says what to do instead."""
+    async with Play().call() as caller:
+        error = await refused(caller, type="output_audio_buffer.clear")
+        assert error["code"] == "unsupported_event"
+        assert "conversation.item.truncate" in error["message"]

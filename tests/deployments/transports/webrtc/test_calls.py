@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -150,6 +151,33 @@ async def test_a_client_that_never_connects_or_vanishes_frees_its_place() -> Non
 
             vars(transport.transport)["_send"] = lose
             await _empty(host)
+
+
+async def test_a_host_without_the_library_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, and where calls are switched off, an offer gets 501 with a sentence, and no place is taken."""
+    client = WebRtcClient()
+    async with served(webrtc={"enabled": False}) as (url, _):
+        refused = await post_offer(url, client)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (501, "webrtc_disabled")
+    monkeypatch.setattr("deployments.serving.webrtc.calls.LIBRARY", "no_such_library")
+    async with served() as (url, host):
+        refused = await post_offer(url, client)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (501, "webrtc_not_installed")
+        assert "extra `webrtc`" in refused.json()["error"]["message"]
+        assert host.live == 0
+    await client.close()
+
+
+async def test_clients_are_told_the_servers_for_nat_traversal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TURN server with a shared secret comes with a user name that expires, and a password."""
+    monkeypatch.setenv("TURN_SECRET", "north")
+    turn = {"urls": ["turn:turn.example.com:3478"], "secret_env": "TURN_SECRET", "credential_ttl_s": 600}
+    async with served(webrtc={"ice_servers": [turn]}) as (url, _), httpx2.AsyncClient() as http:
+        facts = (await http.get(f"{url}/realtime/webrtc")).json()
+    (server,) = facts["ice_servers"]
+    assert (facts["available"], server["urls"]) == (True, turn["urls"])
+    assert 0 < int(server["username"].split(":")[0]) - time.time() <= 600
+    assert server["credential"]
 
 
 @pytest.mark.parametrize("key", ["", "Bearer wrong"])
