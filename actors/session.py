@@ -79,6 +79,7 @@ class Session:
         self.context = context
         self.state = TurnState()
         self.replies = Replies(context, group, self._reply_ended)
+        context.server_tools.listed = self.replies.read_ahead
         self._lead_in = LeadIn(context, self._quiet_after, self._say_lead_in)
         self._follow_up = FollowUp(context, self._quiet_after, self._answer_results)
         self._services = services

@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from rejoinder.core.capacity.sizing import NodeGroup, NodeType, SizedComponent, node_group
-from rejoinder.core.errors import ConfigError
+from rejoinder.core.capacity.sizing import NodeGroup, SizedComponent
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 
 GROUP_LABEL = "group"
@@ -48,39 +47,6 @@ class Bill:
     sessions_per_host: int
 
 
-def bill(
-    components: Mapping[str, SizedComponent], cpu: NodeType, gpu: NodeType | None, spare: int, *, per_host: int
-) -> Bill:
-    """Return the nodes for components: those with GPUs are placed on the GPU group, all others on the CPU group.
-
-    Args:
-        components: Replicas and resources of `host` and of each stage, by name.
-        cpu: Machine type without a GPU.
-        gpu: Machine type with GPUs; None if there is none.
-        spare: Spare nodes of each group.
-        per_host: Maximum number of sessions of one host.
-
-    Raises:
-        ConfigError: A component does not fit its machine type, or needs a GPU and `gpu` is None.
-    """
-    on_gpu = [sized for sized in components.values() if sized.unit.gpus]
-    on_cpu = [sized for sized in components.values() if not sized.unit.gpus]
-    if on_gpu and gpu is None:
-        names = ", ".join(sized.unit.name for sized in on_gpu)
-        raise ConfigError(f"{names} need a GPU.", "Name a machine type with GPUs.", field="--gpu-node")
-    groups = [_group(cpu, on_cpu, spare, "--cpu-node")]
-    if on_gpu and gpu is not None:
-        groups.append(_group(gpu, on_gpu, spare, "--gpu-node"))
-    return Bill(components, tuple(groups), per_host)
-
-
-def _group(node: NodeType, components: Sequence[SizedComponent], spare: int, option: str) -> NodeGroup:
-    try:
-        return node_group(node, components, spare)
-    except ValueError as error:
-        raise ConfigError(f"{error}.", "Choose a larger machine type.", field=option) from None
-
-
 def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine]) -> dict[str, Any]:
     """Return the content of a `ray_config.yaml`.
 
@@ -98,9 +64,10 @@ def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine
     # `serve deploy` has no defaults for these three keys.
     default = base.application
     application |= {"name": default.name, "route_prefix": default.route_prefix, "import_path": default.import_path}
+    most_per_node = {name: most for group in plan.groups for name, most in group.most_per_node.items()}
     for name, sized in plan.components.items():
         section = dict(args.get(name, {})) | dict(engines[name].settings if name in engines else {})
-        section["autoscaling"] = dict(section.get("autoscaling", {})) | _replicas(sized)
+        section["autoscaling"] = dict(section.get("autoscaling", {})) | _replicas(sized, most_per_node.get(name))
         section["resources"] = _resources(sized)
         if name == "host":
             section["max_sessions"] = plan.sessions_per_host
@@ -113,8 +80,9 @@ def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine
     return document
 
 
-def _replicas(sized: SizedComponent) -> dict[str, Any]:
-    return {"min_replicas": sized.replicas, "max_replicas": sized.replicas}
+def _replicas(sized: SizedComponent, most_per_node: int | None) -> dict[str, Any]:
+    spread = {"max_replicas_per_node": most_per_node} if most_per_node else {}
+    return {"min_replicas": sized.replicas, "max_replicas": sized.replicas} | spread
 
 
 def _resources(sized: SizedComponent) -> dict[str, Any]:

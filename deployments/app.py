@@ -30,8 +30,8 @@ from deployments.turn_detector import TurnDetector
 from deployments.vad import Vad
 from rejoinder.core.settings.settings import Autoscaling, Resources, Settings, StageSettings, parse_settings
 
-# Number of requests that a host may have in addition to its sessions: health checks and metrics. Serve counts a session
-# as one request until it ends.
+# Number of requests that a host may have in addition to its sessions and to those of single stages: health checks,
+# metrics, refusals. Serve counts a session as one request until it ends.
 HTTP_HEADROOM = 32
 
 SURGE_PERCENT = 25
@@ -67,7 +67,7 @@ def bind(settings: Settings) -> Application:
     if settings.llm_backup:
         backup = stage_deployment(Llm, settings.llm_backup, "LlmBackup")
         handles["llm_backup"] = backup.bind(settings.model_copy(update={"llm": settings.llm_backup}))
-    return _host(settings).bind(settings, handles)
+    return host_deployment(settings).bind(settings, handles)
 
 
 def stage_deployment(cls: type, stage: StageSettings, name: str = "") -> serve.Deployment:
@@ -96,13 +96,14 @@ def stage_deployment(cls: type, stage: StageSettings, name: str = "") -> serve.D
     )
 
 
-def _host(settings: Settings) -> serve.Deployment:
+def host_deployment(settings: Settings) -> serve.Deployment:
+    """Return the session hosts as a Serve deployment with the options of the settings."""
     host = settings.host
     return serve.deployment(
         serve.ingress()(SessionHost),
         name="SessionHost",
         ray_actor_options=_actor(host.resources),
-        max_ongoing_requests=host.max_sessions + HTTP_HEADROOM,
+        max_ongoing_requests=host.max_sessions + settings.stage_http.most_requests + HTTP_HEADROOM,
         health_check_period_s=host.health_check_period_s,
         health_check_timeout_s=host.health_check_timeout_s,
         graceful_shutdown_timeout_s=host.graceful_shutdown_timeout_s,
@@ -133,9 +134,13 @@ def _replicas(scaling: Autoscaling, policy: type, resources: Resources, **limits
     """
     surge = scaling.surge_percent
     rollout = {"max_surge_percent": (0 if resources.num_gpus else SURGE_PERCENT) if surge is None else surge}
+    if scaling.max_replicas_per_node:
+        rollout["max_replicas_per_node"] = scaling.max_replicas_per_node
     if scaling.min_replicas == scaling.max_replicas:
         return rollout | {"num_replicas": scaling.min_replicas}
-    options = scaling.model_dump(exclude={"headroom", "start_s", "queue_delay_ms", "surge_percent"})
+    options = scaling.model_dump(
+        exclude={"headroom", "start_s", "queue_delay_ms", "surge_percent", "max_replicas_per_node"}
+    )
     autoscaling_policy = AutoscalingPolicy(policy_function=policy, policy_kwargs=limits)
     return rollout | {"autoscaling_config": AutoscalingConfig(**options, policy=autoscaling_policy)}
 

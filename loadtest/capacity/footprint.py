@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtest.bandwidth.formula import NetworkLoad, Tcp, kbps
-from loadtest.capacity.calibration import Calibration, Level
+from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.turn_network import TurnNetwork
+from loadtest.scenario.utterances import FRAME_S
 from rejoinder.core.audio.pcm import SAMPLE_BYTES, STT_RATE, WIRE_RATE
 from rejoinder.core.capacity.sizing import Basis, ReplicaUnit, Traffic, basis_at, messages
 from rejoinder.core.errors import ConfigError
@@ -30,10 +31,6 @@ LEAST_CORES = 0.1
 
 DELTA_S = 0.1
 """Seconds of audio in one message from the host to the client."""
-
-DELTA_BYTES = round(4 / 3 * DELTA_S * WIRE_RATE * SAMPLE_BYTES) + 150
-"""Size in bytes of a message with `DELTA_S` of audio from the host to the client: base64 audio and the event around
-it."""
 
 TOKEN_MESSAGES_PER_S = 66.0
 """Maximum number of text deltas per second from the language model, which are coalesced over 15 ms."""
@@ -155,16 +152,30 @@ def requests_per_turn(calibration: Calibration, stage: str) -> float:
     return sum(row[stage].requests for row in rows) / turns if turns else 0.0
 
 
-def edge_traffic(level: Level) -> Traffic:
+def edge_traffic(calibration: Calibration) -> Traffic:
     """Return the network traffic of one session between caller and host, over TCP and IPv4 without TLS.
 
-    The caller's messages have the rate and size measured in the run `level`. The host's messages carry the audio of the
-    answers: the run's mean seconds per answer times its answered turns per second and session.
+    Both directions have the payload that the callers measured in the run with the most sessions. The caller's messages
+    have their measured rate, or that of an open microphone if the calibration's callers muted theirs between turns. The
+    host's messages are counted as `DELTA_S` of an answer's audio each.
+
+    Raises:
+        ConfigError: The run has no payload or no frames in one of the directions, so its traffic is unknown.
     """
-    frame = level.in_kbps * 1000 / 8 / level.frames_per_s if level.frames_per_s else 0.0
+    level = calibration.most
+    if min(level.in_kbps, level.out_kbps, level.frames_per_s) <= 0:
+        raise ConfigError(
+            f"the calibration has {level.frames_per_s:g} frames a second, {level.in_kbps:g} kbps from and "
+            f"{level.out_kbps:g} kbps to each caller, so the network traffic is unknown.",
+            "Calibrate again with this version.",
+            field="--calibration",
+        )
+    frame = level.in_kbps * 1000 / 8 / level.frames_per_s
+    frames_per_s = max(level.frames_per_s, 1 / FRAME_S if calibration.behavior.muted_between_turns else 0.0)
     deltas_per_s = level.audio_s / DELTA_S * level.turns_per_s / level.sessions
-    inward = Tcp().message(round(frame), masked=True) * level.frames_per_s
-    outward = Tcp().message(DELTA_BYTES, masked=False) * deltas_per_s
+    delta = level.out_kbps * 1000 / 8 / deltas_per_s if deltas_per_s else 0.0
+    inward = Tcp().message(round(frame), masked=True) * frames_per_s
+    outward = Tcp().message(round(delta), masked=False) * deltas_per_s
     return Traffic(_kbps(inward), _kbps(outward), inward.packets, outward.packets)
 
 

@@ -13,20 +13,17 @@ from loadtest.capacity import footprint
 from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.inversion import CapacityTarget, SolvedReplicas, invert
 from loadtest.capacity.network_fit import STAGES, session_range
-from loadtest.capacity.prediction import Estimate, Prediction, predict, predicted_knee, refused
+from loadtest.capacity.prediction import Estimate, Prediction, predict, predicted_knee
+from loadtest.capacity.side_stages import side_stages
 from loadtest.capacity.turn_network import TurnNetwork
-from rejoinder.core.capacity.sizing import Basis, SizedComponent, Traffic, basis_at, hosts
-
-DETECTOR = "turn_detector"
-DETECTOR_CORES = 0.6
-"""Maximum share of one core that a turn detector's replica may use. Above this share, its requests queue."""
+from rejoinder.core.capacity.erlang import blocking_in_reach
+from rejoinder.core.capacity.failure_domains import HAPROXY_CORES, HEAD_CORES_PER_REPLICA, Overhead, spread
+from rejoinder.core.capacity.sizing import REACH, Basis, NodeGroup, NodeType, SizedComponent, Traffic, basis_at, hosts
+from rejoinder.core.errors import ConfigError
 
 PERCENTILES = ("p50_ms", "p95_ms", "p99_ms")
 
 KNEE_FOR_S = 120.0
-SESSION_S = 180.0
-"""Mean length of a call in seconds, to convert sessions to calls per second. The share of refused calls does not depend
-on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +71,17 @@ class PlannedComponent:
     Attributes:
         sized: Number of replicas, with the cores, memory and GPUs of each.
         traffic: Network traffic of all replicas together.
-        basis: PREDICTED if the load of the component is within the calibrated range, else EXTRAPOLATED.
+        basis: PREDICTED if its load is within the calibrated range, EXTRAPOLATED outside of it, DEFAULT if the
+            calibration did not exercise it.
         busy: Share of the component's slots in use while the spare replicas are missing. None if it has no slots.
+        source: Where the size comes from if the calibration did not measure it. Empty if it did.
     """
 
     sized: SizedComponent
     traffic: Traffic
     basis: Basis
     busy: float | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,7 @@ class Plan:
         intervals_ms: Half width, in milliseconds, of the error interval of `p50_ms`, `p95_ms` and `p99_ms`. None for an
             extrapolated plan.
         per_host: Maximum number of sessions per host.
+        groups: Nodes to deploy: those without GPUs, and those with GPUs if a component uses one.
     """
 
     target: CapacityTarget
@@ -113,6 +114,7 @@ class Plan:
     basis: Basis
     intervals_ms: Mapping[str, float] | None
     per_host: int
+    groups: tuple[NodeGroup, ...]
 
     @property
     def turns_per_s(self) -> float:
@@ -126,11 +128,15 @@ class PlanResources:
 
     Attributes:
         gpus: Number of GPUs per replica, by stage. A stage without an entry uses no GPU.
+        cpu_node: Machine type without GPUs.
+        gpu_node: Machine type with GPUs.
         most_per_host: Maximum number of sessions per host. If it is None, only `footprint.HOST_CORES` limits a host.
         engines_calibrated: True if the plan uses the engines of the calibration, false if it uses published engines.
     """
 
     gpus: Mapping[str, float]
+    cpu_node: NodeType
+    gpu_node: NodeType
     most_per_host: int | None = None
     engines_calibrated: bool = True
 
@@ -233,15 +239,11 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
     sized_hosts, admitted = hosts(target.sessions, target.refused, host.unit, target.spare)
     found = invert(network, target, admitted)
     per_s = found.prediction.turns_per_s.value
-    session = footprint.edge_traffic(calibration.most)
+    session = footprint.edge_traffic(calibration)
     basis = basis_at(admitted, *session_range(calibration.levels))
     checked = checks(calibration, network)
     whole = target_basis(calibration, checked, found) if resources.engines_calibrated else Basis.EXTRAPOLATED
     components = {"host": PlannedComponent(sized_hosts, session.times(admitted), host.basis)}
-    if DETECTOR in calibration.least.stages:
-        components[DETECTOR] = PlannedComponent(
-            _detector(calibration, per_s, target.spare), _detector_traffic(calibration, per_s), basis
-        )
     speech_s = network.callers.speech.mean_s
     for stage in STAGES:
         sized = _sized(calibration, network=network, stage=stage, found=found, spare=target.spare)
@@ -251,8 +253,14 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
         components[stage] = PlannedComponent(
             replace(sized, unit=unit), traffic, _stage_basis(calibration, stage, busy), busy
         )
-    capacities = [sized_hosts.replicas * host.sessions, admitted]
-    blocked = tuple(refused(target.sessions / SESSION_S, SESSION_S, most) for most in capacities)
+    for name, side in side_stages(calibration, per_s, basis, llm=components["llm"].sized).items():
+        sized = replace(side.sized, spare=target.spare)
+        components[name] = PlannedComponent(sized, side.traffic, side.basis, source=side.source)
+    groups, components = spread_out(components, resources, target.spare, admitted)
+    blocked = [
+        blocking_in_reach(target.sessions, count, host.sessions, REACH)
+        for count in (components["host"].sized.replicas, sized_hosts.needed)
+    ]
     return Plan(
         target,
         checks=checked,
@@ -264,7 +272,43 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
         basis=whole,
         intervals_ms=intervals_ms(checked, found.prediction, whole),
         per_host=host.sessions,
+        groups=groups,
     )
+
+
+def spread_out(
+    components: Mapping[str, PlannedComponent], resources: PlanResources, spare: int, sessions: int
+) -> tuple[tuple[NodeGroup, ...], dict[str, PlannedComponent]]:
+    """Return the nodes for components, of which `spare` of each group may die, and the components with spare replicas.
+
+    Components with GPUs are placed on nodes with GPUs, all others on nodes without. Callers enter at the nodes without
+    GPUs, one of which is Ray's head.
+
+    Args:
+        components: Components with the replicas that the target needs.
+        resources: Machine types.
+        spare: Number of nodes of each group that may be missing.
+        sessions: Number of sessions of all hosts, whose audio the HAProxies of the nodes carry.
+
+    Raises:
+        ConfigError: A replica does not fit into an empty node; the error names the option of the machine type.
+    """
+    replicas = sum(component.sized.needed for component in components.values())
+    entry = sessions * HAPROXY_CORES * footprint.HEADROOM
+    groups, found = [], dict(components)
+    for node, option, overhead, gpus in (
+        (resources.cpu_node, "--cpu-node", Overhead(entry, replicas * HEAD_CORES_PER_REPLICA), False),
+        (resources.gpu_node, "--gpu-node", Overhead(), True),
+    ):
+        names = [name for name, component in components.items() if bool(component.sized.unit.gpus) is gpus]
+        try:
+            group, sized = spread(node, [components[name].sized for name in names], spare, overhead)
+        except ValueError as error:
+            raise ConfigError(f"{error}.", "Choose a larger machine type.", field=option) from None
+        if names:
+            groups.append(group)
+        found |= {name: replace(components[name], sized=one) for name, one in zip(names, sized, strict=True)}
+    return tuple(groups), found
 
 
 def _sized(
@@ -273,26 +317,6 @@ def _sized(
     needed = found.needed[stage]
     requests = footprint.requests_per_turn(calibration, stage) * found.prediction.turns_per_s.value / needed
     return SizedComponent(footprint.stage_unit(calibration, stage, requests), needed, spare)
-
-
-def _detector(calibration: Calibration, turns_per_s: float, spare: int) -> SizedComponent:
-    """Return the turn detector with the number of replicas that its CPU time needs.
-
-    Its latency does not matter, because silence ends the turn if a verdict is late.
-
-    Args:
-        calibration: Measurements from which verdicts per turn and CPU time per verdict are taken.
-        turns_per_s: Turns per second of all sessions together.
-        spare: Number of spare replicas to add.
-    """
-    requests = footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s
-    cores = requests * footprint.cpu_per_request_s(calibration, DETECTOR)
-    needed = max(1, math.ceil(cores / DETECTOR_CORES))
-    return SizedComponent(footprint.stage_unit(calibration, DETECTOR, requests / needed), needed, spare)
-
-
-def _detector_traffic(calibration: Calibration, turns_per_s: float) -> Traffic:
-    return footprint.detector_traffic(footprint.requests_per_turn(calibration, DETECTOR) * turns_per_s)
 
 
 def _stage_basis(calibration: Calibration, stage: str, busy: float) -> Basis:

@@ -64,7 +64,7 @@ def level(sessions: int) -> Level:
 @pytest.fixture
 def calibration(tmp_path: Path) -> Path:
     behavior = CallerBehavior(think_s=2.0, think_sigma=0.0)
-    engines = {"stt": "whisper-base", "llm": "emulated own curve", "tts": "piper"}
+    engines = {"stt": "whisper-base int8 (ctranslate2)", "llm": "emulated own curve", "tts": "piper en (onnxruntime)"}
     slots = {"stt": 2, "llm": 8, "tts": 4}
     path = tmp_path / "calibration.json"
     save(
@@ -73,7 +73,7 @@ def calibration(tmp_path: Path) -> Path:
             engines=engines,
             slots=slots,
             behavior=behavior,
-            settings={},
+            settings={"llm": {"engine": "emulated"}},
             machine="2 cores",
         ),
         path,
@@ -93,7 +93,7 @@ def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     for word in (
         "extrapolated",
-        "predicted (Erlang B)",
+        "predicted (Erlang B, 8 hosts a caller)",
         "published, guide section 1.5",
         "given",
         "Emulated engines (llm)",
@@ -190,6 +190,44 @@ def test_an_emulated_stage_may_change_its_gpus() -> None:
     """An emulated engine has the same service times with and without a GPU, so its calibration holds for both."""
     engines = {"stt": "emulated", "llm": "emulated", "tts": "emulated"}
     refuse_unmeasured_devices({"llm": 1}, engines, Settings())
+
+
+def changed(calibration: Path, **keys: object) -> str:
+    """Change keys of the calibration's file, and return its path."""
+    calibration.write_text(json.dumps(json.loads(calibration.read_text()) | keys))
+    return str(calibration)
+
+
+def test_without_a_file_the_calibrated_engines_are_written(calibration: Path, tmp_path: Path) -> None:
+    """Without --config, the plan writes the calibrated settings, not the default engines."""
+    result = RUNNER.invoke(
+        app, ["plan", "--calibration", str(calibration), "--sessions", "20", "--write", str(tmp_path)]
+    )
+    assert result.exit_code == 0, result.output
+    assert read_config(tmp_path / "ray_config.yaml").application.args.llm.engine == "emulated"
+
+
+def test_other_settings_than_the_calibrated_are_refused(calibration: Path, tmp_path: Path) -> None:
+    """A file that differs from the calibration in more than sizes is refused. Each differing setting is named."""
+    other = {"llm": {"engine": "embedded"}, "stt": {"threads": 2}, "tts": {"max_ongoing_requests": 9}}
+    file = tmp_path / "other.yaml"
+    file.write_text(yaml.safe_dump({"applications": [{"args": other}]}))
+    options = ["--sessions", "20", "--config", str(file)]
+    refused = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options]).exception
+    assert isinstance(refused, ConfigError)
+    assert refused.field == "--config"
+    for part in ("llm.engine: emulated was calibrated, embedded is planned", "stt.threads: 1 was calibrated, 2 is"):
+        assert part in refused.message
+    assert "tts" not in refused.message
+
+
+def test_engines_that_the_server_did_not_run_are_refused(calibration: Path) -> None:
+    """A calibration whose settings have another engine than the measured server is refused, with the stage's name."""
+    refused = RUNNER.invoke(
+        app, ["plan", "--calibration", changed(calibration, settings={}), "--sessions", "20"]
+    ).exception
+    assert isinstance(refused, ConfigError)
+    assert "llm.engine is embedded, but the server ran 'emulated own curve'" in refused.message
 
 
 def test_features_outside_the_model_are_noted(calibration: Path, tmp_path: Path) -> None:

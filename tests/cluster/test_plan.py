@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cluster.config_file import read_config
-from cluster.plan import Bill, StageEngine, bill, configuration, node_groups, write
+from cluster.plan import Bill, StageEngine, configuration, node_groups, write
+from rejoinder.core.capacity.failure_domains import spread
 from rejoinder.core.capacity.sizing import NodeType, ReplicaUnit, SizedComponent
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
@@ -33,7 +34,9 @@ ENGINES = {"llm": StageEngine({"engine": "vllm", "model": "m", "vllm": {"gpu_mem
 
 @pytest.fixture
 def planned() -> Bill:
-    return bill(COMPONENTS, CPU, GPU, spare=1, per_host=120)
+    gpu, on_gpu = spread(GPU, [COMPONENTS["llm"]], 1)
+    cpu, on_cpu = spread(CPU, [sized for name, sized in COMPONENTS.items() if name != "llm"], 1)
+    return Bill({sized.unit.name: sized for sized in (*on_cpu, *on_gpu)}, (cpu, gpu), 120)
 
 
 def test_the_written_configuration_has_the_plans_sizes(planned: Bill, tmp_path: Path) -> None:
@@ -44,13 +47,12 @@ def test_the_written_configuration_has_the_plans_sizes(planned: Bill, tmp_path: 
     document = configuration(BASE, planned, ENGINES)
     path, _ = write(tmp_path, document, node_groups(planned), ["llm: published, guide section 1.5"])
     read = read_config(path).application.args
-    assert (read.host.max_sessions, read.host.autoscaling.min_replicas, read.host.autoscaling.max_replicas) == (
-        120,
-        5,
-        5,
-    )
-    assert (read.stt.autoscaling.min_replicas, read.stt.resources.num_cpus, read.stt.resources.memory_mb) == (7, 1, 900)
-    assert (read.llm.engine, read.llm.resources.num_gpus, read.llm.autoscaling.min_replicas) == ("vllm", 0.5, 4)
+    sizes = {name: sized.replicas for name, sized in planned.components.items()}
+    assert read.host.max_sessions == 120
+    assert {name: getattr(read, name).autoscaling.min_replicas for name in sizes} == sizes
+    assert {name: getattr(read, name).autoscaling.max_replicas for name in sizes} == sizes
+    assert (read.stt.resources.num_cpus, read.stt.resources.memory_mb) == (1, 900)
+    assert (read.llm.engine, read.llm.resources.num_gpus) == ("vllm", 0.5)
     assert read.llm.resources.label_selector == {"group": "gpu"}
     assert read.tts.resources.label_selector == {"group": "cpu"}
     assert (read.stt.threads, read.conversation.context_turns) == (1, 6)
@@ -75,21 +77,19 @@ def test_requests_wait_in_the_replica_that_has_slots(planned: Bill) -> None:
 def test_groups_contain_their_components(planned: Bill) -> None:
     """Components with a GPU are in the node group with GPUs, all others in the one without. Spare nodes are counted."""
     cpu, gpu = node_groups(planned)["groups"]
-    assert gpu["replicas"] == {"llm": 4}
+    assert gpu["replicas"] == {"llm": 5}
     assert (gpu["nodes"], gpu["of_which_spare"], gpu["labels"]) == (3, 1, {"group": "gpu"})
     assert set(cpu["replicas"]) == {"host", "turn_detector", "stt", "tts"}
 
 
-def test_a_gpu_needs_a_machine_type() -> None:
-    """A component with a GPU is refused if there is no machine type with GPUs; the error names the option."""
-    with pytest.raises(ConfigError, match="--gpu-node"):
-        bill(COMPONENTS, CPU, None, spare=1, per_host=120)
+def test_replicas_are_spread_over_the_nodes(planned: Bill) -> None:
+    """The written file limits the replicas of each stage on one node, so that the death of a node takes no more.
 
-
-def test_a_component_that_fits_nowhere_is_named() -> None:
-    """A replica that needs more than its whole machine is refused; the error names the option to change."""
-    with pytest.raises(ConfigError, match=r"--cpu-node.*one (stt|host|tts|turn_detector) replica"):
-        bill(COMPONENTS, NodeType("c1", 0.5, 500), GPU, spare=0, per_host=120)
+    Three replicas of the language model on two of three nodes with a GPU each: two on a node, five in all.
+    """
+    args = configuration(ServeFile(), planned, ENGINES)["applications"][0]["args"]
+    scaling = args["llm"]["autoscaling"]
+    assert (scaling["min_replicas"], scaling["max_replicas_per_node"]) == (5, 2)
 
 
 def test_a_gpu_for_a_server_elsewhere_is_refused(planned: Bill) -> None:

@@ -11,7 +11,7 @@ import yaml
 from ray.serve import Application
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.app import app, build
+from deployments.app import app, build, host_deployment
 from rejoinder.core.settings.settings import Settings
 from tests.test_structure import ROOT
 
@@ -36,3 +36,10 @@ def test_the_default_application_is_the_one_without_arguments() -> None:
     """`app` and `build({})` are Serve applications, which `serve run` and `serve deploy` require."""
     assert isinstance(app, Application)
     assert isinstance(build({}), Application)
+
+
+def test_single_stages_do_not_take_the_places_of_calls() -> None:
+    """Serve lets a host have all its calls and all its requests to single stages at the same time."""
+    settings = Settings.model_validate({"host": {"max_sessions": 50}, "stage_http": {"chats": 100}})
+    most = settings.stage_http.transcriptions + settings.stage_http.speeches + 100
+    assert host_deployment(settings).max_ongoing_requests >= 50 + most

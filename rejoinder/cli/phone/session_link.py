@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from loadtest.callers.resume_state import GONE_STATUSES, MOVE, RESUMED, Position, ResumeState, SessionGone, reconnect
+from loadtest.callers.silence_watch import SILENT_S
 from rejoinder.core.errors import BackendError, Overloaded
 from rejoinder.core.wire.fields import Json
 
@@ -25,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 CONNECT_S, RESUME_S = 10.0, 2.0
 """Timeouts in seconds of the first connection, and of one attempt to continue a session."""
-PING_S, SILENT_S = 2.0, 3.0
+PING_S, PONG_S, CLOSE_S = 1.0, SILENT_S - 1.0, 0.5
+"""A server is pinged every PING_S, and is lost if a pong takes PONG_S. CLOSE_S later a connection is given up that the
+server does not close.
+"""
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 KEPT_EVENTS = 64
 """Events, other than audio, that are kept while there is no connection."""
@@ -53,7 +57,8 @@ class SessionServer:
             max_size=MAX_EVENT_BYTES,
             compression=None,
             ping_interval=PING_S,
-            ping_timeout=SILENT_S,
+            ping_timeout=PONG_S,
+            close_timeout=CLOSE_S,
             open_timeout=CONNECT_S,
         )
 

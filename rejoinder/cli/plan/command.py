@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,11 +17,12 @@ from rejoinder.core.capacity.providers import Choice, choose
 from rejoinder.core.capacity.sizing import NodeType
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.devices import DEVICE_ENGINES, GPU_ENGINES
-from rejoinder.core.settings.serve_file import ServeFile
+from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings, TtsSettings, parse_settings
 
 # At run time the command imports these modules itself: they need the extra `load` and take a second to import.
 if TYPE_CHECKING:
+    from cluster.plan import Bill
     from loadtest.capacity.calibration import Calibration
     from loadtest.capacity.plan import Plan
     from loadtest.capacity.turn_network import TurnNetwork
@@ -42,7 +43,7 @@ class PlanOptions:
     p95_ms: Annotated[
         float, typer.Option(min=1, help="Limit of the 95th percentile of voice-to-voice latency, in ms.")
     ] = 1200.0
-    spare: Annotated[int, typer.Option(min=0, help="Spare replicas of each stage and spare nodes of each group.")] = 1
+    spare: Annotated[int, typer.Option(min=0, help="Nodes of each group that may die, with all replicas on them.")] = 1
     refused: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of calls that may be refused.")] = 0.005
     calibration: Annotated[Path | None, typer.Option(metavar="FILE", help="Calibration that --save wrote earlier.")] = (
         None
@@ -57,7 +58,12 @@ class PlanOptions:
         typer.Option("--set", metavar="KEY=VALUE|@FILE", help="Scenario of the calibration; see load run."),
     ] = None
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The server's ray_config.yaml. Default: default settings.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The server's ray_config.yaml. Default with --calibration: the calibrated settings, from which a file "
+            "may differ in sizes only.",
+        ),
     ] = None
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="File in which to store the calibration.")] = None
     engines: Annotated[
@@ -93,6 +99,7 @@ def plan(options: PlanOptions) -> None:
     """
     need_load_extra()
     from cluster.config_file import read_config
+    from loadtest.capacity.calibrated_settings import refuse_other_settings
     from loadtest.capacity.inversion import CapacityTarget
     from loadtest.capacity.plan import PlanResources
     from loadtest.capacity.plan import plan as make
@@ -101,17 +108,28 @@ def plan(options: PlanOptions) -> None:
 
     # A wrong option must be reported before the calibration and simulation, which take minutes.
     gpus = shares(options.gpus)
-    resources = PlanResources(gpus, options.per_host or None, engines_calibrated=options.engines == "calibrated")
-    machines(options)
+    resources = PlanResources(
+        gpus,
+        node_type(options.cpu_node, "--cpu-node"),
+        node_type(options.gpu_node, "--gpu-node"),
+        most_per_host=options.per_host or None,
+        engines_calibrated=options.engines == "calibrated",
+    )
     base = read_config(options.config)
     if options.engines not in ("calibrated", "published"):
         raise ConfigError(f"unknown value {options.engines!r}.", "Use calibrated or published.", field="--engines")
     chosen = {stage: choose(stage, options.tier, reachable=True) for stage in ("stt", "llm")}
     planned = _planned_engines(options, base.application.args, chosen)
-    refuse_unused_gpus(gpus, planned)
+    if options.url or options.config:
+        refuse_unused_gpus(gpus, planned)
     if options.url:
         refuse_unmeasured_devices(gpus, planned, base.application.args)
     found = calibrated(options, base.application.args)
+    if options.config is None:
+        base = calibrated_file(found)
+        planned = _planned_engines(options, base.application.args, chosen)
+        refuse_unused_gpus(gpus, planned)
+    refuse_other_settings(found, base.application.args)
     refuse_unmeasured_devices(gpus, planned, parse_settings(found.settings))
     network = _network(found)
     if options.engines == "published":
@@ -122,11 +140,17 @@ def plan(options: PlanOptions) -> None:
     made = make(found, network, target, resources)
     console = Console(highlight=False)
     choices = {**chosen, "tts": choose("tts", options.tier)}
-    for table in plan_tables.tables(made, bill_of(options, made), choices):
+    for table in plan_tables.tables(made, choices):
         console.print(table)
     for note in plan_tables.notes(found, made, published=options.engines == "published"):
         console.print(note, style="dim", markup=False)
     _write(options, base=base, made=made, chosen=chosen, console=console)
+
+
+def calibrated_file(found: Calibration) -> ServeFile:
+    """Return a `ray_config.yaml` with the calibrated settings; those with their default values are left out."""
+    args = parse_settings(found.settings).model_dump(mode="json", exclude_defaults=True)
+    return parse_serve_file({"applications": [{"args": args}]})
 
 
 def _network(found: Calibration) -> TurnNetwork:
@@ -264,7 +288,7 @@ def _write(
     from cluster.plan import StageEngine, configuration, node_groups, write
     from rejoinder.cli.load.app import write_json
 
-    bill = bill_of(options, made)
+    bill = bill_of(made)
     published = options.engines == "published"
     engines = {
         stage: StageEngine(choice.provider.settings, choice.provider.source)
@@ -279,17 +303,8 @@ def _write(
     write_json(options.json_file, {"plan": made, "bill": bill, "engines": chosen, "configuration": document})
 
 
-def bill_of(options: PlanOptions, made: Plan) -> Any:
-    """Return the plan's components and the nodes that they run on, as a `cluster.plan.Bill`.
+def bill_of(made: Plan) -> Bill:
+    """Return the plan's components and the nodes that they run on."""
+    from cluster.plan import Bill
 
-    The nodes are of the machine types in the options. Raise ConfigError if a replica does not fit into such a machine.
-    """
-    from cluster.plan import bill
-
-    components = {name: component.sized for name, component in made.components.items()}
-    return bill(components, *machines(options), options.spare, per_host=made.per_host)
-
-
-def machines(options: PlanOptions) -> tuple[NodeType, NodeType]:
-    """Return the machine type without GPUs and the one with GPUs, from the options."""
-    return node_type(options.cpu_node, "--cpu-node"), node_type(options.gpu_node, "--gpu-node")
+    return Bill({name: component.sized for name, component in made.components.items()}, made.groups, made.per_host)

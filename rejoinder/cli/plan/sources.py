@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from loadtest.capacity import calibration as calibrations
+from loadtest.capacity.calibrated_settings import refuse_other_engines
 from loadtest.capacity.calibration import Calibration, levels_for
 from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import fixed
@@ -16,7 +17,7 @@ from loadtest.generator.measuring import measure
 from loadtest.scenario.parsing import scenario
 from rejoinder.core.capacity.providers import Choice
 from rejoinder.core.errors import ConfigError
-from rejoinder.core.settings.settings import Settings
+from rejoinder.core.settings.settings import Settings, parse_settings
 
 if TYPE_CHECKING:
     from rejoinder.cli.plan.command import PlanOptions
@@ -28,13 +29,15 @@ def calibrated(options: PlanOptions, settings: Settings) -> Calibration:
     With `--save`, also write it to that file.
 
     Raises:
-        ConfigError: Neither or both options are given, or a run is invalid.
+        ConfigError: Neither or both options are given, a run is invalid, or the server ran other engines than its
+            settings have.
     """
     if bool(options.calibration) == bool(options.url):
         raise ConfigError(
             "a plan needs one calibration.", "Give --calibration FILE, or --url URL --knee N.", field="--calibration"
         )
     calibration = calibrations.load(options.calibration) if options.calibration else _run(options, settings)
+    refuse_other_engines(calibration.engines, parse_settings(calibration.settings))
     if options.save:
         calibrations.save(calibration, options.save)
     return calibration
@@ -54,6 +57,7 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
             raise ConfigError(
                 f"invalid load generator at {sessions} sessions: {causes}", "Use another machine.", "--url"
             )
+        refuse_other_engines(result.engines, settings)
         levels.append(calibrations.level(result, window))
         engines, behavior = result.engines, level.behavior
     assert behavior is not None  # set by the loop: `levels_for` always returns three numbers of sessions
@@ -62,7 +66,8 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
         engines=engines,
         slots=slots(settings),
         behavior=behavior,
-        settings=settings.model_dump(mode="json"),
+        # `access` may contain the secret that signs client secrets.
+        settings=settings.model_dump(mode="json", exclude={"access"}),
         machine=f"{os.cpu_count()} cores, {platform.machine()}",
     )
 

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
-from cluster.plan import Bill
+from cluster.environment import FILES_PER_CONNECTION, SPARE_FILES
 from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.footprint import HEADROOM, HOST_CORES
 from loadtest.capacity.network_fit import STAGES, batching, session_range
 from loadtest.capacity.plan import Plan
+from rejoinder.core.capacity.failure_domains import HAPROXY_CORES, NO_TRAFFIC, node_traffic
 from rejoinder.core.capacity.providers import Choice
-from rejoinder.core.capacity.sizing import Basis
+from rejoinder.core.capacity.sizing import REACH, Basis
 from rejoinder.core.settings.settings import Settings, parse_settings
 
 
-def tables(made: Plan, bill: Bill, chosen: Mapping[str, Choice]) -> Iterator[Table]:
+def tables(made: Plan, chosen: Mapping[str, Choice]) -> Iterator[Table]:
     """Yield five tables in the order in which they are printed.
 
     They are: the calibration's measured and predicted latencies, the target with its predictions, the components, the
@@ -24,13 +25,12 @@ def tables(made: Plan, bill: Bill, chosen: Mapping[str, Choice]) -> Iterator[Tab
 
     Args:
         made: The plan.
-        bill: The nodes, and the replicas on each.
         chosen: The guide's fastest provider by stage.
     """
     yield _checks(made)
     yield _target(made)
     yield _components(made)
-    yield _nodes(made, bill)
+    yield _nodes(made)
     yield _engines(chosen)
 
 
@@ -50,10 +50,15 @@ def _checks(made: Plan) -> Table:
 def _target(made: Plan) -> Table:
     table = Table("", "value", "basis", title="The target")
     target, found, knee = made.target, made.inverted.prediction, made.knee
+    erlang_b = f"predicted (Erlang B, {REACH} hosts a caller)"
     table.add_row("sessions offered, on average", f"{target.sessions}", Basis.GIVEN.value)
     table.add_row("sessions admitted", f"{made.inverted.admitted}", Basis.PREDICTED.value)
-    table.add_row("refused with all hosts", f"{made.refused[0]:.3%}", "predicted (Erlang B)")
-    table.add_row(f"refused without {target.spare} host(s)", f"{made.refused[1]:.3%}", "predicted (Erlang B)")
+    table.add_row("refused with all hosts", f"{made.refused[0]:.3%}", erlang_b)
+    table.add_row(
+        f"refused while {target.spare} node(s) are missing",
+        f"{made.refused[1]:.3%}",
+        erlang_b,
+    )
     basis = made.basis.value if made.intervals_ms else f"{made.basis.value}, no interval"
     for name, estimate, limit in (
         ("p50", found.p50_ms, f"< {target.p50_ms:g} ({target.tier.value} tier)"),
@@ -73,7 +78,7 @@ def _target(made: Plan) -> Table:
 
 
 def _components(made: Plan) -> Table:
-    table = Table("component", title=f"Components, with {made.target.spare} spare replica(s) each")
+    table = Table("component", title=f"Components; {made.target.spare} node(s) may die")
     for heading in ("replicas", "slots", "busy", "cores", "GPUs", "GB", "Mbps", "kpps"):
         table.add_column(heading, justify="right")
     table.add_column("basis")
@@ -94,21 +99,33 @@ def _components(made: Plan) -> Table:
     return table
 
 
-def _nodes(made: Plan, bill: Bill) -> Table:
-    """Return a table with one row for each node group: machine, number of nodes, network traffic and replicas.
+def _nodes(made: Plan) -> Table:
+    """Return a table with one row for each node group.
 
-    `Mbps` and `kpps` are totals of the group. `Mbps a node` is the mean over its nodes without the spare ones.
+    The network traffic is that of one node's interface while the spare nodes are missing, without what stays on the
+    node. `open files` is what HAProxy then needs on each node where callers enter.
     """
-    table = Table("node group", "machine", "nodes", "Mbps", "kpps", "Mbps a node", "replicas", title="Node groups")
-    for group in bill.groups:
-        traffic = [made.components[name].traffic for name in group.replicas]
-        mbps, kpps = sum(part.mbps for part in traffic), sum(part.pps for part in traffic) / 1000
+    table = Table("node group", "machine", "nodes", title="Node groups")
+    for heading in ("Mbps in", "Mbps out", "kpps in", "kpps out", "HAProxy cores", "open files"):
+        table.add_column(f"{heading} a node", justify="right")
+    table.add_column("replicas (most on a node)")
+    for group in made.groups:
         working = max(1, group.nodes - group.spare)
-        replicas = ", ".join(f"{name} {count}" for name, count in group.replicas.items())
-        kind = "gpu" if group.type.gpus else "cpu"
-        machine = f"{group.type.cores:g} cores, {group.type.memory_mb / 1000:g} GB, {group.type.gpus:g} GPUs"
-        network = (f"{mbps:.0f}", f"{kpps:.1f}", f"{mbps / working:.0f}")
-        table.add_row(kind, machine, f"{group.nodes} ({group.spare} spare)", *network, replicas)
+        enters = not group.type.gpus
+        near = [made.components[name].traffic for name in group.replicas if name != "host"]
+        far = [part.traffic for name, part in made.components.items() if name not in group.replicas]
+        stage_nodes = sum(near, NO_TRAFFIC).times(1 / working)
+        traffic = node_traffic(made.edge, near, far, working) if enters else stage_nodes
+        sessions = made.inverted.admitted / working if enters else 0.0
+        table.add_row(
+            "cpu" if enters else "gpu",
+            f"{group.type.cores:g} cores, {group.type.memory_mb / 1000:g} GB, {group.type.gpus:g} GPUs",
+            f"{group.nodes} ({group.spare} spare)",
+            *(f"{value / 1000:.1f}" for value in (traffic.in_kbps, traffic.out_kbps, traffic.in_pps, traffic.out_pps)),
+            f"{sessions * HAPROXY_CORES * HEADROOM:.1f}",
+            f"{SPARE_FILES + FILES_PER_CONNECTION * sessions:.0f}" if enters else "-",
+            ", ".join(f"{name} {n} ({group.most_per_node.get(name, n)})" for name, n in group.replicas.items()),
+        )
     return table
 
 
@@ -185,6 +202,9 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
         )
     else:
         yield "The latencies have no interval: nothing bounds the model's error outside the calibrated range."
+    for name, component in made.components.items():
+        if component.source:
+            yield f"The size of {name} is a {component.source}."
     yield f"Batching: {'; '.join(_batching(calibration))}."
     if calibration.emulated:
         stages = ", ".join(stage for stage, engine in calibration.engines.items() if engine.startswith("emulated"))
@@ -194,5 +214,6 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
         yield "Published latencies are fixed times with an assumed concurrency. Measure before you buy."
     yield (
         f"Cores are the used ones times {HEADROOM:g}. A host is filled to {HOST_CORES:g} of its core. "
-        "Network: TCP over IPv4, no TLS, no pure ACKs."
+        "Network: TCP over IPv4, no TLS, no pure ACKs. HAProxy and Ray's own processes take what was measured on one "
+        "machine (docs/results/density.md), scaled by sessions and replicas."
     )

@@ -77,6 +77,29 @@ def slots_for_blocking(offered: float, most: float) -> int:
     return slots
 
 
+def blocking_in_reach(offered: float, hosts: int, places: int, reach: int) -> float:
+    """Return the share of callers that are refused if each caller is sent to at most `reach` of the hosts in turn.
+
+    The hosts are no common pool: a caller is refused if the hosts that it reaches are full, although others have
+    places. The result is that of Erlang B for one group of `reach` hosts with its part of the load. It is an upper
+    bound, because the groups of different callers overlap and so share their places. With at most `reach` hosts they
+    are one pool, and the result is exact.
+
+    Args:
+        offered: Offered load of all hosts together, in Erlangs.
+        hosts: Number of hosts.
+        places: Places of one host.
+        reach: Most hosts that one caller is sent to.
+
+    Raises:
+        ValueError: The load is not a finite number of at least 0, or there are no hosts, places or attempts.
+    """
+    if min(hosts, places, reach) < 1:
+        raise ValueError(f"{hosts} hosts, {places} places and a reach of {reach} must be at least 1")
+    group = min(hosts, reach)
+    return blocking(offered * group / hosts, group * places)
+
+
 @dataclass(frozen=True, slots=True)
 class Queue:
     """A queue with Poisson arrivals, any service time and several slots (M/G/c).

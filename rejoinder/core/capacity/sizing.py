@@ -13,14 +13,16 @@ Every figure carries its basis, because a plan may mix measured and published nu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
-from rejoinder.core.capacity.erlang import Queue, slots_for_blocking, slots_for_wait
+from rejoinder.core.capacity.erlang import Queue, blocking_in_reach, slots_for_blocking, slots_for_wait
 
 WAIT_QUANTILE = 0.95
 """Quantile of a stage's wait that must fit into the target."""
+
+REACH = 8
+"""Most hosts that HAProxy sends one caller to: the first one, and seven after refusals."""
 
 
 class Basis(Enum):
@@ -28,7 +30,7 @@ class Basis(Enum):
 
     MEASURED: measured. PREDICTED: computed from measurements, within the measured range. EXTRAPOLATED: computed from
     measurements, outside the measured range. PUBLISHED: stated by a provider or the latency guide. GIVEN: an input of
-    the plan.
+    the plan. DEFAULT: a figure of the documentation, because the calibration has none.
     """
 
     MEASURED = "measured"
@@ -36,6 +38,7 @@ class Basis(Enum):
     EXTRAPOLATED = "extrapolated"
     PUBLISHED = "published"
     GIVEN = "given"
+    DEFAULT = "default"
 
 
 def basis_at(value: float, least: float, most: float) -> Basis:
@@ -132,6 +135,8 @@ class SizedComponent:
 def hosts(offered_sessions: float, refused: float, unit: ReplicaUnit, spare: int) -> tuple[SizedComponent, int]:
     """Compute how many hosts are needed to refuse at most a given share of the sessions.
 
+    A caller reaches at most `REACH` hosts, so many hosts need more places than one pool.
+
     Args:
         offered_sessions: Mean number of sessions if none were refused.
         refused: Share of the sessions that may be refused, from 0 to 1.
@@ -141,8 +146,9 @@ def hosts(offered_sessions: float, refused: float, unit: ReplicaUnit, spare: int
     Returns:
         The number of hosts as a `SizedComponent`, and the number of sessions that the hosts admit, spare ones excluded.
     """
-    admitted = slots_for_blocking(offered_sessions, refused)
-    needed = max(1, math.ceil(admitted / unit.slots))
+    needed = max(1, math.ceil(slots_for_blocking(offered_sessions, refused) / unit.slots))
+    while blocking_in_reach(offered_sessions, needed, unit.slots, REACH) > refused:
+        needed += 1
     return SizedComponent(unit, needed, spare), needed * unit.slots
 
 
@@ -174,47 +180,15 @@ class NodeGroup:
         type: The type of machine.
         nodes: Number of machines, spare ones included.
         spare: Number of spare machines.
-        replicas: Number of replicas, by name of the component.
+        replicas: Number of replicas, spare ones included, by name of the component.
+        most_per_node: Most replicas on one node, by name of the component. Empty without spare nodes.
     """
 
     type: NodeType
     nodes: int
     spare: int
     replicas: dict[str, int]
-
-
-def node_group(node: NodeType, components: Sequence[SizedComponent], spare: int) -> NodeGroup:
-    """Return enough nodes for all replicas of the components, and `spare` additional nodes.
-
-    Replicas are placed largest first, each into the first node with room for it.
-
-    Raises:
-        ValueError: A replica does not fit into an empty node.
-    """
-    free: list[list[float]] = []
-    units = [component.unit for component in components for _ in range(component.replicas)]
-    for unit in sorted(units, key=lambda unit: (-unit.gpus, -unit.memory_mb, -unit.cores)):
-        needed = (unit.cores, unit.memory_mb, unit.gpus)
-        room = next((left for left in free if _fits(needed, left)), None)
-        if room is None:
-            room = [node.cores * (1 - node.reserve), node.memory_mb * (1 - node.reserve), node.gpus]
-            if not _fits(needed, room):
-                raise ValueError(
-                    f"one {unit.name} replica ({unit.cores:g} cores, {unit.memory_mb:.0f} MB, {unit.gpus:g} GPUs) "
-                    f"does not fit into a {node.name} node ({node.cores:g}, {node.memory_mb:.0f} MB, {node.gpus:g})"
-                )
-            free.append(room)
-        for resource, amount in enumerate(needed):
-            room[resource] -= amount
-    counts = {component.unit.name: component.replicas for component in components}
-    return NodeGroup(node, len(free) + (spare if free else 0), spare if free else 0, counts)
-
-
-_ROUNDING = 1e-9
-
-
-def _fits(needed: tuple[float, ...], room: Sequence[float]) -> bool:
-    return all(amount <= left + _ROUNDING for amount, left in zip(needed, room, strict=True))
+    most_per_node: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +199,14 @@ class Traffic:
     out_kbps: float
     in_pps: float
     out_pps: float
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            self.in_kbps + other.in_kbps,
+            self.out_kbps + other.out_kbps,
+            self.in_pps + other.in_pps,
+            self.out_pps + other.out_pps,
+        )
 
     def times(self, count: float) -> Traffic:
         """Return this traffic multiplied by `count`, for example by a number of sessions."""

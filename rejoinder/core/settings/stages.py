@@ -77,6 +77,8 @@ class Autoscaling(Section):
     """Seconds over which Serve averages the measurements; more than `metrics_interval_s`."""
     metrics_interval_s: Positive = 2.0
     """Seconds between the measurements of each replica."""
+    max_replicas_per_node: int | None = Field(None, ge=1, le=100)
+    """Maximum number of replicas on one node, so that a node that dies takes no more. None: no limit."""
     surge_percent: int | None = Field(None, ge=0, le=100)
     """Further replicas, in percent (rounded up), that a deployment of a new version may start before it stops old ones.
     It waits while no node has room for them. 0: old replicas stop first. None: 25, or 0 for replicas that reserve GPUs.

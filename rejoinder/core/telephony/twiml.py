@@ -94,8 +94,3 @@ def connect_answer(stream_url: str, ticket: str, again_url: str = "", *, attempt
 def hang_up_answer() -> str:
     """Return the TwiML that ends a call."""
     return f"{_HEADER}<Response><Hangup/></Response>"
-
-
-def busy_answer() -> str:
-    """Return the TwiML that refuses a call, so that the caller hears the busy signal and pays nothing."""
-    return f'{_HEADER}<Response><Reject reason="busy"/></Response>'

@@ -8,7 +8,14 @@ from dataclasses import replace
 from rejoinder.core.errors import CallerError
 from rejoinder.core.turns.endpointing import DetectionMode, TurnDetection
 from rejoinder.core.wire.fields import Fields, Json, refuse
-from rejoinder.core.wire.session import REALTIME, TRANSCRIPTION, SessionConfig, ends_turns_itself, merge
+from rejoinder.core.wire.session import (
+    REALTIME,
+    TRANSCRIPTION,
+    SessionConfig,
+    ends_turns_itself,
+    merge,
+    refused_tools,
+)
 from rejoinder.core.wire.unserved import left_out
 
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime")
@@ -37,7 +44,7 @@ def started(session: Json, query: Mapping[str, str]) -> SessionConfig:
     if not session:
         return config
     fields = Fields({"type": kind, **session}, "session")
-    if unserved := left_out(fields):
+    if unserved := left_out(fields) + refused_tools(fields):
         raise unserved[0]
     return merge(config, fields)
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+import random
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.capacity.erlang import Queue, blocking, slots_for_blocking, slots_for_wait, waiting
+from rejoinder.core.capacity.erlang import (
+    Queue,
+    blocking,
+    blocking_in_reach,
+    slots_for_blocking,
+    slots_for_wait,
+    waiting,
+)
 
 LOADS = st.floats(0.01, 60)
 SLOTS = st.integers(1, 80)
@@ -114,3 +122,49 @@ def test_invalid_inputs_are_rejected(offered: float) -> None:
         Queue(1, 0.1, 1).wait_s(1)
     with pytest.raises(ValueError, match="leaves no time"):
         slots_for_wait(Queue(1, 0.1, 1), 0.95, -0.1)
+
+
+@given(st.floats(0.1, 40), st.integers(1, 30), st.integers(1, 10), st.integers(1, 12))
+def test_separate_hosts_refuse_at_least_as_many_as_one_pool(load: float, hosts: int, places: int, reach: int) -> None:
+    """Callers who reach only some hosts are refused at least as often as with one pool of all places.
+
+    With as many attempts as hosts there is no difference, and more attempts never refuse more.
+    """
+    offered = load * hosts / 4
+    found = blocking_in_reach(offered, hosts, places, reach)
+    pool = blocking(offered, hosts * places)
+    assert found >= pool - 1e-12
+    assert blocking_in_reach(offered, hosts, places, hosts) == pytest.approx(pool)
+    assert blocking_in_reach(offered, hosts, places, reach + 1) <= found + 1e-12
+
+
+def test_a_simulated_round_robin_refuses_no_more_than_the_bound() -> None:
+    """24 hosts of 5 places, of which a caller reaches 8 in turn, refuse between Erlang B of one pool and of the bound.
+
+    20,000 calls of exponential length are offered at 108 Erlangs. The entry begins with the next host each time.
+    """
+    hosts, places, reach, offered, calls = 24, 5, 8, 108.0, 20_000
+    draw = random.Random(3)
+    ends: list[list[float]] = [[] for _ in range(hosts)]
+    now, refused = 0.0, 0
+    for call in range(calls):
+        now += draw.expovariate(offered)
+        for attempt in range(reach):
+            host = (call + attempt) % hosts
+            ends[host] = [end for end in ends[host] if end > now]
+            if len(ends[host]) < places:
+                ends[host].append(now + draw.expovariate(1.0))
+                break
+        else:
+            refused += 1
+    noise = 3 * math.sqrt(refused) / calls
+    pool, bound = blocking(offered, hosts * places), blocking_in_reach(offered, hosts, places, reach)
+    assert pool - noise <= refused / calls <= bound + noise
+    assert bound > 1.5 * pool
+
+
+@pytest.mark.parametrize(("hosts", "places", "reach"), [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_no_hosts_are_refused(hosts: int, places: int, reach: int) -> None:
+    """Fewer than one host, place or attempt raises ValueError."""
+    with pytest.raises(ValueError, match="at least 1"):
+        blocking_in_reach(1.0, hosts, places, reach)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rejoinder.core.capacity.erlang import Queue, blocking
+from rejoinder.core.capacity.erlang import Queue, blocking, blocking_in_reach
 from rejoinder.core.capacity.sizing import (
+    REACH,
     WAIT_QUANTILE,
     Basis,
-    NodeType,
     ReplicaUnit,
     SizedComponent,
     StageWork,
@@ -18,7 +18,6 @@ from rejoinder.core.capacity.sizing import (
     basis_at,
     hosts,
     messages,
-    node_group,
     replicas,
 )
 
@@ -69,46 +68,16 @@ def test_more_slots_carry_more(work: StageWork, slots: int, most_wait_s: float) 
 
 @given(st.floats(1, 4000), st.floats(0.0005, 0.2), st.integers(0, 3))
 def test_hosts_admit_enough(offered: float, refused: float, spare: int) -> None:
-    """With the computed hosts at most the given share of calls is refused; with one host less, more are refused."""
+    """With the computed hosts at most the given share of calls is refused; with one host less, more are refused.
+
+    A caller reaches at most eight hosts, so the hosts are not one pool: they never need fewer places than a pool does.
+    """
     sized, admitted = hosts(offered, refused, HOST, spare)
     assert admitted == sized.needed * HOST.slots
+    assert blocking_in_reach(offered, sized.needed, HOST.slots, REACH) <= refused
+    assert sized.needed == 1 or blocking_in_reach(offered, sized.needed - 1, HOST.slots, REACH) > refused
     assert blocking(offered, admitted) <= refused
-    assert sized.needed == 1 or blocking(offered, admitted - HOST.slots) > refused
     assert sized.replicas == sized.needed + spare
-
-
-@given(st.integers(1, 40), st.integers(0, 10), st.integers(0, 2))
-def test_nodes_hold_all_replicas(stt: int, hosts_needed: int, spare: int) -> None:
-    """The computed nodes have room for all replicas in 90% of their cores and memory, and one node less does not."""
-    node = NodeType("c8", cores=8, memory_mb=16_000)
-    components = [SizedComponent(STT, stt, 0), SizedComponent(HOST, hosts_needed, 0)]
-    group = node_group(node, components, spare)
-    used = group.nodes - group.spare
-    assert used * node.cores * 0.9 >= sum(component.cores for component in components)
-    assert used * node.memory_mb * 0.9 >= sum(component.memory_mb for component in components)
-    # 90% of a node's eight cores have room for seven replicas of one core each.
-    assert (used - 1) * 7 < stt + hosts_needed
-    assert group.replicas == {"stt": stt, "host": hosts_needed}
-
-
-def test_gpu_fractions_share_a_card() -> None:
-    """Four replicas that each reserve a quarter of a GPU fit on one node with one GPU. Five need two nodes."""
-    node = NodeType("g4", cores=16, memory_mb=64_000, gpus=1)
-    quarter = ReplicaUnit("stt", 8, 1, 2000, gpus=0.25)
-    assert node_group(node, [SizedComponent(quarter, 4, 0)], 0).nodes == 1
-    assert node_group(node, [SizedComponent(quarter, 4, 1)], 0).nodes == 2
-    assert node_group(node, [SizedComponent(quarter, 4, 0)], 1).nodes == 2
-
-
-def test_no_replica_needs_no_node() -> None:
-    """Without replicas there are no nodes, not even spare ones."""
-    assert node_group(NodeType("c8", 8, 16_000), [], 1).nodes == 0
-
-
-def test_a_replica_that_fits_nowhere_is_named() -> None:
-    """A replica that needs more than a whole node raises ValueError, which names the replica and the node."""
-    with pytest.raises(ValueError, match=r"one llm replica .* does not fit into a c8 node"):
-        node_group(NodeType("c8", 8, 16_000), [SizedComponent(ReplicaUnit("llm", 1, 4, 32_000), 1, 0)], 0)
 
 
 def test_totals_count_the_spare() -> None:

@@ -187,7 +187,7 @@ def _usual() -> dict[str, object]:
     """Return the session settings that a hostile but valid message may have changed, with their default values."""
     detection = {"type": "semantic_vad", "create_response": True, "interrupt_response": True}
     audio = {"input": {"turn_detection": detection, "format": {"type": "audio/pcm", "rate": 24000}}}
-    return {"type": "realtime", "output_modalities": ["audio"], "max_output_tokens": "inf", "audio": audio}
+    return {"type": "realtime", "output_modalities": ["audio"], "max_output_tokens": None, "audio": audio}
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ async def test_a_conversation_that_no_journal_has_ends_with_the_reason() -> None
 
 
 async def hold(url: str, relay: Relay, clip_path: str, *, resume: bool) -> Counter[str]:
-    """Make four calls of the load generator, whose connections break twice. Return the last report."""
+    """Make four calls of the load generator, whose connections break, and later fall silent. Return the last report."""
     scenario = Scenario(
         url, 4, 12, clips=(clip_path,), behavior=CallerBehavior(think_s=0.3), resume=resume, drain_s=15, warm_up_s=0
     )
@@ -100,7 +100,7 @@ async def hold(url: str, relay: Relay, clip_path: str, *, resume: bool) -> Count
     assignment = WorkerAssignment(scenario, calls=calls, measure_from_s=0.0, measure_to_s=12.0, start_at=0.0)
     reports: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
-    timers = [loop.call_later(at, relay.cut) for at in (2.5, 5.5)]
+    timers = [loop.call_later(2.5, relay.cut), loop.call_later(4.5, relay.silence)]
     await Worker(assignment, time.monotonic(), reports.append).run()
     for timer in timers:
         timer.cancel()
@@ -109,7 +109,10 @@ async def hold(url: str, relay: Relay, clip_path: str, *, resume: bool) -> Count
 
 
 async def test_calls_of_a_load_run_continue(tmp_path: Path) -> None:
-    """Each of four calls loses its connection twice and continues; no call is dropped and every turn is answered."""
+    """Each of four calls loses its connection, then its server falls silent; every time it continues.
+
+    No call is dropped, and every turn is answered.
+    """
     write_wave(tmp_path / "clip.wav", tone(0.8) + silence(0.1))
     async with two_hosts(*["What?"] * 200) as (url, relay, _):
         counts = await hold(url, relay, str(tmp_path / "clip.wav"), resume=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -85,17 +86,33 @@ def test_a_replicas_cores_are_its_requests() -> None:
     assert footprint.requests_per_turn(CALIBRATION, "stt") == pytest.approx(1.5)
 
 
-def test_a_session_at_the_edge() -> None:
-    """A session's traffic at the edge is its payload plus at most 10% for headers.
+def test_a_session_at_the_edge_has_bytes_in_and_out() -> None:
+    """A session's traffic is the measured payload of both directions plus at most 10% for headers.
 
-    50 messages per second come in. The audio of the answers goes out, base64-encoded.
+    50 messages per second come in. 5,000 sessions with 560 kbps in and 200 kbps out are 3.8 to 4.2 Gbps.
     """
-    traffic = footprint.edge_traffic(level(10))
+    traffic = footprint.edge_traffic(CALIBRATION)
     assert traffic.in_pps == pytest.approx(50)
     assert 560 < traffic.in_kbps < 560 * 1.1
-    audio_share = 5.0 * 0.1  # seconds of audio per second of a session: an answer of 5 s in one turn per 10 s
-    assert traffic.out_kbps == pytest.approx(audio_share * 24_000 * 16 * 4 / 3 / 1000, rel=0.1)
-    assert traffic.out_pps == pytest.approx(audio_share * 10 * 5)
+    assert 200 < traffic.out_kbps < 200 * 1.1
+    assert 3800 < traffic.times(5000).mbps < 4200
+
+
+@pytest.mark.parametrize("missing", ["frames_per_s", "in_kbps", "out_kbps"])
+def test_a_calibration_without_frames_is_refused(missing: str) -> None:
+    """Without the count of frames, or the payload of one direction, the traffic is unknown: ConfigError is raised."""
+    nothing: dict[str, Any] = {missing: 0.0}
+    levels = tuple(replace(level(n), **nothing) for n in (10, 20, 30))
+    with pytest.raises(ConfigError, match="the network traffic is unknown"):
+        footprint.edge_traffic(replace(CALIBRATION, levels=levels))
+
+
+def test_muted_callers_are_planned_with_an_open_microphone() -> None:
+    """Callers who sent 20 frames a second, because they mute between turns, are planned with 50 a second."""
+    levels = tuple(replace(level(n), frames_per_s=20.0, in_kbps=224.0) for n in (10, 20, 30))
+    muted = replace(CALIBRATION, levels=levels, behavior=CallerBehavior(muted_between_turns=True))
+    assert footprint.edge_traffic(muted).in_pps == pytest.approx(50)
+    assert 560 < footprint.edge_traffic(muted).in_kbps < 560 * 1.1
 
 
 def test_traffic_inside_the_cluster() -> None:

@@ -36,3 +36,8 @@ class StageHttpSettings(Section):
     """Maximum number of characters of a text to speak, as OpenAI's."""
     answer_tokens: int = Field(1024, ge=1, le=32_768)
     """Maximum number of tokens of a chat completion. A client's higher limit is lowered to it."""
+
+    @property
+    def most_requests(self) -> int:
+        """Number of requests of all kinds that one host serves at a time."""
+        return self.transcriptions + self.speeches + self.chats if self.enabled else 0
