@@ -102,6 +102,8 @@ class ClientEventHandler:
                 self._truncate(item_id, end_ms)
             case client.CreateResponse(response=fields):
                 self._create_response(fields)
+            case client.ClearOutput():
+                self._clear_output()
             case client.Ping():
                 self._context.emit(server.pong())
             case client.PressKey(digit=digit):
@@ -229,6 +231,20 @@ class ClientEventHandler:
         self._session.replies.truncated(item_id, end_ms / 1000)
         conversation.truncate(item_id, text, end_ms)
         self._context.emit(server.truncated(item_id, end_ms))
+
+    def _clear_output(self) -> None:
+        """Stop the reply that is being heard, and drop its audio."""
+        output = self._context.output
+        if output is None:
+            raise refuse(
+                "output_audio_buffer.clear works over WebRTC only.",
+                "type",
+                code="unsupported_event",
+                remedy="Over WebSocket, drop your own playback buffer and send conversation.item.truncate.",
+            )
+        if self._session.replies.audible:
+            self._session.replies.cancel(None)
+        output.stop(None)
 
     def _create_response(self, fields: Fields) -> None:
         if self._context.config.transcribes_only:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from actors.listening.vad_ticker import VadTicker
 from actors.session import Session
-from actors.stages.ports import Stages, TtsRequest
+from actors.stages.ports import AudioOutput, Stages, TtsRequest
 from actors.stages.retry import Backoff, attempts
 from actors.stages.services import Services
 from actors.stages.stage_watch import StageWatch
@@ -232,6 +232,7 @@ class Host:
         *,
         owner: str = "",
         origin: SessionOrigin | None = None,
+        output: AudioOutput | None = None,
     ) -> AsyncIterator[Session]:
         """Yield a running session. Leaving the context manager stops everything that the session started.
 
@@ -245,6 +246,7 @@ class Host:
             tenant: Digest of the API key (`answer_cache.tenant_of`). Sessions of one tenant share cached answers.
             owner: Digest of the API key that opens the session; "" if the host has no keys.
             origin: What the session goes on with (`SessionKeeper.claim`); None for a new one.
+            output: Plays the audio of replies in real time; None if the client does, which gets it in events.
         """
         record = self.keeper.record(key, origin, owner=owner) if self.keeper else None
         async with Session.open(
@@ -255,6 +257,7 @@ class Host:
             wake_ticker=self._ticker.wake,
             tenant=tenant,
             record=record,
+            output=output,
         ) as session:
             self._join(session)
             try:

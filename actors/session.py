@@ -25,6 +25,7 @@ from actors.replying.replies import Replies
 from actors.replying.reply import Reply
 from actors.replying.requests import ReplyRequest
 from actors.resuming import MoveRequest, go_on, restore, snapshot_of
+from actors.stages.ports import AudioOutput
 from actors.stages.retry import StageFailures, contained
 from actors.stages.services import Services
 from actors.stages.session_context import SessionContext
@@ -143,6 +144,7 @@ class Session:
         wake_ticker: Callable[[], None],
         tenant: str = "",
         record: SessionRecord | None = None,
+        output: AudioOutput | None = None,
     ) -> AsyncIterator[Session]:
         """Yield a session that has sent session.created and accepts audio and events.
 
@@ -158,6 +160,7 @@ class Session:
             wake_ticker: Called when received audio waits for its voice activity decision.
             tenant: Digest of the API key. Only sessions of one tenant share cached answers.
             record: The session's record in the journal. It says what the session goes on with. None: no journal.
+            output: Plays the audio of replies in real time; None if the client does, which gets it in events.
         """
         context = SessionContext.create(
             key,
@@ -167,6 +170,7 @@ class Session:
             tenant=tenant,
             resumed=resume_count(record.origin.generation) if record else 0,
             changed=record.changed if record else lambda: None,
+            output=output,
         )
         try:
             async with asyncio.TaskGroup() as group:

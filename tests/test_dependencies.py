@@ -66,7 +66,8 @@ def test_imports_and_declared_dependencies_are_the_same() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
     extras = project["optional-dependencies"]
-    names = (name for extra in ("piper", "noise", "redis", "mcp", "load", "chat", "vllm") for name in extras[extra])
+    chosen = ("piper", "noise", "redis", "mcp", "webrtc", "load", "chat", "vllm")
+    names = (name for extra in chosen for name in extras[extra])
     optional = {_normalised(requirement) for requirement in names}
     assert _distributions() == declared | optional
 
@@ -84,6 +85,7 @@ def test_every_dependency_is_pinned() -> None:
         *extras["noise"],
         *extras["mcp"],
         *extras["load"],
+        *extras["webrtc"],
         *extras["chat"],
         *extras["docs"],
     )

@@ -126,15 +126,15 @@ class Reply:
         self._released = asyncio.Event()
         if not drafted:
             self._released.set()
-        tts, phrases, clock = services.stages.tts, services.phrases, services.clock
         self._speech = SpeechOutput(
-            tts,
-            phrases=phrases,
+            services.stages.tts,
+            phrases=services.phrases,
             listener=self,
             settings=_speech_settings(services.settings, plan),
             failures=self._failures,
-            clock=clock,
+            clock=services.clock,
             released=self._released,
+            stop_audio=self.response.stop_audio,
         )
         filler_ms = plan.degradation.filler_after_ms(self.measures)
         self.fillers = Fillers(
@@ -224,6 +224,7 @@ class Reply:
         if self.open:
             self.stop_s = stop_s
             self._close("cancelled", {"type": "cancelled", "reason": reason}, heard_text)
+            self.response.tell_truncation(round(self.played_s * 1000))
         else:
             self.response.update_item(heard_text, self.audio_ms, complete=False)
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-from actors.stages.ports import LlmUsage
+from actors.stages.ports import AudioOutput, LlmUsage
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.formats import WireEncoder
 from rejoinder.core.wire.items import Conversation, Item
-from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, deleted, usage
+from rejoinder.core.wire.server import ResponseEvents, ResponseStatus, deleted, truncated, usage
 
 
 class ResponsePhase(Enum):
@@ -65,6 +65,11 @@ class ResponseChannel(Protocol):
     @property
     def emit(self) -> Callable[[Json], None]:
         """Function that sends a server event."""
+        ...
+
+    @property
+    def output(self) -> AudioOutput | None:
+        """What plays the audio; None if the client does, which gets it in events."""
         ...
 
 
@@ -136,7 +141,9 @@ class Response:
         if self.ended:
             return
         self.open_message()
-        if audio := self._encode(pcm):
+        if self._channel.output:
+            self._channel.output.play(self.events.response_id, pcm)
+        elif audio := self._encode(pcm):
             self._channel.emit(self.events.audio_delta(audio))
 
     def call(self, calls: Sequence[Item]) -> None:
@@ -164,6 +171,20 @@ class Response:
                 emit({"type": "conversation.item.done", "item": item.wire(), "previous_item_id": previous})
             emit(events.output_item("done", item, index))
 
+    def stop_audio(self) -> int | None:
+        """Drop the audio that the caller has not heard, and return the number of its samples (24 kHz).
+
+        None if the client plays the audio: only it knows what was heard.
+        """
+        output = self._channel.output
+        return output.stop(self.events.response_id) if output else None
+
+    def tell_truncation(self, audio_end_ms: int) -> None:
+        """Tell the client that it heard only the first `audio_end_ms` of the message, if the server played it."""
+        item_id = self.events.item_id
+        if self._channel.output and self.events.spoken and self._has_message and item_id in self._channel.conversation:
+            self._channel.emit(truncated(item_id, audio_end_ms))
+
     def close(self, ending: ResponseEnd) -> None:
         """Send the end of the response, unless the client never saw it."""
         seen = self.phase is ResponsePhase.OPEN
@@ -177,6 +198,8 @@ class Response:
         counts = usage(tokens.prompt_tokens, tokens.completion_tokens, tokens.cached_tokens)
         done = self.events.done(ending.status, ending.details, output, counts)
         self._channel.emit(done | ({"rejoinder": ending.report} if ending.report else {}))
+        if self._channel.output:
+            self._channel.output.end(self.events.response_id)
 
     def _close_message(self, ending: ResponseEnd) -> Item:
         """Send the end of the message item, and return the item."""

@@ -100,6 +100,7 @@ class SpeechOutput:
         failures: StageFailures,
         clock: Clock,
         released: asyncio.Event,
+        stop_audio: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Create an output without segments.
 
@@ -111,10 +112,13 @@ class SpeechOutput:
             failures: Records failures and recovery of text-to-speech.
             clock: Returns the monotonic time, in seconds.
             released: Set when the reply may be heard.
+            stop_audio: Drops the audio that was passed on and not heard, and returns the number of its samples
+                (24 kHz); None if the client plays the audio.
         """
         self._tts = tts
         self._phrases = phrases
         self._released = released
+        self._stop_audio = stop_audio
         self._listener = listener
         self._settings = settings
         self._failures = failures
@@ -184,10 +188,10 @@ class SpeechOutput:
         `dropped` is True if the client is told to drop the audio that it has not played. Otherwise it plays that.
         """
         self._flowing.clear()
-        now = self._clock()
-        if not dropped:
+        now, heard = self._clock(), self._drop_unheard()
+        if heard is None and not dropped:
             return self._playout.finish(now) - now
-        self._buffer.wind(self._playout.flush(now))
+        self._buffer.wind(self._playout.flush(now, heard))
         return 0.0
 
     def flushed(self, at_s: float) -> None:
@@ -216,9 +220,19 @@ class SpeechOutput:
         self._changed.set()
 
     def silence(self) -> str:
-        """Drop the audio that was not sent. Return the text of the answer that was heard."""
+        """Drop the audio that was not heard. Return the text of the answer that was heard."""
         self._buffer.clear()
+        if (heard := self._drop_unheard()) is not None:
+            self._playout.flush(self._clock(), heard)
         return self.heard_text()
+
+    def _drop_unheard(self) -> int | None:
+        """Let the server's player drop what it has not sent. Return the number of samples that were heard.
+
+        None if the client plays the audio.
+        """
+        dropped = self._stop_audio()
+        return None if dropped is None else self._playout.sent_samples - dropped
 
     def progress(self, coming: Sequence[SpeechSegment], *, complete: bool) -> SpokenProgress | None:
         """Return how far the answer was spoken; None if no word of it is known.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from actors.stages.ports import AudioOutput
 from actors.stages.server_tools import SessionTools, ToolChannel
 from actors.stages.services import Services
 from rejoinder.core.reply.tools.calls import ToolOffer
@@ -40,6 +41,7 @@ class SessionContext:
         current: Holder of the configuration in effect.
         server_tools: The tools that this system calls.
         changed: Called if the conversation has changed without an event that tells of it.
+        output: Plays the audio of replies in real time; None if the client does, which gets it in events.
     """
 
     id: str
@@ -51,6 +53,7 @@ class SessionContext:
     current: CurrentConfig
     server_tools: SessionTools
     changed: Callable[[], None] = lambda: None
+    output: AudioOutput | None = None
 
     @classmethod
     def create(
@@ -63,6 +66,7 @@ class SessionContext:
         tenant: str = "",
         resumed: int = 0,
         changed: Callable[[], None] = lambda: None,
+        output: AudioOutput | None = None,
     ) -> SessionContext:
         """Return the context of a new session with an empty conversation.
 
@@ -75,6 +79,7 @@ class SessionContext:
             resumed: How often the session was resumed. Its new ids contain the number, so that they differ from those
                 that the hosts before have made.
             changed: Called if the conversation has changed without an event that tells of it.
+            output: Plays the audio of replies; None if the client does.
         """
         stamp = IdStamp(f"{key}r{resumed}" if resumed else key)
 
@@ -93,6 +98,7 @@ class SessionContext:
             current=CurrentConfig(config),
             server_tools=SessionTools(services.tool_servers, channel, services.metrics),
             changed=changed,
+            output=output,
         )
 
     @property

@@ -174,7 +174,7 @@ def allow_page(access: AccessControl, headers: Mapping[str, str], answer: Respon
     origin = headers.get("origin")
     if origin is not None and access.origin_allowed(origin, headers.get("host")):
         answer.headers["Access-Control-Allow-Origin"] = origin
-        answer.headers["Access-Control-Expose-Headers"] = "Retry-After"
+        answer.headers["Access-Control-Expose-Headers"] = "Location, Retry-After"
 
 
 def refusal_of(status: int, code: str, message: str, *, retry_after_s: float | None = None) -> Response:

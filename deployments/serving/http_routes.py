@@ -31,6 +31,7 @@ from deployments.serving.gate import (
     refusal_of,
     resume_request,
 )
+from deployments.serving.webrtc.calls import add_call_routes
 from deployments.stage_http.routes import add_stage_routes
 from deployments.talk_page.page_routes import add_talk_page
 from deployments.telephony.twilio_routes import add_twilio
@@ -143,6 +144,7 @@ def http_app(served: RoutedHost) -> FastAPI:
         return await served.regions()
 
     _add_protected_routes(web, served)
+    add_call_routes(web, served, proxy_check.is_direct)
     add_twilio(web, served.host, access=served.access, direct=proxy_check)
     add_talk_page(web)
     _add_conversations(web, served, proxy_check)

@@ -86,6 +86,11 @@ def _matrix(by: LowPassFilter, group: int) -> npt.NDArray[np.float64]:
 WIRE_TO_STT = LowPassFilter(WIRE_RATE, up=2, down=3, cutoff_hz=7_300, taps=96)
 """24 to 16 kHz. Flat to 6.6 kHz, 55 dB down from 8.4 kHz. Telephone speech ends at 3.4 kHz, Whisper's mels at 8 kHz."""
 
+OPUS_RATE = 48_000
+"""Sample rate of decoded Opus, in Hz."""
+OPUS_TO_STT = LowPassFilter(OPUS_RATE, up=1, down=3, cutoff_hz=7_300, taps=96)
+"""48 to 16 kHz, with the same filter as WIRE_TO_STT."""
+
 TELEPHONE_TO_STT = LowPassFilter(TELEPHONE_RATE, up=2, down=1, cutoff_hz=3_900, taps=64)
 WIRE_TO_TELEPHONE = LowPassFilter(WIRE_RATE, up=1, down=3, cutoff_hz=3_900, taps=96)
 """The two filters for G.711: 8 to 16 kHz, and 24 to 8 kHz. Both keep telephone speech (to 3.4 kHz) and remove images

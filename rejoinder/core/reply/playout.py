@@ -130,6 +130,11 @@ class Playout:
         return self._played(now) / self._rate
 
     @property
+    def sent_samples(self) -> int:
+        """Index of the next sample to send: samples sent in total, less those that a flush sends again."""
+        return self._sent
+
+    @property
     def reached_s(self) -> float:
         """How many seconds of the reply's audio were sent in total, including audio that the client dropped later."""
         return self._reached / self._rate

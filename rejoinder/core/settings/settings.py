@@ -17,6 +17,7 @@ from rejoinder.core.settings.access.access import AccessSettings
 from rejoinder.core.settings.access.limits import LimitSettings
 from rejoinder.core.settings.access.stage_http import StageHttpSettings
 from rejoinder.core.settings.access.tls import TlsSettings
+from rejoinder.core.settings.access.webrtc import WebRtcSettings
 from rejoinder.core.settings.answer_cache import AnswerCacheSettings
 from rejoinder.core.settings.background import BackgroundSettings, NoiseSettings
 from rejoinder.core.settings.barge_in import BargeInSettings
@@ -373,6 +374,8 @@ class Settings(Section):
     """Who may connect: keys, and origins of web pages."""
     tls: TlsSettings = TlsSettings()
     """Encryption between callers and the server."""
+    webrtc: WebRtcSettings = WebRtcSettings()
+    """Calls over WebRTC: addresses, ports, and servers for NAT traversal."""
     limits: LimitSettings = LimitSettings()
     """What one client may send, store and occupy."""
     stage_http: StageHttpSettings = StageHttpSettings()

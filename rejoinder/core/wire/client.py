@@ -125,6 +125,11 @@ class CancelResponse(ClientEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ClearOutput(ClientEvent):
+    """output_audio_buffer.clear: stop the reply that is being heard. Only if the server plays the audio (WebRTC)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ping(ClientEvent):
     """rejoinder.ping: the client asks for a sign of life, because a browser cannot send a ping of the WebSocket."""
 
@@ -334,12 +339,7 @@ def _parse(document: Json) -> ClientEvent:
         case "rejoinder.dtmf":
             return PressKey(event_id, fields.choice("digit", KEYS))
         case "output_audio_buffer.clear":
-            raise refuse(
-                "output_audio_buffer.clear works over WebRTC and SIP only.",
-                "type",
-                code="unsupported_event",
-                remedy="Over WebSocket, drop your own playback buffer and send conversation.item.truncate.",
-            )
+            return ClearOutput(event_id)
         case unknown:
             raise refuse(f"Unknown event type {unknown[:80]!r}.", "type", code="unknown_event_type")
 

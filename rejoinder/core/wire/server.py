@@ -202,6 +202,14 @@ def truncated(item_id: str, audio_end_ms: int) -> Json:
     }
 
 
+def output_audio_buffer(change: Literal["started", "stopped", "cleared"], response_id: str) -> Json:
+    """Return the event that tells that the server began to play a response's audio, played all of it, or dropped it.
+
+    Only where the server plays the audio in real time (WebRTC).
+    """
+    return {"type": f"output_audio_buffer.{change}", "response_id": response_id}
+
+
 def transcription_delta(item_id: str, delta: str) -> Json:
     """Return the event that sends the next words of a turn before its final transcript.
 

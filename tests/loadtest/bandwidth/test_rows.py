@@ -47,6 +47,7 @@ class RecordingChannel:
     def __init__(self, stamp: IdStamp) -> None:
         self.conversation = Conversation()
         self.events: list[Json] = []
+        self.output = None
         self._stamp = stamp
 
     def emit(self, event: Json) -> None:
