@@ -19,30 +19,36 @@ from rejoinder.core.reply.tools.calls import ToolCall
 from tests.actors.fakes import ScriptedStt, WordyLlm
 from tests.actors.stage_play import Play
 
-TIME, WEATHER, STORY, STOP, MEMORY = (
+TIME, WEATHER, STORY, STOP, POEM, HUM, MEMORY = (
     "What time is it?",
     "What is the weather in Paris?",
     "Tell me a story.",
     "Stop, that is enough.",
+    "Now say a poem.",
+    "Mm-hmm.",
     "What did I ask first?",
 )
-QUESTIONS = {TIME: 300.0, WEATHER: 450.0, STORY: 600.0, STOP: 750.0, MEMORY: 900.0}
+QUESTIONS = {TIME: 300.0, WEATHER: 450.0, STORY: 600.0, STOP: 750.0, POEM: 900.0, HUM: 1050.0, MEMORY: 1200.0}
 """The pitch of each question in Hz."""
 RESULT = "sunny, 21 degrees"
 """What the tool of every driver returns."""
 TALE = " ".join(f"Then came fox number {name}." for name in ("one", "two", "three", "four", "five", "six", "seven"))
+VERSES = " ".join(f"A verse about number {name}." for name in ("one", "two", "three"))
 ANSWERS = {
     TIME: "It is noon.",
     STORY: TALE,
     STOP: "All right.",
+    POEM: VERSES,
     MEMORY: "You asked for the time.",
 }
 FORECAST = "It is sunny in Paris."
 
 
 def spoken(question: str) -> bytes:
-    """Return a question of 1 s as 24 kHz PCM."""
-    radians = np.arange(WIRE_RATE) * 2 * np.pi * QUESTIONS[question] / WIRE_RATE
+    """Return a question of 1 s, or the sound HUM of 0.4 s, as 24 kHz PCM."""
+    radians = (
+        np.arange(round(WIRE_RATE * (0.4 if question == HUM else 1.0))) * 2 * np.pi * QUESTIONS[question] / WIRE_RATE
+    )
     return float_to_pcm16(0.3 * np.sin(radians))
 
 

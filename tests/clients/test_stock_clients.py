@@ -24,13 +24,16 @@ from rejoinder.core.reply.prompt_window import ChatMessage
 from tests.clients.stand_in import (
     ANSWERS,
     FORECAST,
+    HUM,
     MEMORY,
+    POEM,
     QUESTIONS,
     RESULT,
     STOP,
     STORY,
     TALE,
     TIME,
+    VERSES,
     WEATHER,
     knowing_play,
     spoken,
@@ -40,7 +43,7 @@ from tests.loadtest.callers.server import listening, relayed
 ROOT = Path(__file__).parents[2]
 DRIVERS = Path(__file__).with_name("drivers")
 PYTHON = str(ROOT / ".venv-clients" / "bin" / "python")
-FILES = {TIME: "time", WEATHER: "weather", STORY: "story", STOP: "stop", MEMORY: "memory"}
+FILES = {TIME: "time", WEATHER: "weather", STORY: "story", STOP: "stop", POEM: "poem", HUM: "hum", MEMORY: "memory"}
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class StockClient:
         program: What runs its driver: the Python of the clients' environment, or Node.
         driver: File name of the driver.
         replays: Whether the client can give its history to a new session.
+        splits: Whether the client makes two messages of a reply that was paused.
         tls: Whether the client connects by wss only.
     """
 
     program: str
     driver: str
     replays: bool = True
+    splits: bool = False
     tls: bool = False
 
 
@@ -64,7 +69,7 @@ CLIENTS = {
     "openai-python": StockClient(PYTHON, "openai_python.py", replays=False),
     "livekit": StockClient(PYTHON, "livekit_agent.py"),
     "openai-agents": StockClient(PYTHON, "openai_agent.py", replays=False),
-    "pipecat": StockClient(PYTHON, "pipecat_bot.py"),
+    "pipecat": StockClient(PYTHON, "pipecat_bot.py", splits=True),
     "agents-realtime": StockClient("node", "openai_agents.mjs"),
     "openai-node": StockClient("node", "openai_node.mjs", replays=False, tls=True),
 }
@@ -220,6 +225,17 @@ def test_talking_over_a_reply_stops_it(held: Held) -> None:
     assert heard.content.split()[:2] == TALE.split()[:2]
     assert len(heard.content) < len(TALE) / 2
     assert "".join(held.words(STOP)).strip().endswith(ANSWERS[STOP])
+
+
+def test_a_hum_does_not_end_the_reply(held: Held) -> None:
+    """After "mm-hmm" over a reply, the client still gets the rest of its audio, and all of its words.
+
+    Pipecat alone keeps two messages of it, and loses the words that were said but not played when the reply paused.
+    """
+    seconds = sum(line["bytes"] for line in held.after(POEM, "audio")) / 48_000
+    assert seconds == pytest.approx(0.08 * len(VERSES), abs=0.3)
+    words = "".join(held.words(POEM)).strip()
+    assert words.endswith("A verse about number three.") if held.client.splits else words == VERSES
 
 
 @pytest.mark.parametrize("held", [name for name, client in CLIENTS.items() if client.replays], indirect=True)

@@ -76,14 +76,23 @@ export async function turn(question) {
   await until(over, "the end of the answer");
 }
 
-// The common part of the conversation: a turn, a tool call, and a barge-in.
+const secondOf = (what) =>
+  until(() => sinceQuestion("audio").length > 0 && now() - sinceQuestion("audio")[0].at > 1, `a second of the ${what}`);
+
+// The common part of the conversation: a turn, a tool call, a barge-in, and "mm-hmm" over a reply.
 export async function converse() {
   await turn("time");
   await turn("weather");
   ask("story");
-  await until(() => sinceQuestion("audio").length > 0 && now() - sinceQuestion("audio")[0].at > 1, "a second of the story");
+  await secondOf("story");
   ask("stop");
   await until(() => sinceQuestion("stopped").length > 0, "the end of the story");
   await until(answered, "the answer to stop");
   await until(over, "the end of the answer");
+  ask("poem");
+  await secondOf("poem");
+  tell("hummed");
+  left = readFileSync(`${folder}/hum.pcm`);
+  await until(answered, "the rest of the poem");
+  await until(over, "the end of the poem");
 }

@@ -1,7 +1,8 @@
 """What the Python drivers share: a microphone that plays questions, and observations as JSON lines.
 
 A driver is started with the server's URL (ws://HOST:PORT/v1) and a folder with the questions as 24 kHz PCM files:
-time, weather, story, stop and memory. It holds one conversation and prints what its client shows to a program:
+time, weather, story, stop, poem, hum and memory. It holds one conversation and prints what its client shows to a
+program:
 
     {"kind": "ready"}                        the client is loaded; the driver waits for a line on its standard input
     {"kind": "user", "text": ...}            words of the caller
@@ -9,6 +10,7 @@ time, weather, story, stop and memory. It holds one conversation and prints what
     {"kind": "audio", "bytes": ...}          audio to play
     {"kind": "stopped"}                      the client stops what it plays
     {"kind": "tool", "name": ..., "arguments": {...}}
+    {"kind": "hummed"}                       the caller says "mm-hmm" over the reply
     {"kind": "asked", "question": ...}       a question begins
     {"kind": "cut"}                          asks the test to cut the connection
     {"kind": "error", "text": ...}
@@ -89,6 +91,11 @@ class Microphone:
         self._observer.tell("asked", question=question)
         self._left = (self._folder / f"{question}.pcm").read_bytes()
 
+    def hum(self) -> None:
+        """Say "mm-hmm", which is no question."""
+        self._observer.tell("hummed")
+        self._left = (self._folder / "hum.pcm").read_bytes()
+
     async def frame(self) -> bytes:
         """Return the next frame when it is due."""
         self._next_at = max(self._next_at + 0.02, time.monotonic() - 0.1)
@@ -98,7 +105,7 @@ class Microphone:
 
 
 async def converse(observer: Observer, microphone: Microphone) -> None:
-    """Hold the common part of the conversation: a turn, a tool call, and a barge-in."""
+    """Hold the common part of the conversation: a turn, a tool call, a barge-in, and "mm-hmm" over a reply."""
 
     def answered() -> bool:
         return bool(observer.since_question("audio") and observer.since_question("agent"))
@@ -112,6 +119,11 @@ async def converse(observer: Observer, microphone: Microphone) -> None:
     microphone.ask("stop")
     await observer.until(lambda: bool(observer.since_question("stopped")), "the end of the story")
     await observer.until(answered, "the answer to stop")
+    await settled(observer)
+    microphone.ask("poem")
+    await observer.until(lambda: heard_s(observer) > 1.0, "a second of the poem")
+    microphone.hum()
+    await observer.until(answered, "the rest of the poem")
     await settled(observer)
 
 
