@@ -21,7 +21,7 @@ def open_tool_servers(settings: ToolSettings, environment: Mapping[str, str] = o
             is empty.
     """
     if settings.mcp_servers and importlib.util.find_spec("mcp") is None:
-        remedy = "Install it on every node: pip install 'rejoinder[mcp]'."
+        remedy = "Run `pip install -e '.[mcp]'` in the checkout on every node."
         raise ConfigError("MCP servers need the package mcp.", remedy, field="args.tools.mcp_servers")
     for number, tool in enumerate(settings.http):
         for header, variable in tool.headers_env.items():

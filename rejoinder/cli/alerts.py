@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cluster.alerts import Timing, as_yaml, configuration, omissions, rules
+from cluster.monitoring.alerts import Timing, as_yaml, configuration, omissions, rules
+from rejoinder.core.errors import ConfigError
 
 RULES, CONFIGURATION = "rules.yml", "prometheus.yml"
 
@@ -49,8 +51,20 @@ def alerts(
     if folder is None:
         typer.echo(text, nl=False)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RULES).write_text(text, encoding="utf-8")
     document = configuration(url, RULES, timing, key_file=key_file, ca_file=ca)
-    (folder / CONFIGURATION).write_text(as_yaml(document), encoding="utf-8")
+    write_files(folder, {RULES: text, CONFIGURATION: as_yaml(document)})
     typer.echo(f"Wrote {folder / RULES} and {folder / CONFIGURATION}. Start: prometheus --config.file={CONFIGURATION}")
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files, by name with their text, to a folder. It is made if there is none.
+
+    Raises:
+        ConfigError: The folder or a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error}).", "Name another folder.", field="folder") from None

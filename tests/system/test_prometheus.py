@@ -13,8 +13,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from cluster.alerts import Timing, alert_name, as_yaml, configuration, rules
 from cluster.environment import free_port
+from cluster.monitoring.alerts import Timing, alert_name, as_yaml, configuration, rules
+from cluster.monitoring.dashboards import dashboards
 from rejoinder.core.capacity.budgets import Metric
 from rejoinder.core.measuring.service_curves import STACKS
 from tests.system.harness.served import serving
@@ -121,8 +122,16 @@ async def _listening(prometheus: Prometheus) -> None:
                 return
 
 
+def _empty_panels(prometheus: Prometheus) -> list[str]:
+    """Return the queries of the dashboards that return no data."""
+    queries = [query for dashboard in dashboards(TIMING) for panel in dashboard.panels for query in panel.queries]
+    return [query.expression for query in queries if not prometheus.ask("query", query=query.expression)["result"]]
+
+
 async def test_a_delay_raises_its_alert_and_no_other(tmp_path: Path, question: bytes) -> None:
     """With a median end-to-end time below 1.2 s no alert fires, and Prometheus reads the metrics of every stage.
+
+    Every query of every dashboard returns data.
 
     If turns end after 1.5 s of silence, the median is between 1.2 and 2 s. Only the alert of the end-to-end time fires,
     because no engine is slow. The alert stops after the calls have ended.
@@ -136,6 +145,7 @@ async def test_a_delay_raises_its_alert_and_no_other(tmp_path: Path, question: b
             await asyncio.sleep(5)
             assert prometheus.firing() == set()
             assert prometheus.value("rejoinder:turn_seconds:p50") < 1.2
+            assert _empty_panels(prometheus) == []
         stages = prometheus.ask("query", query="up == 1")["result"]
         assert {entry["metric"]["stage"] for entry in stages} >= {"host", "stt", "llm", "tts", "turn_detector"}
         async with _talking(system.url, question, SLOW_MS):

@@ -124,7 +124,8 @@ def omissions() -> str:
     return "\n".join(f"No rule for {metric.value}: {why}." for metric, why in NOT_MEASURED.items())
 
 
-def _recorded(series: str, statistic: str) -> str:
+def recorded(series: str, statistic: str) -> str:
+    """Return the name of the recorded percentile (p50, p95 or p99) of a histogram: TURN, OWN or SHARE."""
     return f"{series.replace('_', ':', 1)}:{statistic}"
 
 
@@ -132,14 +133,14 @@ def _record(series: str, labels: tuple[str, ...], statistic: str, timing: Timing
     by = ", ".join(("le", *labels))
     rate = f"sum by ({by}) (rate({series}_bucket[{timing.window}]))"
     return {
-        "record": _recorded(series, statistic),
+        "record": recorded(series, statistic),
         "expr": f"histogram_quantile({QUANTILES[statistic]}, {rate})",
     }
 
 
 def _alert(alert: Alert, timing: Timing) -> dict[str, Any]:
     stage = _STAGES.get(alert.metric)
-    series = _recorded(OWN if stage else TURN, alert.statistic)
+    series = recorded(OWN if stage else TURN, alert.statistic)
     selector = f'{{stage="{stage.value}"}}' if stage else ""
     metric = alert.metric.value.removesuffix(f"_{alert.statistic}").replace("_", " ")
     return {

@@ -11,7 +11,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cluster.alerts import NOT_MEASURED, OWN, TURN, Timing, alert_name, as_yaml, configuration, omissions, rules
+from cluster.monitoring.alerts import (
+    NOT_MEASURED,
+    OWN,
+    TURN,
+    Timing,
+    alert_name,
+    as_yaml,
+    configuration,
+    omissions,
+    rules,
+)
 from rejoinder.cli.main import app
 from rejoinder.core.capacity.budgets import ALERTS, HISTOGRAM_BUCKETS_S, Alert, Metric
 from rejoinder.core.errors import ConfigError
