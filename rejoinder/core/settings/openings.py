@@ -47,7 +47,8 @@ class ToolSettings(Section):
     http: Annotated[tuple[HttpTool, ...], Field(max_length=32)] = ()
     """Tools that this system calls over HTTP. Every conversation has them."""
     mcp_servers: Annotated[tuple[McpServer, ...], Field(max_length=16)] = ()
-    """MCP servers whose tools this system calls. They need the extra `mcp`: `pip install -e '.[mcp]'` in the checkout."""
+    """MCP servers whose tools this system calls. They need the extra `mcp`: `pip install -e '.[mcp]'` in the checkout.
+    """
 
     @model_validator(mode="after")
     def _unique(self) -> ToolSettings:
