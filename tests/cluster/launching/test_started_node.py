@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def started(script: Path, folder: Path) -> Iterator[psutil.Process]:
     environment = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
     with log.open("wb") as output:
         process = psutil.Popen([script, "--block"], stdout=output, stderr=subprocess.STDOUT, env=environment)
+    family = [process]
     try:
         deadline = time.monotonic() + START_S
         while "This command will now block" not in log.read_text(encoding="utf-8"):
@@ -72,9 +73,12 @@ def started(script: Path, folder: Path) -> Iterator[psutil.Process]:
             time.sleep(0.2)
         yield process
     finally:
-        family = [*process.children(recursive=True), process]
+        # A process that has ended by itself has failed above, with its log as the reason.
+        with suppress(psutil.NoSuchProcess):
+            family = [*process.children(recursive=True), process]
         for member in family:
-            member.kill()
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         psutil.wait_procs(family, 30)
 
 
