@@ -28,7 +28,7 @@ from cluster.environment import free_port
 from deployments.engines.emulated import WORDS
 from tests.system.harness.growing import emulated, hosts, served_on
 from tests.system.harness.nodes import ROOT, Node, head, worker
-from tests.system.harness.served import Served, serving
+from tests.system.harness.served import Served, metric, serving
 from tests.system.harness.surviving import SurvivingCaller
 from tests.system.harness.watching import wait_until
 from tests.system.harness.wire_caller import realtime_url
@@ -145,6 +145,17 @@ async def test_the_older_of_two_connections_on_two_hosts_is_closed(served: Serve
             assert error["error"]["code"] == "session_resumed_elsewhere"
 
 
+async def _until_all_get_calls(served: Served, targets: list[str]) -> None:
+    """Wait until HAProxy sends calls to every host. It learns of a host some time after the host has started."""
+    async with asyncio.timeout(30):
+        while True:
+            async with calls(served.url, CALLS):
+                live = [await asyncio.to_thread(metric, target, "rejoinder_sessions_live") for target in targets]
+            if all(live):
+                return
+            await asyncio.sleep(0.5)
+
+
 async def test_calls_go_on_when_the_node_of_their_host_is_lost(tmp_path: Path) -> None:
     """On three nodes, all processes of a node are killed. Its calls are back within a second (p95) with every word."""
     with head() as first, worker(first), ExitStack() as lost:
@@ -152,6 +163,7 @@ async def test_calls_go_on_when_the_node_of_their_host_is_lost(tmp_path: Path) -
         with served_on(first, tmp_path, _args(replicas=3)) as served:
             hosts_now = await asyncio.to_thread(served.wait_for, "host", 3)
             assert len({replica["node"] for replica in hosts_now}) == 3
+            await _until_all_get_calls(served, [replica["target"] for replica in hosts_now])
             async with calls(served.url, CALLS) as callers:
                 await asyncio.gather(*(caller.ask("How are you?") for caller in callers))
                 await asyncio.gather(*(caller.until("response.output_audio.delta") for caller in callers))
