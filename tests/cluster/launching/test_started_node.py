@@ -64,7 +64,7 @@ def started(script: Path, folder: Path) -> Iterator[psutil.Process]:
     environment = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
     with log.open("wb") as output:
         process = psutil.Popen([script, "--block"], stdout=output, stderr=subprocess.STDOUT, env=environment)
-    family = [process]
+    family: list[psutil.Process] = [process]
     try:
         deadline = time.monotonic() + START_S
         while "This command will now block" not in log.read_text(encoding="utf-8"):
