@@ -59,6 +59,10 @@ _BUDGETS: tuple[tuple[tuple[str, ...], tuple[Component, ...]], ...] = (
 UNEVEN_MS = 100.0
 """A route is lossy if the time of delivery at p95 exceeds its median by more than this number of milliseconds."""
 
+NETWORK_MS = 20.0
+"""Callers reach the server over a network, and not on one machine, if p95 of the pings' round trips is at least this
+number of milliseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class FaultFinding:
@@ -160,7 +164,13 @@ def _gaps(result: RunResult) -> FaultFinding:
 
 
 def _lossy(result: RunResult) -> str:
-    """Return the evidence, in a sentence, that delays of the network vary. Empty if they do not."""
+    """Return the evidence, in a sentence, that delays of the network vary. Empty if they do not, or without a network.
+
+    On one machine, delivery varies because the machine is busy.
+    """
+    ping = result.latencies.get("rtt")
+    if not any(region.rtt_ms for region in result.regions) and (ping is None or ping.p95_ms < NETWORK_MS):
+        return ""
     delivery = result.latencies.get(Stage.DELIVERY.value)
     if delivery and delivery.p95_ms - delivery.p50_ms > UNEVEN_MS:
         return f"Delivery takes {delivery.p50_ms:.0f} ms at the median and {delivery.p95_ms:.0f} ms at p95."
