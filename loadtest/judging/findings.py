@@ -1,7 +1,7 @@
 """What is wrong with a run, worst first: the cause of each missed limit, its evidence, and the first thing to try.
 
-Counted faults come first, ordered by how many times they exceed their limit: refused calls, errors, answered half
-sentences, gaps in the audio. A caller notices them most. Stages that are later than the latency guide allows follow,
+Counted faults come first, in this order: refused calls, answered half sentences, errors, gaps in the audio. A caller
+notices them most, and each may cause those behind it. Stages that are later than the latency guide allows follow,
 ordered by the milliseconds above their limit. Unanswered turns without an error come last: they are mostly the effect
 of such a stage.
 """
@@ -81,13 +81,12 @@ class FaultFinding:
 
 def findings(result: RunResult) -> tuple[FaultFinding, ...]:
     """Return the causes of the missed limits of a run, worst first. Empty if nothing exceeds its limit."""
-    counted = sorted(_counted(result), key=lambda pair: -pair[0])
     late = sorted(_late(result), key=lambda pair: -pair[0])
-    return (*(found for _, found in (*counted, *late)), *_unanswered(result))
+    return (*_counted(result), *(found for _, found in late), *_unanswered(result))
 
 
-def _counted(result: RunResult) -> Iterator[tuple[float, FaultFinding]]:
-    """Yield each counted fault with the number of times that it exceeds its limit."""
+def _counted(result: RunResult) -> Iterator[FaultFinding]:
+    """Yield each counted fault that exceeds its limit."""
     counts = result.counts
     called = counts.sessions_opened + counts.sessions_refused + counts.sessions_failed
     for bad, total, least, finding in (
@@ -115,7 +114,7 @@ def _counted(result: RunResult) -> Iterator[tuple[float, FaultFinding]]:
         (round(counts.underrun_s * 1000), round(counts.audio_s * 1000), 1 - UNDERRUN_SHARE, _gaps(result)),
     ):
         if total and bad / total > 1 - least:
-            yield bad / total / (1 - least), finding
+            yield finding
 
 
 def _errors(result: RunResult) -> str:
