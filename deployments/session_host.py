@@ -79,7 +79,7 @@ class SessionHost:
                 this process. "answer_cache" and "llm_backup" are optional.
         """
         stored = StoredBytes(settings.limits.host_bytes)
-        call_protocol.install(settings.limits, stored)
+        message_rate = call_protocol.install(settings.limits, stored)
         self._settings, self._handles = settings, handles
         self.access = open_access(settings, bind=(serve_address() or ("", 0))[0])
         self._port = MetricsPort(ray.util.get_node_ip_address(), settings.host.metrics_port)
@@ -95,10 +95,7 @@ class SessionHost:
         exchange = _exchange(admission, watch, time.monotonic)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
         phrases = await synthesize_held_clips(
-            stages,
-            settings.conversation,
-            language=settings.tts.spoken_language,
-            lead_ins=settings.tools.spoken,
+            stages, settings.conversation, language=settings.tts.spoken_language, lead_ins=settings.tools.spoken
         )
         self.host = Host(
             Services.over(
@@ -110,6 +107,7 @@ class SessionHost:
                 clock=time.monotonic,
                 stage_admission=admission,
                 stored=stored,
+                message_rate=message_rate,
                 tool_servers=open_tool_servers(settings.tools),
             ),
             retries=handshake_retries(os.environ),

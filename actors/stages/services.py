@@ -10,7 +10,9 @@ from actors.stages.hedged_llm import Hedger
 from actors.stages.ports import Journal, Metrics, Stages
 from actors.stages.tool_servers import NO_SERVERS, ToolServers
 from actors.stages.turn_detector_queue import TurnDetectorQueue
+from rejoinder.core.access.frame_guard import shared_rate
 from rejoinder.core.access.stored_bytes import StoredBytes
+from rejoinder.core.access.token_bucket import TokenBucket
 from rejoinder.core.reply.draft_budget import DraftBudget
 from rejoinder.core.reply.first_segment import FirstSegmentSizer
 from rejoinder.core.reply.held_clips import HeldClips, StageLatencyEstimator
@@ -36,6 +38,7 @@ class Services:
         answer_cache: Client of the answer cache.
         endpoint_rule: Settings and table of the silence that ends a turn.
         stored: Bytes that all clients of the host make it keep, and their maximum.
+        message_rate: Rate of large messages that all connections of the host share (`FrameGuard`).
         stage_admission: Admission by the load of the stages; None if the stages report no load.
         tool_servers: The servers of tools that this system calls.
         turn_detector_queue: Limits the concurrent requests to the turn detector.
@@ -54,6 +57,7 @@ class Services:
     answer_cache: AnswerCacheClient
     endpoint_rule: EndpointRule
     stored: StoredBytes
+    message_rate: TokenBucket
     stage_admission: StageAdmission | None = None
     tool_servers: ToolServers = NO_SERVERS
     turn_detector_queue: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
@@ -72,6 +76,7 @@ class Services:
         clock: Callable[[], float],
         stage_admission: StageAdmission | None = None,
         stored: StoredBytes | None = None,
+        message_rate: TokenBucket | None = None,
         tool_servers: ToolServers = NO_SERVERS,
     ) -> Services:
         """Return the services of a host whose conversations use `stages`. The other services are created here.
@@ -85,6 +90,7 @@ class Services:
             clock: Returns the monotonic time, in seconds.
             stage_admission: Admission by the load of the stages; None if the stages report no load.
             stored: Bytes that all clients of the host make it keep; None for a new count.
+            message_rate: Rate of large messages of all connections; None for that of the settings.
             tool_servers: The servers of tools that this system calls.
         """
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
@@ -102,6 +108,7 @@ class Services:
             answer_cache=answer_cache,
             endpoint_rule=EndpointRule(settings.endpointing, load_table(settings.endpointing.table)),
             stored=stored or StoredBytes(settings.limits.host_bytes),
+            message_rate=message_rate or shared_rate(settings.limits),
             stage_admission=stage_admission,
             tool_servers=tool_servers,
         )

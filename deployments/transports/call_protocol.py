@@ -25,7 +25,7 @@ from typing import Any
 from uvicorn.config import Config
 
 from deployments.serving.compat import UvicornWebSocket, apply_mask, use_websocket_protocol
-from rejoinder.core.access.frame_guard import PEEK_BYTES, FrameGuard
+from rejoinder.core.access.frame_guard import PEEK_BYTES, FrameGuard, shared_rate
 from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.access.token_bucket import TokenBucket
 from rejoinder.core.settings.access.limits import LimitSettings
@@ -53,16 +53,20 @@ CLOSE_TOO_LARGE = 1009
 CLOSE_TRY_LATER = 1013
 
 
-def install(limits: LimitSettings | None = None, stored: StoredBytes | None = None) -> None:
+def install(limits: LimitSettings | None = None, stored: StoredBytes | None = None) -> TokenBucket:
     """Use `CallProtocol` in every uvicorn server of this process that is started later with `ws="auto"`.
 
     Args:
         limits: Limits of each connection; None for the default ones.
         stored: Bytes that all clients of this process make it keep; None if nothing is counted.
+
+    Returns:
+        The rate of large messages that all these connections share.
     """
     limits = limits or LimitSettings()
-    shared = TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
+    shared = shared_rate(limits)
     use_websocket_protocol(partial(CallProtocol, limits=limits, stored=stored, shared=shared))
+    return shared
 
 
 class CallProtocol(UvicornWebSocket):

@@ -73,7 +73,7 @@ class WebRtcCall:
         self._messages: deque[str | bytes] = deque()
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
-        self._guard = FrameGuard(settings.limits)
+        self._guard = FrameGuard(settings.limits, host.services.message_rate)
 
     async def answer(self) -> str:
         """Return the answer to the offer. Raise CallerError if the offer cannot be used."""

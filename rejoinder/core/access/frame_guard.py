@@ -28,6 +28,11 @@ waiting for the rate that all connections share. A caller stays below both."""
 _AUDIO_MARK = re.compile(rb'"input_audio_buffer\.append"|"audio"\s*:\s*"')
 
 
+def shared_rate(limits: LimitSettings) -> TokenBucket:
+    """Return the rate, in bytes, that all connections of a host share."""
+    return TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
+
+
 class FrameGuard:
     """Limits of one connection. Not thread-safe.
 
@@ -48,7 +53,7 @@ class FrameGuard:
                 shares them with no other.
         """
         self.limits = limits
-        self._shared = shared or TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
+        self._shared = shared or shared_rate(limits)
         self.audio = False
         self._size = 0
         self._frames = TokenBucket(limits.messages_per_s, limits.message_burst)

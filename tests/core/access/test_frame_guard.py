@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejoinder.core.access.frame_guard import CREDIT, OWN_BYTES, OWN_BYTES_PER_S, FrameGuard
-from rejoinder.core.access.token_bucket import TokenBucket
+from rejoinder.core.access.frame_guard import CREDIT, OWN_BYTES, OWN_BYTES_PER_S, FrameGuard, shared_rate
 from rejoinder.core.settings.access.limits import LimitSettings
 
 LIMITS = LimitSettings(
@@ -63,7 +62,7 @@ def test_a_small_burst_is_exact() -> None:
 def test_all_connections_together_keep_the_hosts_rate() -> None:
     """Two hundred connections that send as fast as they may get the host's burst and rate, and what each may alone."""
     limits, size, seconds = LimitSettings(), 90_000, 20
-    shared = TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
+    shared = shared_rate(limits)
     guards = [FrameGuard(limits, shared) for _ in range(200)]
     admitted = 0
     for tick in range(seconds * 20):
@@ -80,7 +79,7 @@ def test_all_connections_together_keep_the_hosts_rate() -> None:
 def test_a_caller_does_not_wait_for_others() -> None:
     """While others have used up the host's rate, a caller with 100 kB of settings and 10 kB a second is read."""
     limits = LimitSettings()
-    shared = TokenBucket(limits.host_message_bytes_per_s, limits.host_message_bytes_burst)
+    shared = shared_rate(limits)
     attacker, caller = FrameGuard(limits, shared), FrameGuard(limits, shared)
     attacker.answered(0.0, 3 * limits.host_message_bytes_burst)
     caller.admit(0.0, 100_000, first=True)
