@@ -143,8 +143,7 @@ async def create_secret(access: AccessControl, request: Request) -> Response:
         text, secret = access.issue(client, Fields(await _body(request), ""), time.time())
         config = started(secret.session, {})
     except CallerError as fault:
-        error = {"message": str(fault), "type": "invalid_request_error", "code": fault.code, "param": fault.param}
-        return JSONResponse({"error": error}, status_code=400)
+        return caller_error(fault)
     echo = wire_session.echo(config, f"sess_{secret.expires_at}", secret.expires_at)
     return JSONResponse({"value": text, "expires_at": secret.expires_at, "session": echo})
 
@@ -193,6 +192,22 @@ def refusal_of(status: int, code: str, message: str, *, retry_after_s: float | N
     return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
+def caller_error(fault: CallerError) -> Response:
+    """Return the response, with status 400, for a mistake in a request. It names the field."""
+    error = {"message": str(fault), "type": "invalid_request_error", "code": fault.code, "param": fault.param}
+    return JSONResponse({"error": error}, status_code=400)
+
+
+async def read_body(request: Request, most: int) -> bytes | None:
+    """Return the body of a request; None if it has more than `most` bytes. Raise ClientDisconnect if it ends early."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            return None
+    return bytes(body)
+
+
 def _address(headers: Mapping[str, str]) -> str:
     """Return the network address of a client, "" if it is unknown.
 
@@ -215,14 +230,12 @@ def _candidates(headers: Mapping[str, str]) -> Iterator[str]:
 
 async def _body(request: Request) -> Any:
     """Return the JSON body of a request; an empty one counts as an empty object. Raise CallerError if it is invalid."""
-    body = b""
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise refuse("The body is too large.", "", remedy=f"Send at most {MAX_BODY_BYTES} bytes.")
+        body = await read_body(request, MAX_BODY_BYTES)
     except ClientDisconnect:
         raise refuse("The body is not complete.", "", code="invalid_json", remedy="Send all of it.") from None
+    if body is None:
+        raise refuse("The body is too large.", "", remedy=f"Send at most {MAX_BODY_BYTES} bytes.")
     try:
         return json.loads(body or b"{}")
     except (ValueError, RecursionError):

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from actors.host import Host
-from deployments.serving.gate import admitted, refusal_of
+from deployments.serving.gate import admitted, caller_error, refusal_of
 from rejoinder.core.access.access_control import AccessControl
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import BackendError, CallerError, Overloaded, RejoinderError
@@ -175,8 +175,7 @@ async def answered(request: Request, most: int, route: Callable[[Request], Await
 def error_response(fault: RejoinderError) -> Response:
     """Return the response for an error of a request or of a stage."""
     if isinstance(fault, CallerError):
-        error = {"message": str(fault), "type": "invalid_request_error", "code": fault.code, "param": fault.param}
-        return JSONResponse({"error": error}, status_code=400)
+        return caller_error(fault)
     full = fault if isinstance(fault, Overloaded) else fault.__cause__
     if isinstance(full, Overloaded):
         return refusal_of(503, "overloaded", str(full), retry_after_s=full.retry_after_s)

@@ -20,7 +20,7 @@ from fastapi.responses import Response
 
 from actors.host import Host
 from actors.survival.session_record import SessionOrigin
-from deployments.serving.gate import ClientLimitReached, client_place, refusal_of
+from deployments.serving.gate import ClientLimitReached, client_place, read_body, refusal_of
 from deployments.telephony.phone_webhook import PhoneWebhook
 from deployments.telephony.twilio_socket import TwilioSocket
 from deployments.transports.call_protocol import EXTENSION
@@ -152,11 +152,9 @@ class TwilioCalls:
 
     async def answer(self, request: Request) -> Response:
         """Return the answer to `POST /voice`: TwiML, or 403 if Twilio did not send it."""
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_FORM_BYTES:
-                return refusal_of(413, "invalid_value", f"The form has more than {MAX_FORM_BYTES} bytes.")
+        body = await read_body(request, MAX_FORM_BYTES)
+        if body is None:
+            return refusal_of(413, "invalid_value", f"The form has more than {MAX_FORM_BYTES} bytes.")
         form = tuple(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
         query = request.scope.get("query_string", b"").decode("ascii", errors="replace")
         if not self._twilio.signed(request.headers, self._url(VOICE, query), form):

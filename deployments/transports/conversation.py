@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from actors.host import Host
 from actors.session import Session
@@ -17,6 +17,8 @@ from rejoinder.core.errors import CallerError
 from rejoinder.core.wire import server
 from rejoinder.core.wire.fields import Json
 from rejoinder.core.wire.session import SessionConfig
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ async def converse(transport: Transport, host: Host, opening: CallStart) -> End:
             origin=opening.origin,
             output=transport.output,
         ) as session:
-            return await _first_of(
+            return await first_of(
                 *transport.carry(session), _expire(session, opening.max_s), _resumed_elsewhere(session)
             )
     except Exception:  # catch everything here: a bug ends this call and no other
@@ -145,7 +147,7 @@ async def _resumed_elsewhere(session: Session) -> End:
     return End(CLOSE_RESUMED_ELSEWHERE, message)
 
 
-async def _first_of(*works: Coroutine[Any, Any, End]) -> End:
+async def first_of(*works: Coroutine[Any, Any, Result]) -> Result:
     """Run coroutines until one ends, cancel the others, and return its result or raise its exception."""
     tasks = {asyncio.ensure_future(work) for work in works}
     try:

@@ -27,7 +27,9 @@ from deployments.serving.gate import (
     ClientLimitReached,
     ResumeRequest,
     admitted,
+    caller_error,
     client_place,
+    read_body,
     refusal_of,
     resume_request,
 )
@@ -215,8 +217,7 @@ async def _answered(calls: WebRtcCalls, served: CallHost, request: Request, *, d
         opening = opening_of(served.host, config, tenant=client.tenant, owner=owner, origin=origin)
         call_id, answer = await calls.begin(client, resume, opening, offer)
     except CallerError as fault:
-        error = {"message": str(fault), "type": "invalid_request_error", "code": fault.code, "param": fault.param}
-        return JSONResponse({"error": error}, status_code=400)
+        return caller_error(fault)
     except ClientLimitReached as limit:
         return limit.refusal
     except Overloaded as full:
@@ -233,15 +234,13 @@ async def _parts(request: Request) -> tuple[str, Json]:
     Raises:
         CallerError: The body is neither, or too large.
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise refuse("The body is too large.", "", remedy=f"Send at most {MAX_BODY} bytes.")
+    body = await read_body(request, MAX_BODY)
+    if body is None:
+        raise refuse("The body is too large.", "", remedy=f"Send at most {MAX_BODY} bytes.")
     kind = request.headers.get("content-type", "")
     if kind.split(";")[0].strip().lower() != "multipart/form-data":
-        return bytes(body).decode(errors="replace"), {}
-    parts = _form(bytes(body), kind)
+        return body.decode(errors="replace"), {}
+    parts = _form(body, kind)
     if "sdp" not in parts:
         raise refuse("The form has no part sdp.", "sdp", remedy="Send the offer as the part sdp.")
     return parts["sdp"], _session(parts.get("session", "{}"))

@@ -16,7 +16,7 @@ from typing import Any
 from actors.host import Host
 from actors.session import Session
 from actors.stages.ports import AudioOutput
-from deployments.transports.conversation import CLOSE_GOING_AWAY, CLOSE_TRY_LATER, CallStart, End, converse
+from deployments.transports.conversation import CLOSE_GOING_AWAY, CLOSE_TRY_LATER, CallStart, End, converse, first_of
 from deployments.transports.webrtc.peer import Connect, PeerPlan
 from rejoinder.core.access.frame_guard import FrameGuard
 from rejoinder.core.access.token_bucket import TokenBucket
@@ -83,7 +83,7 @@ class WebRtcCall:
         """Run the conversation until the client or the host ends it. Without a connection in time there is none."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
-                await self._first(self._opened, self._closed)
+                await first_of(self._opened.wait(), self._closed.wait())
         except TimeoutError:
             self._host.services.metrics.error("caller", "webrtc_connect")
             return
@@ -236,11 +236,3 @@ class WebRtcCall:
         """Return when the connection is closed. The client may go on with the session over another one for a while."""
         await self._closed.wait()
         return End(None)
-
-    async def _first(self, *events: asyncio.Event) -> None:
-        waiting = [asyncio.ensure_future(event.wait()) for event in events]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
