@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 import websockets
 from websockets.exceptions import InvalidStatus
 
@@ -25,7 +24,7 @@ from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.access.access import AccessSettings
 from rejoinder.core.settings.settings import Settings, parse_settings
 from tests.actors.stage_play import Play
-from tests.loadtest.callers.server import Served, free_socket
+from tests.loadtest.callers.server import Served, running
 
 KEYS = "alpha, talker scope=talk sessions=1, meter scope=metrics"
 
@@ -35,17 +34,11 @@ async def serving(keys: str, **settings: Any) -> AsyncIterator[str]:
     """Run a host with fake stages and these keys until the block ends. Yield its HOST:PORT."""
     options = {"signing_key": "s" * 32, **settings}
     access = AccessControl(parse_keys(keys, "KEYS") if keys else (), AccessSettings(**options))
-    with free_socket() as listener:
-        async with Play().open() as host:
-            app = http_app(Served(host, access))
-            config = uvicorn.Config(app, log_level="critical", lifespan="off", ws=CallProtocol)
-            server = uvicorn.Server(config)
-            running = asyncio.create_task(server.serve(sockets=[listener]))
-            try:
-                yield f"127.0.0.1:{listener.getsockname()[1]}"
-            finally:
-                server.should_exit = True
-                await running
+    async with (
+        Play().open() as host,
+        running(http_app(Served(host, access)), lifespan="off", ws=CallProtocol) as address,
+    ):
+        yield address
 
 
 async def connect(

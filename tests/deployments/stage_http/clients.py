@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import openai
-import uvicorn
 
 from deployments.serving.http_routes import http_app
 from rejoinder.core.access.access_control import AccessControl
 from rejoinder.core.access.api_keys import parse_keys
 from tests.actors.stage_play import Play
-from tests.loadtest.callers.server import Served, free_socket
+from tests.loadtest.callers.server import Served, running
 
 
 @asynccontextmanager
@@ -23,16 +21,8 @@ async def serving(play: Play, keys: str = "") -> AsyncIterator[str]:
     `keys` are the accepted API keys, separated by commas. If there are none, a client needs no key.
     """
     access = AccessControl(parse_keys(keys, "KEYS") if keys else ())
-    with free_socket() as listener:
-        async with play.open() as host:
-            app = http_app(Served(host, access))
-            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-            running = asyncio.create_task(server.serve(sockets=[listener]))
-            try:
-                yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-            finally:
-                server.should_exit = True
-                await running
+    async with play.open() as host, running(http_app(Served(host, access)), lifespan="off") as address:
+        yield f"http://{address}/v1"
 
 
 def client(base_url: str, key: str = "none") -> openai.AsyncOpenAI:

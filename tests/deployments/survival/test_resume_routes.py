@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 import websockets
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -25,7 +24,7 @@ from rejoinder.core.settings.settings import parse_settings
 from rejoinder.core.survival.journal_table import JournalTable
 from rejoinder.core.survival.resume_token import ResumeToken, sign_token
 from tests.actors.stage_play import Play
-from tests.loadtest.callers.server import Served, free_socket
+from tests.loadtest.callers.server import Served, running
 
 SETTLED_S = 0.2
 
@@ -35,16 +34,11 @@ async def serving(table: JournalTable | None, keys: str = "", **host: Any) -> As
     """Run a host whose sessions are kept in `table`, and yield its HOST:PORT. `host` are settings of the host."""
     access = AccessControl(parse_keys(keys, "KEYS") if keys else ())
     play = Play(settings=parse_settings({"host": host}), table=table)
-    with free_socket() as listener:
-        async with play.open() as running_host:
-            app = http_app(Served(running_host, access))
-            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws=CallProtocol))
-            running = asyncio.create_task(server.serve(sockets=[listener]))
-            try:
-                yield f"127.0.0.1:{listener.getsockname()[1]}"
-            finally:
-                server.should_exit = True
-                await running
+    async with (
+        play.open() as opened_host,
+        running(http_app(Served(opened_host, access)), lifespan="off", ws=CallProtocol) as address,
+    ):
+        yield address
 
 
 def table() -> JournalTable:

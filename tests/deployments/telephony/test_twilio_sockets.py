@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 
 import httpx2
 import pytest
-import uvicorn
 import websockets
 from websockets.exceptions import InvalidStatus
 
@@ -26,7 +25,7 @@ from rejoinder.core.wire.formats import WireDecoder
 from tests.actors.fakes import ScriptedStt, WordyLlm
 from tests.actors.stage_play import Play
 from tests.deployments.telephony.twilio_peer import HUSH, PUBLIC, TOKEN, TWILIO
-from tests.loadtest.callers.server import Served, free_socket
+from tests.loadtest.callers.server import Served, running
 
 FORM = {"CallSid": "CA1", "From": "+15550001", "To": "+15550002"}
 FRAMES = [bytes([number]) * 160 for number in range(100)]
@@ -53,30 +52,25 @@ async def test_a_call_over_real_sockets(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(RealtimeSocket, "_take_audio", taking)
     settings = parse_settings({"telephony": {"twilio": TWILIO}})
     play = Play(settings=settings, stt=ScriptedStt(deque(["Hello"])), llm=WordyLlm("Yes."))
-    async with play.open() as host, asyncio.timeout(20):
-        with free_socket() as listener:
-            app = http_app(Served(host, AccessControl()))
-            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws=CallProtocol))
-            running = asyncio.create_task(server.serve(sockets=[listener]))
-            address = f"127.0.0.1:{listener.getsockname()[1]}"
-            try:
-                async with httpx2.AsyncClient() as client:
-                    headers = {"X-Twilio-Signature": signature_of(TOKEN, PUBLIC + VOICE, FORM.items())}
-                    answer = await client.post(f"http://{address}{VOICE}", data=FORM, headers=headers)
-                assert (answer.status_code, answer.headers["content-type"]) == (200, "text/xml; charset=utf-8")
-                ticket = ElementTree.fromstring(answer.text).find("Connect/Stream/Parameter")
-                assert ticket is not None
-                with pytest.raises(InvalidStatus, match="403"):
-                    await websockets.connect(f"ws://{address}{STREAM}")
-                signature = signature_of(TOKEN, f"wss{PUBLIC.removeprefix('https')}{STREAM}")
-                await _call(f"ws://{address}{STREAM}", signature, {ticket.get("name"): ticket.get("value")})
-                assert host.live == 0
-                assert fast == [True] * 100
-                # The session's beginning keeps 2 s of audio.
-                assert b"".join(decoded).endswith(HUSH * 50 + b"".join(FRAMES))
-            finally:
-                server.should_exit = True
-                await running
+    async with (
+        play.open() as host,
+        asyncio.timeout(20),
+        running(http_app(Served(host, AccessControl())), lifespan="off", ws=CallProtocol) as address,
+    ):
+        async with httpx2.AsyncClient() as client:
+            headers = {"X-Twilio-Signature": signature_of(TOKEN, PUBLIC + VOICE, FORM.items())}
+            answer = await client.post(f"http://{address}{VOICE}", data=FORM, headers=headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/xml; charset=utf-8")
+        ticket = ElementTree.fromstring(answer.text).find("Connect/Stream/Parameter")
+        assert ticket is not None
+        with pytest.raises(InvalidStatus, match="403"):
+            await websockets.connect(f"ws://{address}{STREAM}")
+        signature = signature_of(TOKEN, f"wss{PUBLIC.removeprefix('https')}{STREAM}")
+        await _call(f"ws://{address}{STREAM}", signature, {ticket.get("name"): ticket.get("value")})
+        assert host.live == 0
+        assert fast == [True] * 100
+        # The session's beginning keeps 2 s of audio.
+        assert b"".join(decoded).endswith(HUSH * 50 + b"".join(FRAMES))
 
 
 async def _call(url: str, signature: str, parameters: dict[str | None, str | None]) -> None:

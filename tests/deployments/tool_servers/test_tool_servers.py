@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -24,7 +23,7 @@ from rejoinder.core.errors import BackendError, ConfigError
 from rejoinder.core.settings.settings import ToolSettings
 from rejoinder.core.settings.tools.servers import HttpTool, McpServer
 from tests.deployments.tool_servers.clock import clock
-from tests.loadtest.callers.server import free_socket
+from tests.loadtest.callers.server import free_socket, running
 
 PROGRAM = (sys.executable, "-m", "tests.deployments.tool_servers.clock")
 
@@ -32,14 +31,8 @@ PROGRAM = (sys.executable, "-m", "tests.deployments.tool_servers.clock")
 @asynccontextmanager
 async def listening(app: Any) -> AsyncIterator[str]:
     """Serve an ASGI application until the block ends. Yield its address."""
-    with free_socket() as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await running
+    async with running(app, timeout_graceful_shutdown=1) as address:
+        yield f"http://{address}"
 
 
 @asynccontextmanager

@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-import uvicorn
 import websockets
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
@@ -36,7 +35,7 @@ from rejoinder.core.settings.access.limits import LimitSettings
 from rejoinder.core.settings.settings import HostSettings, Settings
 from tests.actors.fakes import CountingMetrics
 from tests.actors.stage_play import Play
-from tests.loadtest.callers.server import Served, free_socket
+from tests.loadtest.callers.server import Served, running
 
 MESSAGES = int(os.environ.get("REJOINDER_MUTATED_MESSAGES", "6000"))
 HTTP_SHARE = 10
@@ -235,21 +234,14 @@ async def hosting(findings: Findings) -> AsyncIterator[Host]:
     logging.getLogger().addHandler(findings)
     play = Play(settings=settings)
     try:
-        with free_socket() as listener:
-            async with play.open() as host:
-                protocol = partial(CallProtocol, limits=LIMITS, stored=host.services.stored)
-                app = http_app(Served(host, access))
-                server = uvicorn.Server(
-                    uvicorn.Config(app, log_config=None, log_level="error", lifespan="off", ws=protocol)  # type: ignore[arg-type]
-                )
-                running = asyncio.create_task(server.serve(sockets=[listener]))
-                try:
-                    yield Host(listener.getsockname()[1], play.metrics)
-                finally:
-                    server.should_exit = True
-                    await running
-                assert host.live == 0
-                assert host.services.stored.used == 0
+        async with play.open() as host:
+            protocol = partial(CallProtocol, limits=LIMITS, stored=host.services.stored)
+            app = http_app(Served(host, access))
+            options = {"log_config": None, "log_level": "error", "lifespan": "off", "ws": protocol}
+            async with running(app, **options) as address:
+                yield Host(int(address.rpartition(":")[2]), play.metrics)
+            assert host.live == 0
+            assert host.services.stored.used == 0
     finally:
         logging.getLogger().removeHandler(findings)
 

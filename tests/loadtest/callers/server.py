@@ -48,23 +48,24 @@ async def listening(
     `keys` are the API keys that the application accepts. If there are none, a client needs no key. With `tls` the
     server speaks TLS only.
     """
+    options = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key} if tls else {}
+    async with play.open() as host:
+        app = http_app(Served(host, access_of(keys)))
+        async with running(app, log_level="warning", lifespan="off", ws="websockets-sansio", **options) as address:
+            yield f"{'wss' if tls else 'ws'}://{address}/v1", host
+
+
+@asynccontextmanager
+async def running(app: Any, **options: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application until the block ends, and yield its HOST:PORT. `options` are uvicorn's."""
     with free_socket() as listener:
-        async with play.open() as host:
-            config = uvicorn.Config(
-                http_app(Served(host, access_of(keys))),
-                log_level="warning",
-                lifespan="off",
-                ws="websockets-sansio",
-                ssl_certfile=tls.certificate if tls else None,
-                ssl_keyfile=tls.key if tls else None,
-            )
-            server = uvicorn.Server(config)
-            running = asyncio.create_task(server.serve(sockets=[listener]))
-            try:
-                yield f"{'wss' if tls else 'ws'}://127.0.0.1:{listener.getsockname()[1]}/v1", host
-            finally:
-                server.should_exit = True
-                await running
+        server = uvicorn.Server(uvicorn.Config(app, **{"log_level": "critical", **options}))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
 
 
 def access_of(keys: frozenset[str]) -> AccessControl:
