@@ -73,7 +73,7 @@ class ToolServers:
     ports: dict[str, ToolServerPort] = field(default_factory=dict)
 
     def requested(self, label: str, url: str) -> ToolServerPort | None:
-        """Return the server that a client requests; None if there is none that it may request.
+        """Return the server that a client requests; None if it may not request this server.
 
         Args:
             label: The client's `server_label`.

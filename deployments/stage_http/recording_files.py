@@ -25,7 +25,7 @@ def decode_recording(file: BinaryIO, longest_s: float) -> bytes:
         longest_s: Maximum length of the recording in seconds.
 
     Raises:
-        CallerError: It is no recording, is damaged, has no audio or is too long. The error names the field `file`.
+        CallerError: It is not a recording, is damaged, has no audio or is too long. The error names the field `file`.
     """
     try:
         # The formats that read further files or addresses (playlists) are left out: the file is a stranger's.

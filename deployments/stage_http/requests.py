@@ -121,7 +121,7 @@ class LimitedBody:
 
         A connection that is closed while the client still writes is reset, and the client then misses the answer.
         """
-        with suppress(TimeoutError):
+        with suppress(TimeoutError):  # a slower client misses the answer
             async with asyncio.timeout(DROP_S):
                 while not self._complete and self._left > -DROP_BYTES:
                     await self._next()
@@ -140,7 +140,7 @@ class LimitedBody:
 
 
 async def json_body(request: Request) -> Fields:
-    """Return the JSON object in the body of a request. Raise CallerError if it is none."""
+    """Return the JSON object in the body of a request. Raise CallerError if the body is something else."""
     body = await request.body()
     try:
         return Fields(json.loads(body), "")
@@ -149,7 +149,7 @@ async def json_body(request: Request) -> Fields:
 
 
 async def answered(request: Request, most: int, route: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Return the response of a route, or the one that says why there is none.
+    """Return the response of a route, or a refusal that gives the reason.
 
     Args:
         request: The request.
@@ -219,7 +219,7 @@ async def streamed(
     """
     try:
         first = await while_connected(request, _first(pieces))
-    except BaseException:
+    except BaseException:  # also if the request is cancelled: the stage must stop working
         await pieces.aclose()
         raise
     kept = stack.pop_all()

@@ -159,7 +159,7 @@ class TwilioSocket:
     async def _pump(self) -> None:
         """Read Twilio's messages until the call or the connection ends."""
         ending: Mapping[str, Any] = _LOST
-        with suppress(OSError, RuntimeError):
+        with suppress(OSError, RuntimeError):  # the connection broke, so the call counts as lost
             while (received := await self._socket.receive())["type"] != "websocket.disconnect":
                 text = received.get("text")
                 going_on = await self._take(text if text is not None else received.get("bytes") or b"")

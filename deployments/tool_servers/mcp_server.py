@@ -62,7 +62,7 @@ class McpToolServer:
             try:
                 async with asyncio.timeout(self._settings.connect_timeout_s):
                     found = await self._list(await self._client())
-            except Exception as error:
+            except Exception as error:  # whatever a server does, its tools are missing and the call goes on
                 await self.close()
                 raise BackendError(f"the MCP server {self.label} did not answer ({error!r}).", stage="tools") from error
             allowed = self._settings.allowed_tools
@@ -180,7 +180,7 @@ def _function(tool: Any) -> FunctionTool:
 
 
 def _text(answer: Any) -> str:
-    """Return the text of a result. Content that is no text is named only: the model gets text."""
+    """Return the text of a result. Of other content only the kind is named, because the model reads text."""
     texts = [part.text if part.type == "text" else f"[{part.type}]" for part in answer.content]
     if not texts and answer.structured_content is not None:
         return json.dumps(answer.structured_content, ensure_ascii=False)

@@ -42,7 +42,7 @@ WATCH_S = 1.0
 CLOSE_S = 2.0
 """Seconds that a close frame may wait because the client does not read. Then the connection is dropped without it."""
 FOREIGN_MESSAGES = 10
-"""Messages in a row that are no events of this API, such as raw audio or Twilio's, after which the connection ends."""
+"""Messages in a row that are not events of this API, such as raw audio, after which the connection ends."""
 PIECE_BYTES = 65_536
 """Size of the pieces in which the audio of a large message is resampled. Each takes about a millisecond, and other
 calls are served between two of them. Even, so that no sample is cut.

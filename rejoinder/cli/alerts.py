@@ -57,7 +57,7 @@ def alerts(
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Write files, by name with their text, to a folder. It is made if there is none.
+    """Write files, by name with their text, to a folder. Make the folder if it is missing.
 
     Raises:
         ConfigError: The folder or a file cannot be written.

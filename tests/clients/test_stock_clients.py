@@ -133,7 +133,7 @@ async def _driving(client: StockClient, url: str, folder: Path, trust: dict[str,
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):  # it may have ended by itself
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 

@@ -119,7 +119,7 @@ class WebRtcCalls:
     async def _run(
         self, answer: asyncio.Future[str], client: Client, *, resumed: bool, opening: CallStart, offer: str
     ) -> None:
-        """Run one call from its place on the host to its end. `answer` gets the answer, or why there is none."""
+        """Run one call from its place on the host to its end. `answer` gets the answer, or an error instead."""
         host, access = self._served.host, self._served.access
         try:
             connect = self._connect or _aiortc()

@@ -80,7 +80,7 @@ class WebRtcCall:
         return await self._peer.answer()
 
     async def run(self) -> None:
-        """Run the conversation until the client or the host ends it. Without a connection in time there is none."""
+        """Run the conversation until the client or the host ends it. Return if the client does not connect in time."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 await first_of(self._opened.wait(), self._closed.wait())

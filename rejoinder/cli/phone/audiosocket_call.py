@@ -74,7 +74,7 @@ class AudioSocketCall:
         except ExceptionGroup:  # catch everything here: a bug ends this call and no other
             logger.exception("call %s failed", self._id)
         finally:
-            with suppress(OSError):
+            with suppress(OSError):  # Asterisk may have closed the connection already
                 self._writer.write(HANG_UP)
                 self._writer.close()
                 await self._writer.wait_closed()
@@ -120,7 +120,7 @@ class AudioSocketCall:
 
     async def _listen(self, link: SessionLink, frames: list[SocketFrame]) -> None:
         """Handle Asterisk's frames until it hangs up."""
-        with suppress(OSError):
+        with suppress(OSError):  # a broken connection ends the call as a hang-up does
             while all([await self._take(link, frame) for frame in frames]):
                 if not (data := await self._reader.read(READ_BYTES)):
                     break
@@ -142,7 +142,7 @@ class AudioSocketCall:
 
     async def _play(self, link: SessionLink) -> None:
         """Send the agent's audio in frames of 20 ms, and report what was played."""
-        with suppress(OSError):
+        with suppress(OSError):  # `_listen` ends the call when the connection breaks
             while True:
                 now = self._now
                 frames, marks = self._pacer.due(now)

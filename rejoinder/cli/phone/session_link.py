@@ -102,7 +102,7 @@ class SessionLink:
         if audio:
             self._resume.sent(message.encode())
         if self._ready:
-            with suppress(ConnectionClosed):
+            with suppress(ConnectionClosed):  # `run` notices the loss; audio is sent again, other events are lost
                 await self._connection.send(message)
         elif not audio:
             self._kept.append(message)

@@ -88,7 +88,7 @@ class OutputBuffer:
 
     @property
     def playing(self) -> str:
-        """Id of the response that is being played, "" if there is none."""
+        """Id of the response that is being played, "" while nothing is played."""
         return self._playing
 
     def add(self, response_id: str, pcm: bytes) -> None:
@@ -127,7 +127,7 @@ class OutputBuffer:
         return 0.0 if self._parts or self._continuous else None
 
     def take(self, now: float) -> OutputFrame | None:
-        """Return the frame that is due now, None if there is none."""
+        """Return the frame that is due now, None if nothing is to be sent."""
         if self.wait_s(now) != 0:
             return None
         if self._began is None:

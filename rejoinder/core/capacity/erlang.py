@@ -80,7 +80,7 @@ def slots_for_blocking(offered: float, most: float) -> int:
 def blocking_in_reach(offered: float, hosts: int, places: int, reach: int) -> float:
     """Return the share of callers that are refused if each caller is sent to at most `reach` of the hosts in turn.
 
-    The hosts are no common pool: a caller is refused if the hosts that it reaches are full, although others have
+    The hosts do not share their places: a caller is refused if the hosts that it reaches are full, although others have
     places. The result is that of Erlang B for one group of `reach` hosts with its part of the load. It is an upper
     bound, because the groups of different callers overlap and so share their places. With at most `reach` hosts they
     are one pool, and the result is exact.

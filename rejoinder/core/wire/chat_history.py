@@ -72,7 +72,7 @@ def chat_messages(items: Iterable[Item]) -> list[ChatMessage]:
 
 
 def server_result(item: Item) -> str | None:
-    """Return the result of a call of a tool server for the model; None if there is none yet, or the client calls."""
+    """Return the result of a tool server's call for the model; None if it is missing yet, or the client calls."""
     error = item.call.get("error")
     if item.type != "mcp_call" or (error is None and "output" not in item.call):
         return None

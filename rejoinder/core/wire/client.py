@@ -147,7 +147,7 @@ class MalformedEvent(CallerError):
 
     Attributes:
         client_event_id: The event's id; None if it was not readable.
-        foreign: True if the message is no event of this API at all: not a JSON object, or one without a type.
+        foreign: True if the message cannot be an event of this API: it is not a JSON object, or has no type.
     """
 
     client_event_id: str | None = None

@@ -35,7 +35,7 @@ def read_offer(sdp: str) -> OfferedCall:
     """Return what an offer says.
 
     Raises:
-        CallerError: It is no offer of audio with Opus, or it is too long.
+        CallerError: It does not offer audio with Opus, or is too long.
     """
     if len(sdp) > MAX_SDP:
         raise refuse(f"The offer has more than {MAX_SDP} characters.", "sdp", remedy="Offer one audio track.")

@@ -19,7 +19,7 @@ from rejoinder.core.wire.formats import AudioFormat, parse_format
 
 MAX_TOOLS = 128
 SERVER_TOOLS = ("mcp",)
-"""Types of tools that are no functions of the client."""
+"""Types of tools that the server calls. All other tools are functions of the client."""
 MAX_OUTPUT_TOKENS = 4096
 MAX_KEYWORDS = 1000
 # Maximum sizes of settings that are only kept and sent back, in characters of their JSON text. Every session.updated
@@ -407,7 +407,7 @@ def _tool(tool: Fields) -> Json:
 
 
 def _of_server(tool: Fields) -> bool:
-    """Return True for a tool that is no function: `mcp_tools` reads it."""
+    """Return True for a tool that the server calls. `mcp_tools` reads it."""
     return tool.raw("type") in SERVER_TOOLS
 
 

@@ -111,7 +111,7 @@ async def test_a_ping_is_answered() -> None:
 
 @virtual
 async def test_keys_cannot_fill_the_memory() -> None:
-    """Keys are refused when the conversation has as many items as it may, and an entry is no larger than reckoned."""
+    """Keys are refused when the conversation is full. An entry takes at most the bytes reserved for it."""
     async with _play().call() as caller:
         await caller.ask(
             type="session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}}

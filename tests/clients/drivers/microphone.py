@@ -92,7 +92,7 @@ class Microphone:
         self._left = (self._folder / f"{question}.pcm").read_bytes()
 
     def hum(self) -> None:
-        """Say "mm-hmm", which is no question."""
+        """Say "mm-hmm", which asks nothing."""
         self._observer.tell("hummed")
         self._left = (self._folder / "hum.pcm").read_bytes()
 

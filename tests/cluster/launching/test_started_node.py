@@ -77,7 +77,7 @@ def started(script: Path, folder: Path) -> Iterator[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
             family = [*process.children(recursive=True), process]
         for member in family:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess):  # it may have ended with its parent
                 member.kill()
         psutil.wait_procs(family, 30)
 

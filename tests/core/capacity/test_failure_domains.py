@@ -54,7 +54,7 @@ def test_gpu_fractions_share_a_card() -> None:
 
 
 def test_no_replica_needs_no_node() -> None:
-    """Without replicas there are no nodes, not even spare ones."""
+    """A plan without replicas has no nodes, and so no spare ones."""
     assert spread(NODE, [], 1)[0].nodes == 0
 
 

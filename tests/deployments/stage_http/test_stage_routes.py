@@ -235,7 +235,7 @@ async def test_overload_is_refused_with_a_hint() -> None:
 
 
 async def test_bodies_are_limited_and_checked() -> None:
-    """Too large a body is 413, a file that is no recording and a body that is no form or JSON are named."""
+    """A body that is too large gets 413. A file, a form or JSON that cannot be read is named in the error."""
     settings = {"recording_bytes": 65_536, "json_bytes": 4096, "recording_s": 3}
     async with serving(Play(settings=parse_settings({"stage_http": settings}))) as url, httpx2.AsyncClient() as http:
         large = recording(20)

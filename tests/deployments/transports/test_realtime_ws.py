@@ -319,7 +319,7 @@ TWILIO = json.dumps({"event": "media", "streamSid": "MZ1", "media": {"payload": 
 @pytest.mark.parametrize("frame", [bytes(640), TWILIO, "hello"], ids=["audio", "twilio", "text"])
 @virtual
 async def test_messages_of_another_protocol_end_the_connection(frame: str | bytes) -> None:
-    """After ten messages in a row that are no events of this API, the connection ends with code 1003 and a reason."""
+    """After ten messages in a row that are not events of this API, the connection ends with code 1003 and a reason."""
     socket = ForeignSocket([frame] * 50)
     async with Play().open() as host:
         await RealtimeSocket(socket, host, SessionConfig()).converse()

@@ -47,7 +47,7 @@ def test_a_stage_without_requests_gets_a_named_default() -> None:
 
 
 def test_a_backup_model_is_as_large_as_the_model_that_it_replaces() -> None:
-    """A deployed backup language model gets the size of `llm`, as a default. Without one there is no such stage."""
+    """A deployed backup language model gets the size of `llm`, as a default. Otherwise the plan has no such stage."""
     backup = {"engine": "emulated"}
     found = side_stages(calibration(0, llm_backup=backup), 10, Basis.PREDICTED, LLM)
     assert (found["llm_backup"].sized, found["llm_backup"].basis) == (LLM, Basis.DEFAULT)

@@ -142,7 +142,7 @@ def test_gaps_come_from_the_network_if_delivery_varies() -> None:
 
 
 def test_a_busy_machine_is_not_taken_for_a_network() -> None:
-    """On one machine, without an emulated route, delivery that varies is no evidence of a lossy network."""
+    """On one machine, without an emulated route, delivery that varies does not mean a lossy network."""
     counts = Counts(sessions_opened=3, turns=50, answered=50, underruns=60, underrun_s=5.0, audio_s=100.0)
     good = sample_results.result(whole_ms=300.0, counts=counts, regions=())
     uneven = good.latencies | {"delivery": replace(good.latencies["delivery"], p95_ms=400.0)}

@@ -218,7 +218,7 @@ async def test_a_form_brings_the_settings_of_the_session() -> None:
     ],
 )
 async def test_a_bad_offer_gets_a_reason(body: str, kind: str, word: str) -> None:
-    """What is no offer gets 400 with an error that says what is wrong."""
+    """A body that is not an offer gets 400 with an error that says what is wrong."""
     async with served() as (url, host), httpx2.AsyncClient() as http:
         answer = await http.post(f"{url}/realtime/calls", content=body, headers={"content-type": kind})
         assert answer.status_code == 400
