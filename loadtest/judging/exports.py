@@ -16,6 +16,7 @@ def junit(result: RunResult) -> str:
     on tables of the latency guide that do not decide the run are not included.
     """
     deciding = _deciding(result)
+    causes = " ".join(f"{found.cause} {found.evidence}" for found in findings(result))
     suite = ElementTree.Element(
         "testsuite",
         name=f"rejoinder load, {result.scenario['tier']} tier",
@@ -32,7 +33,6 @@ def junit(result: RunResult) -> str:
     for row in deciding:
         case = ElementTree.SubElement(suite, "testcase", classname="load", name=f"{row.name} {row.statistic}")
         if row.outcome is RunOutcome.FAIL:
-            causes = " ".join(f"{found.cause} {found.evidence}" for found in findings(result))
             ElementTree.SubElement(case, "failure", message=_measured(row)).text = causes
         elif row.outcome is RunOutcome.UNDECIDED:
             ElementTree.SubElement(case, "skipped", message=f"{_measured(row)}; {row.needed} more turns are needed")
