@@ -36,6 +36,7 @@ UP_S = 600.0
 JOIN_S = 300.0
 """Longest time in seconds that the autoscaler has to start Ray on the other machines."""
 POLL_S = 2.0
+CLOSE_S = 5.0
 BOOTSTRAP = ("ray_bootstrap_config.yaml", "ray_bootstrap_key.pem")
 """Files that `ray up` copies to the head's home folder: the autoscaler's configuration, and the SSH key."""
 _USEFUL_COMMANDS = "Useful commands"
@@ -129,6 +130,10 @@ class RayUpStarter:
             subprocess.run(
                 ["ssh", "-O", "exit", "-o", f"ControlPath={folder}/%C", target], capture_output=True, timeout=10
             )
+            # `ssh` answers before the process that holds the connection has deleted its socket.
+            deadline = time.monotonic() + CLOSE_S
+            while any(Path(folder).iterdir()) and time.monotonic() < deadline:
+                time.sleep(0.1)
             os.rmdir(folder)  # fails while another `ray up` uses it
             os.rmdir(folder.parent)
 

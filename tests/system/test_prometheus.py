@@ -40,7 +40,7 @@ class Prometheus:
 
     def ask(self, path: str, **query: str) -> Any:
         """Return the field "data" of the answer to a GET of /api/v1/`path` with these query parameters."""
-        return httpx2.get(f"{self.url}/api/v1/{path}", params=query, timeout=10).json()["data"]
+        return httpx2.get(f"{self.url}/api/v1/{path}", params=query, timeout=10).raise_for_status().json()["data"]
 
     def firing(self) -> set[str]:
         """Return the names of the alerts in state "firing"."""

@@ -73,15 +73,18 @@ def settings(sessions: int) -> dict[str, Any]:
     }
 
 
-def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: float = RAMP_S) -> Held:
+def hold(
+    folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: float = RAMP_S, join_s: float = JOIN_S
+) -> Held:
     """Hold the calls, add a machine after a sixth of the time, and drain another one a sixth after it has hosts.
 
     Args:
         folder: Folder for the configuration and the log.
         sessions: Number of calls.
-        for_s: Duration of the measurement in seconds, besides the JOIN_S that the added machine may take.
+        for_s: Duration of the measurement in seconds, besides the `join_s`.
         think_s: Median pause of a caller between two turns, in seconds.
         ramp_s: Time in which the callers connect, in seconds.
+        join_s: Time that the added machine may take until its hosts accept calls, in seconds.
     """
     with (
         node_cluster(*FIRST, options=NODE, visible=[folder]) as cluster,
@@ -94,7 +97,7 @@ def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: f
         load = Scenario(
             url,
             sessions,
-            for_s + JOIN_S,
+            for_s + join_s,
             ramp_s=ramp_s,
             warm_up_s=5,
             drain_s=30,
@@ -103,7 +106,7 @@ def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: f
             owned=True,
             resume=False,
         )
-        changes = _Changes(cluster, served, ramp_s + 5, for_s)
+        changes = _Changes(cluster, served, begins_s=ramp_s + 5, for_s=for_s, join_s=join_s)
         changes.start()
         result = run(load)
         changes.join()
@@ -115,9 +118,10 @@ def hold(folder: Path, sessions: int, *, for_s: float, think_s: float, ramp_s: f
 class _Changes(threading.Thread):
     """Thread that changes the cluster while the calls go on."""
 
-    def __init__(self, cluster: NodeCluster, served: Served, begins_s: float, for_s: float) -> None:
+    def __init__(self, cluster: NodeCluster, served: Served, *, begins_s: float, for_s: float, join_s: float) -> None:
         super().__init__(name="changes")
-        self._cluster, self._served, self._begins_s, self._for_s = cluster, served, begins_s, for_s
+        self._cluster, self._served = cluster, served
+        self._begins_s, self._for_s, self._join_s = begins_s, for_s, join_s
         self.spread: dict[str, int] = {}
         self.later: dict[str, int] = {}
         self.cpu = 0.0
@@ -135,7 +139,7 @@ class _Changes(threading.Thread):
         self.spread = self._calls()
         time.sleep(self._for_s / 6)
         self._cluster.add(ADDED, options=NODE)
-        wait_until(lambda: len(self._calls()) >= MORE_HOSTS, JOIN_S, "two more hosts")
+        wait_until(lambda: len(self._calls()) >= MORE_HOSTS, self._join_s, "two more hosts")
         time.sleep(self._for_s / 6)
         self._cluster.drain(DRAINED, within_s=2 * self._for_s)
         time.sleep(self._for_s / 6)

@@ -18,7 +18,7 @@ def test_no_call_is_lost_while_hosts_come_and_go(tmp_path: Path) -> None:
 
     The calls of the drained machine stay on its hosts.
     """
-    held = hold(tmp_path, SESSIONS, for_s=60.0, think_s=10.0, ramp_s=8.0)
+    held = hold(tmp_path, SESSIONS, for_s=36.0, join_s=75.0, think_s=20.0, ramp_s=8.0)
     counts = held.result.counts
     assert len(held.spread) == HOSTS
     assert sum(held.spread.values()) == SESSIONS
