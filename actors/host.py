@@ -44,6 +44,8 @@ CALLS_S = 20.0
 MOVES, MOVE_EVERY_S = 5, 0.25
 # Pause between two attempts to synthesize a prepared clip, in seconds. Text-to-speech may still be starting.
 ATTEMPT_PAUSE_S = 1.0
+# A host synthesizes this many prepared clips at a time, so that it starts sooner. Other hosts may be busy with calls.
+CLIPS_AT_ONCE = 4
 
 
 class Host:
@@ -312,9 +314,21 @@ async def synthesize_held_clips(
     endings = (settings.failure, settings.no_answer, settings.declined, settings.bridge)
     others = (*endings, *lead_ins, *settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
-    held = {text: await _hold(stages, segment_of(text, language), text, max_attempts) for text in texts}
+    free = asyncio.Semaphore(CLIPS_AT_ONCE)
+
+    async def hold(text: str) -> HeldClip:
+        async with free:
+            return await _hold(stages, segment_of(text, language), text, max_attempts)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            held = {text: group.create_task(hold(text)) for text in texts}
+    except ExceptionGroup as faults:
+        raise faults.exceptions[0] from None
     return HeldClips(
-        held[settings.apology], tuple(held[text] for text in fillers), tuple(held[text] for text in others)
+        held[settings.apology].result(),
+        tuple(held[text].result() for text in fillers),
+        tuple(held[text].result() for text in others),
     )
 
 
