@@ -42,7 +42,7 @@ PAUSE_S = 0.4
 
 
 async def _talk(host: Host, key: str, turns: int) -> None:
-    """Hold one conversation of this many turns, in text, which cost the host least besides the journal."""
+    """Hold one conversation of this many turns. They are in text, so that the host does little besides the journal."""
     done = asyncio.Event()
 
     def take(event: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def lines(options: argparse.Namespace) -> Iterator[str]:
-    """Return the lines of the study that the command line names."""
+    """Run the study that the options name, and yield its report line by line."""
     if options.study == "autoscaling":
         return autoscaling_study.report()
     if options.study == "hedging":

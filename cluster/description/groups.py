@@ -101,7 +101,8 @@ class NodeGroupDescription(Section):
 def group_labels(group: NodeGroupDescription, region: str) -> dict[str, str]:
     """Return the labels of a group's nodes by key.
 
-    Ray detects the kind of GPU by itself, but its autoscaler and the checks of a description know it only from here.
+    Ray detects the kind of GPU on a running node. Its autoscaler and the checks of a description learn it only from
+    these labels.
     """
     return {
         GROUP_LABEL: group.name,

@@ -66,7 +66,7 @@ class _Compressed:
         self._position = 0
 
     def push(self, pcm: bytes) -> bytes:
-        """Return the next bytes of the file, which may be none."""
+        """Encode audio, and return the bytes of the audio file that are complete; empty if none are yet."""
         samples = np.frombuffer(pcm, "<i2").reshape(1, -1)
         if samples.size:
             frame = AudioFrame.from_ndarray(samples, format="s16", layout="mono")
@@ -106,7 +106,7 @@ class SpeechEncoder:
         return self._compressed.push if self._compressed else bytes
 
     def push(self, pcm: bytes) -> bytes:
-        """Return the next bytes of the file, which may be none yet."""
+        """Encode audio, and return the bytes of the audio file that are complete; empty if none are yet."""
         whole = self._half + pcm
         cut = len(whole) // SAMPLE_BYTES * SAMPLE_BYTES
         self._half = whole[cut:]

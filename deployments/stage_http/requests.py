@@ -256,7 +256,9 @@ class _ClosingStream(StreamingResponse):
 
 
 async def event_lines(events: AsyncGenerator[Json, None], *, done: bool) -> AsyncGenerator[bytes, None]:
-    """Yield JSON events as server-sent events. An error after the first one becomes an event.
+    """Yield JSON events as server-sent events.
+
+    An error before the first event is raised, and one after it is sent as an event.
 
     Args:
         events: The events.

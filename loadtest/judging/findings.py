@@ -86,7 +86,7 @@ def findings(result: RunResult) -> tuple[FaultFinding, ...]:
 
 
 def _counted(result: RunResult) -> Iterator[FaultFinding]:
-    """Yield each counted fault that exceeds its limit."""
+    """Yield each fault that occurred in a larger share of the calls or turns than its limit allows."""
     counts = result.counts
     called = counts.sessions_opened + counts.sessions_refused + counts.sessions_failed
     for bad, total, least, finding in (

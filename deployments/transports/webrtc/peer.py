@@ -15,7 +15,7 @@ CHANNEL = "oai-events"
 
 
 class PeerListener(Protocol):
-    """What happens at the client's end of a call. No method may block."""
+    """Receives what the client's end of a call does. The peer calls the methods, and none may block."""
 
     def opened(self) -> None:
         """Called when the channel for events is open."""

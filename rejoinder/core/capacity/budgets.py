@@ -153,7 +153,10 @@ def total_limit_ms(tier: Tier) -> float:
 
 
 def component_limit_ms(component: Component, tier: Tier) -> float:
-    """Return the latency guide's limit for a component in this tier, in milliseconds (section 3.2)."""
+    """Return the latency guide's limit for a component in this tier, in milliseconds (section 3.2).
+
+    END_TO_END_P95 and END_TO_END_P99 limit these percentiles, the other components the median.
+    """
     return _COMPONENT_MS[component, tier]
 
 

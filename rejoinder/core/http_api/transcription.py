@@ -40,7 +40,7 @@ class TranscriptionOrder:
 
     @classmethod
     def parse(cls, form: Fields, language: str) -> TranscriptionOrder:
-        """Return the order in the fields of a form. Raise CallerError if one is invalid or not supported.
+        """Read a request for a transcription from a form. Raise CallerError if a field is invalid or not supported.
 
         Args:
             form: The fields of the multipart form, all of them texts, except lists: `timestamp_granularities`,

@@ -151,9 +151,9 @@ class Segmenter:
         return self._forced_size() if long or audible >= limit else 0
 
     def _ends_before_number(self) -> bool:
-        """Return True if the first segment ends before the number that the next word begins.
+        """Return True if the next word begins a number and the first segment is to end before it.
 
-        It does if it has BEFORE_NUMBER_WORDS words already: the number is spoken only once all its words have come, and
+        It is if it has at least BEFORE_NUMBER_WORDS words: the number is spoken only once all its words have come, and
         the words before it need not wait.
         """
         settled = bool(self._open) and not self._emitted and not self._reader.waiting

@@ -46,7 +46,7 @@ class DeadlineQueue(Generic[Ticket]):
         self._waiting[ticket] = deadline
 
     def leave(self, ticket: Ticket, now: float, *, learn: bool = True) -> None:
-        """Remove a ticket that is waiting or being served. Then call `calls` to fill the free places.
+        """Remove a ticket that is waiting or being served. The caller then calls `calls`, which fills the free places.
 
         Args:
             ticket: The ticket. Unknown tickets are ignored.

@@ -38,7 +38,7 @@ class ToSession:
 
 @dataclass(frozen=True, slots=True)
 class PlayAudio:
-    """Command: let the telephone play mu-law audio (8 kHz), and let it return `mark` when it was played."""
+    """Command: have the telephone play mu-law audio (8 kHz), and return the name `mark` when it has played it."""
 
     audio: bytes
     mark: str
