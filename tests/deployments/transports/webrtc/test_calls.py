@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from aiortc import RTCPeerConnection
 
 from actors.host import Host
 from rejoinder.core.settings.settings import parse_settings
@@ -115,6 +116,37 @@ async def test_audio_in_events_is_refused() -> None:
         error = (await client.until("error"))["error"]
         assert "audio track" in error["message"]
         assert error["event_id"] == "mine"
+
+
+async def test_large_messages_wait_for_the_rate_that_the_host_shares() -> None:
+    """A call that has sent much waits while all calls of the host together have used up their rate, and only then."""
+    async with served() as (url, host), calling(url) as client:
+        shared, limits = host.services.message_rate, host.services.settings.limits
+        content = [{"type": "input_text", "text": "x" * 60_000}]
+        for number in range(3):
+            client.send(type="conversation.item.create", item={"type": "message", "role": "user", "content": content})
+            await client.until("conversation.item.done", number + 1)
+        took = []
+        for debt_s in (0, 1):
+            now = asyncio.get_running_loop().time()
+            shared.spend(now, debt_s * (limits.host_message_bytes_burst + limits.host_message_bytes_per_s))
+            client.send(type="session.update", session={"type": "realtime", "instructions": "Be brief."})
+            await client.until("session.updated", debt_s + 1)
+            took.append(asyncio.get_running_loop().time() - now)
+        assert took[0] < 0.5
+        assert 0.8 < took[1] < 3
+
+
+async def test_a_connection_that_does_not_close_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc may wait for ever for tasks that were cancelled. The place is free all the same."""
+    async with served() as (url, host), calling(url) as client:
+        monkeypatch.setattr("deployments.transports.webrtc.aiortc_peer.CLOSE_S", 0.2)
+        close = RTCPeerConnection.close
+        monkeypatch.setattr(RTCPeerConnection, "close", lambda _: asyncio.Event().wait())
+        async with httpx2.AsyncClient() as http:
+            await http.post(f"{url.removesuffix('/v1')}{client.location}/hangup")
+        await _empty(host)
+        monkeypatch.setattr(RTCPeerConnection, "close", close)
 
 
 async def test_hanging_up_frees_the_place() -> None:
