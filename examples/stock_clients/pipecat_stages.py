@@ -3,7 +3,6 @@
 python pipecat_stages.py http://127.0.0.1:8000/v1
 """
 
-# ruff: noqa: D101, D102, D103
 import asyncio
 import sys
 import wave

@@ -55,7 +55,7 @@ def printed(shown: list[Table]) -> str:
 
 
 def test_every_table_is_printed() -> None:
-    """The tables have the measured sessions over WebSocket, SRTP and WebRTC, and the latency guide's rows with verdicts.
+    """The tables have the measured sessions over WebSocket, SRTP and WebRTC, and the guide's rows with verdicts.
 
     They also have the rate measured with 10 sessions, and rates that were computed by formula.
     """
