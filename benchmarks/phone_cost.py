@@ -25,6 +25,7 @@ import httpx2
 import psutil
 import uvicorn
 import uvloop
+from aiortc import RTCPeerConnection
 from websockets.asyncio.client import ClientConnection, connect
 
 from cluster.environment import free_port
@@ -32,6 +33,7 @@ from deployments.local.bare_host import BareHost, emulated_settings, running_hos
 from deployments.serving.http_routes import http_app
 from deployments.telephony.twilio_routes import STREAM, VOICE
 from deployments.transports.call_protocol import CallProtocol
+from deployments.transports.webrtc.aiortc_internals import bind_media, decode_with
 from loadtest.bandwidth.webrtc_peer import PacketTrack, WebRtcPeer
 from rejoinder.core.settings.settings import Settings, parse_settings
 from rejoinder.core.telephony.twilio_signature import signature_of
@@ -88,7 +90,12 @@ async def _open(address: str, transport: str, number: int) -> ClientConnection:
 
 async def _talk_webrtc(address: str, number: int, count: Callable[[int], None], *, dtx: bool) -> None:
     """Hold one call over WebRTC until cancelled. `count` gets the bytes of packets that arrive."""
-    peer = await WebRtcPeer.open(f"http://{address}/v1", PacketTrack(dtx=dtx), heard=count)
+
+    def prepare(connection: RTCPeerConnection) -> None:
+        bind_media(connection, ["127.0.0.1"], range(0))
+        decode_with(connection.getTransceivers()[0].receiver, lambda packet: count(len(packet)))
+
+    peer = await WebRtcPeer.open(f"http://{address}/v1", PacketTrack(dtx=dtx), prepare=prepare)
     try:
         await asyncio.sleep(KEY_EVERY_S * (number % 20) / 20)
         while True:

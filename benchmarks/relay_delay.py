@@ -18,10 +18,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import numpy as np
-from aiortc import RTCIceServer
+from aiortc import RTCIceServer, RTCPeerConnection
 
 from benchmarks.phone_cost import serving
 from cluster.environment import free_port
+from deployments.transports.webrtc.aiortc_internals import bind_media
 from loadtest.bandwidth.webrtc_peer import PacketTrack, WebRtcPeer
 from rejoinder.core.wire.fields import Json
 
@@ -79,11 +80,18 @@ class Pinger:
 async def _compare(pings: int) -> None:
     async with serving() as (address, _), relaying() as turn:
         pingers = {"direct": Pinger(), "relayed": Pinger()}
-        peers = {}
+        peers: dict[str, WebRtcPeer] = {}
+
+        def prepare(connection: RTCPeerConnection) -> None:
+            if not peers:  # the direct call
+                bind_media(connection, ["127.0.0.1"], range(0))
+
         for name, pinger in pingers.items():
             began = time.perf_counter()
             relay = turn if name == "relayed" else None
-            peers[name] = await WebRtcPeer.open(f"http://{address}/v1", PacketTrack(), turn=relay, take=pinger.take)
+            peers[name] = await WebRtcPeer.open(
+                f"http://{address}/v1", PacketTrack(), turn=relay, prepare=prepare, take=pinger.take
+            )
             print(f"{name:8} set-up {1000 * (time.perf_counter() - began):6.0f} ms")
         for _ in range(pings):
             for name, pinger in pingers.items():

@@ -114,8 +114,8 @@ def hold_webrtc_call(pair: Pair, port: int, *, dtx: bool) -> WebRtcLog:
     Raises:
         BackendError: The call failed.
     """
-    command = [sys.executable, "-m", "loadtest.bandwidth.webrtc_call", "--address", pair.caller.address]
-    command += ["--url", f"http://{pair.server.address}:{port}/v1", *(["--dtx"] if dtx else [])]
+    command = [sys.executable, "-m", "loadtest.bandwidth.webrtc_call", *(["--dtx"] if dtx else [])]
+    command += ["--url", f"http://{pair.server.address}:{port}/v1"]
     done = subprocess.run(pair.caller.command(*command), capture_output=True, text=True, check=False, timeout=CALL_S)
     if done.returncode:
         raise BackendError(f"the call over WebRTC failed: {done.stderr[-2000:].strip()}", stage="call")
@@ -143,11 +143,11 @@ class _Answers:
         return self.times[kind][count - 1]
 
 
-async def _call(url: str, address: str, log: WebRtcLog) -> None:
+async def _call(url: str, log: WebRtcLog) -> None:
     track, answers = PacketTrack(dtx=log.dtx), _Answers()
     settings = opus.OpusSettings(KBPS, dtx=log.dtx)
     sentences = [opus.encode(pcm, settings) for pcm in utterances(SAMPLE_RATE)[1 : 1 + TURNS]]
-    peer = await WebRtcPeer.open(url, track, address=address, take=answers.take)
+    peer = await WebRtcPeer.open(url, track, take=answers.take)
     log.port = peer.port
     log.began = await answers.until("session.created", 1)
     for turn, packets in enumerate(sentences, 1):
@@ -167,11 +167,10 @@ def main() -> None:
     """Hold one call and print its log."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True, help="base URL of the server")
-    parser.add_argument("--address", required=True, help="the caller's IP address")
     parser.add_argument("--dtx", action="store_true", help="send nothing while the caller is silent")
     options = parser.parse_args()
     log = WebRtcLog(options.dtx)
-    asyncio.run(_call(options.url, options.address, log))
+    asyncio.run(_call(options.url, log))
     print(json.dumps(asdict(log)))
 
 

@@ -1,7 +1,4 @@
-"""Caller over WebRTC for measurements: sends packets that were encoded before, and counts those that it gets.
-
-It spends no time on an encoder, a decoder or a jitter buffer, so that many calls fit beside the host that is measured.
-"""
+"""Caller over WebRTC for measurements: sends packets that were encoded before, and drops the voice that it gets."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 import httpx2
+import numpy as np
 from aiortc import (
     RTCConfiguration,
     RTCIceServer,
@@ -19,19 +17,21 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
+from aiortc.contrib.media import MediaBlackhole
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av.packet import Packet
 from av.stream import Stream
 
-from deployments.transports.webrtc.aiortc_internals import bind_media, decode_with
-from deployments.transports.webrtc.opus import OpusEncoder
-from deployments.transports.webrtc.peer import CHANNEL
-from rejoinder.core.audio.output_buffer import FRAME_S, SILENCE
-from rejoinder.core.audio.resample import OPUS_RATE
+from loadtest.bandwidth import opus
+from loadtest.bandwidth.speech import SAMPLE_RATE
 from rejoinder.core.errors import BackendError
 from rejoinder.core.wire.fields import Json
 
+CHANNEL = "oai-events"
+"""Label of the data channel with the events."""
 CONNECT_S = 30.0
+FRAME_S = 0.02
+_FRAME_SAMPLES = round(FRAME_S * SAMPLE_RATE)
 DTX_FRAMES = 20
 """Frames between two packets of a silent browser with DTX: 400 ms."""
 
@@ -44,7 +44,7 @@ class PacketTrack(MediaStreamTrack):
     def __init__(self, *, dtx: bool = False) -> None:
         """Create a silent track. With `dtx`, silence is one packet every `DTX_FRAMES` frames of 20 ms."""
         super().__init__()
-        self._silence = OpusEncoder(32_000, fec=False, expected_loss=0.0).encode(SILENCE)
+        (self._silence,) = opus.encode(np.zeros(_FRAME_SAMPLES, np.int16), opus.OpusSettings(32))
         self._silent_frames = DTX_FRAMES if dtx else 1
         self._speech: deque[bytes] = deque()
         self._number = 0
@@ -68,7 +68,7 @@ class PacketTrack(MediaStreamTrack):
             silence = b"" if number % self._silent_frames else self._silence
             if content := self._speech.popleft() if self._speech else silence:
                 packet: Packet[Stream] = Packet(content)
-                packet.pts, packet.time_base = round(number * FRAME_S * OPUS_RATE), Fraction(1, OPUS_RATE)
+                packet.pts, packet.time_base = number * _FRAME_SAMPLES, Fraction(1, SAMPLE_RATE)
                 return packet
         raise MediaStreamError
 
@@ -84,6 +84,8 @@ class WebRtcPeer:
         self._opened = asyncio.Event()
         self._channel.on("open", self._opened.set)
         self._connection.addTrack(track)
+        self._heard = MediaBlackhole()
+        self._connection.on("track", self._heard.addTrack)
 
     @classmethod
     async def open(
@@ -91,9 +93,8 @@ class WebRtcPeer:
         base_url: str,
         track: PacketTrack,
         *,
-        address: str = "127.0.0.1",
         turn: RTCIceServer | None = None,
-        heard: Callable[[int], None] = lambda _: None,
+        prepare: Callable[[RTCPeerConnection], None] = lambda _: None,
         take: Callable[[Json], None] = lambda _: None,
     ) -> WebRtcPeer:
         """Call a host.
@@ -101,9 +102,8 @@ class WebRtcPeer:
         Args:
             base_url: The host's base URL, such as http://127.0.0.1:8000/v1.
             track: What the caller says.
-            address: The caller's own IP address, for a call without a relay.
             turn: TURN server that relays the media. There is no other path then. None for the direct path.
-            heard: Called with the size of each packet of the agent's voice, in bytes.
+            prepare: Called with the connection before it gathers its addresses.
             take: Called with each event.
 
         Raises:
@@ -112,9 +112,7 @@ class WebRtcPeer:
         peer = cls(track, turn)
         connection = peer._connection
         peer._channel.on("message", lambda text: take(json.loads(text)))
-        decode_with(connection.getTransceivers()[0].receiver, lambda packet: heard(len(packet)))
-        if turn is None:
-            bind_media(connection, [address], range(0))
+        prepare(connection)
         await connection.setLocalDescription(await connection.createOffer())
         async with httpx2.AsyncClient(timeout=CONNECT_S) as client:
             content, kind = connection.localDescription.sdp, {"Content-Type": "application/sdp"}
@@ -122,6 +120,7 @@ class WebRtcPeer:
         if answer.status_code != 201:
             raise BackendError(f"the host refuses the call: {answer.text}", stage="call")
         await connection.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
+        await peer._heard.start()
         try:
             async with asyncio.timeout(CONNECT_S):
                 await peer._opened.wait()
@@ -141,4 +140,5 @@ class WebRtcPeer:
 
     async def close(self) -> None:
         """Hang up."""
+        await self._heard.stop()
         await self._connection.close()

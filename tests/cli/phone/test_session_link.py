@@ -20,6 +20,7 @@ async def test_an_event_outlives_the_loss_of_its_connection() -> None:
     closed, noticed, continued = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def serve(connection: ServerConnection) -> None:
+        assert connection.request
         if "resume_token" not in connection.request.path:
             await send(connection, "session.created", rejoinder={"resume_token": "token"})
             await connection.close(1011)
