@@ -92,6 +92,8 @@ async def _compare(pings: int) -> None:
             peers[name] = await WebRtcPeer.open(
                 f"http://{address}/v1", PacketTrack(), turn=relay, prepare=prepare, take=pinger.take
             )
+            if peers[name].relayed != (name == "relayed"):
+                raise SystemExit(f"the {name} call has another path than it should")
             print(f"{name:8} set-up {1000 * (time.perf_counter() - began):6.0f} ms")
         for _ in range(pings):
             for name, pinger in pingers.items():

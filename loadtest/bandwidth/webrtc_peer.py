@@ -134,6 +134,12 @@ class WebRtcPeer:
         ice = self._connection.getTransceivers()[0].receiver.transport.transport.iceGatherer
         return int(ice.getLocalCandidates()[0].port)
 
+    @property
+    def relayed(self) -> bool:
+        """True if the caller has no address but that on a TURN server."""
+        ice = self._connection.getTransceivers()[0].receiver.transport.transport.iceGatherer
+        return {candidate.type for candidate in ice.getLocalCandidates()} == {"relay"}
+
     def send(self, event: Json) -> None:
         """Send an event."""
         self._channel.send(json.dumps(event))

@@ -12,7 +12,7 @@ const OPTIONS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-
 export async function openPage(url, folder, tell) {
   const profile = `${folder}/profile`;
   // The test kills the process group of the driver, and the browser with it.
-  spawn("chromium", [...OPTIONS, `--user-data-dir=${profile}`, url], { stdio: "ignore" });
+  spawn("chromium", [...OPTIONS, `--user-data-dir=${profile}`, "about:blank"], { stdio: "ignore" });
   const portFile = `${profile}/DevToolsActivePort`;
   while (!existsSync(portFile) || !readFileSync(portFile, "utf8").includes("\n")) await sleep(50);
   const [port] = readFileSync(portFile, "utf8").split("\n");
@@ -41,7 +41,9 @@ export async function openPage(url, folder, tell) {
     if (found.exceptionDetails) throw new Error(JSON.stringify(found.exceptionDetails));
     return found.result.value;
   };
-  while ((await run("document.readyState")) !== "complete") await sleep(20);
+  // The empty page is complete, too, until the browser has the first bytes of the other.
+  await call("Page.navigate", { url });
+  while (!(await run(`location.href === "${url}" && document.readyState === "complete"`))) await sleep(20);
   await run("window.tell = (kind, fields) => told(JSON.stringify([kind, fields])); 0");
   return run;
 }

@@ -1,6 +1,5 @@
 // Driver of the realtime session of the OpenAI Agents SDK in Chromium, over WebRTC: the bundle of the package, unmodified.
 import { readFileSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { openPage } from "./chromium.mjs";
 import { RESULT, begin, converse, folder, speakWith, tell, turn, url } from "./conversation.mjs";
@@ -72,7 +71,6 @@ await run(`(${inPage})("${server}", "${RESULT}")`);
 speakWith((pcm) => run(`say("${pcm.toString("base64")}")`));
 await begin();
 await run("window.open()");
-await sleep(500); // the first packets of a new path may be late on a busy machine
 await converse();
 // A second session gets the history of the first. The SDK replays replies as text only.
 await run(`window.open(session.history.filter((item) => item.type === "message").map((item) => item.role === "user" ? item
