@@ -1,10 +1,12 @@
-"""CPU time that a call costs a host, by transport: Realtime WebSocket with PCM or mu-law, and Twilio.
+"""CPU time that a call costs a host, by transport: Realtime WebSocket with PCM or mu-law, WebRTC, and Twilio.
 
     python -m benchmarks.phone_cost --calls 40 --seconds 15
 
 The host runs in a process of its own: HTTP routes, transport, sessions, Silero and web server are the product's; speech
 to text, language model and voice are emulated and share the process. Each caller sends 20 ms frames of silence all the
-time, presses # every 6 s, and gets a spoken answer. Printed are ms of CPU time of the host for each second of a call.
+time (with `webrtc-dtx` a packet every 400 ms, as a browser does), presses # every 6 s, and gets a spoken answer. The
+transports take turns, because other programs of the machine change the figures more than their ratios. Printed are ms
+of CPU time of the host for each second of a call.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ import base64
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from xml.etree import ElementTree
 
 import httpx2
 import psutil
 import uvicorn
 import uvloop
+from aiortc import RTCPeerConnection
 from websockets.asyncio.client import ClientConnection, connect
 
 from cluster.environment import free_port
@@ -29,18 +33,27 @@ from deployments.local.bare_host import BareHost, emulated_settings, running_hos
 from deployments.serving.http_routes import http_app
 from deployments.telephony.twilio_routes import STREAM, VOICE
 from deployments.transports.call_protocol import CallProtocol
+from deployments.transports.webrtc.aiortc_internals import bind_media, decode_with
+from loadtest.bandwidth.webrtc_peer import PacketTrack, WebRtcPeer
 from rejoinder.core.settings.settings import Settings, parse_settings
 from rejoinder.core.telephony.twilio_signature import signature_of
 
 TOKEN, PUBLIC = "benchmark", "https://voice.example"
 FRAME_S, KEY_EVERY_S, SETTLE_S = 0.02, 6.0, 3.0
-TRANSPORTS = ("websocket-pcm", "websocket-pcmu", "twilio")
+TRANSPORTS = ("websocket-pcm", "websocket-pcmu", "webrtc", "webrtc-dtx", "twilio")
 
 
 def _settings() -> Settings:
     twilio = {"enabled": True, "public_url": PUBLIC, "auth_token": TOKEN}
     document = emulated_settings("guide-800").model_dump(mode="json", exclude_unset=True)
-    return parse_settings(document | {"telephony": {"twilio": twilio}, "host": {"max_sessions": 1000}})
+    return parse_settings(
+        document
+        | {
+            "telephony": {"twilio": twilio},
+            "host": {"max_sessions": 1000},
+            "webrtc": {"addresses": ["127.0.0.1"]},
+        }
+    )
 
 
 async def _serve(port: int) -> None:
@@ -75,8 +88,27 @@ async def _open(address: str, transport: str, number: int) -> ClientConnection:
     return socket
 
 
+async def _talk_webrtc(address: str, number: int, count: Callable[[int], None], *, dtx: bool) -> None:
+    """Hold one call over WebRTC until cancelled. `count` gets the bytes of packets that arrive."""
+
+    def prepare(connection: RTCPeerConnection) -> None:
+        bind_media(connection, ["127.0.0.1"], range(0))
+        decode_with(connection.getTransceivers()[0].receiver, lambda packet: count(len(packet)))
+
+    peer = await WebRtcPeer.open(f"http://{address}/v1", PacketTrack(dtx=dtx), prepare=prepare)
+    try:
+        await asyncio.sleep(KEY_EVERY_S * (number % 20) / 20)
+        while True:
+            peer.send({"type": "rejoinder.dtmf", "digit": "#"})
+            await asyncio.sleep(KEY_EVERY_S)
+    finally:
+        await peer.close()
+
+
 async def _talk(address: str, transport: str, number: int, count: Callable[[int], None]) -> None:
     """Hold one call until cancelled. `count` gets the bytes of audio messages that arrive."""
+    if transport.startswith("webrtc"):
+        return await _talk_webrtc(address, number, count, dtx=transport.endswith("dtx"))
     socket = await _open(address, transport, number)
     if transport == "twilio":
         payload = base64.b64encode(b"\xff" * 160).decode()
@@ -135,7 +167,9 @@ async def _measure(host: psutil.Process, address: str, transport: str, calls: in
     )
 
 
-async def _compare(calls: int, seconds: float, rounds: int) -> None:
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[str, int]]:
+    """Run the host in a process of its own. Yield (its HOST:PORT, the id of the process)."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.phone_cost", "--serve", str(port)]
     server = await asyncio.create_subprocess_exec(*command)
@@ -148,13 +182,18 @@ async def _compare(calls: int, seconds: float, rounds: int) -> None:
                     break
                 except httpx2.HTTPError:
                     await asyncio.sleep(0.2)
-        for _ in range(rounds):
-            for transport in TRANSPORTS:
-                await _measure(psutil.Process(server.pid), address, transport, calls, seconds=seconds)
-                await asyncio.sleep(1.0)
+        yield address, server.pid
     finally:
         server.terminate()
         await server.wait()
+
+
+async def _compare(calls: int, seconds: float, rounds: int) -> None:
+    async with serving() as (address, pid):
+        for _ in range(rounds):
+            for transport in TRANSPORTS:
+                await _measure(psutil.Process(pid), address, transport, calls, seconds=seconds)
+                await asyncio.sleep(1.0)
 
 
 def main() -> None:

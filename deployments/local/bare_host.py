@@ -155,12 +155,14 @@ def main() -> None:
     parser.add_argument("--key")
     parser.add_argument("--region", default="", help="name of this server's region")
     parser.add_argument("--entry", action="append", default=[], metavar="NAME=URL", help="a region's base URL")
+    parser.add_argument("--no-dtx", action="store_true", help="send silence over WebRTC, too")
     options = parser.parse_args()
     tls = (options.certificate, options.key) if options.certificate else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         settings = emulated_settings(options.emulate)
         regions = RegionSettings(name=options.region, entries=dict(entry.split("=", 1) for entry in options.entry))
-        settings = settings.model_copy(update={"regions": regions})
+        webrtc = settings.webrtc.model_copy(update={"dtx": not options.no_dtx})
+        settings = settings.model_copy(update={"regions": regions, "webrtc": webrtc})
         runner.run(serve(settings, options.address, options.port, tls))
 
 

@@ -21,10 +21,11 @@ from loadtest.bandwidth.caller import AudioPath, BandwidthCall, CallTarget, firs
 from loadtest.bandwidth.capture import Packet, capturing
 from loadtest.bandwidth.netns import Pair
 from loadtest.bandwidth.speech import utterances
+from loadtest.bandwidth.webrtc_call import WebRtcRow, hold_webrtc_call, webrtc_rows
 from rejoinder.core.errors import BackendError
 from rejoinder.core.wire.formats import AudioFormat
 
-PLAIN_PORT, TLS_PORT = 8000, 8443
+PLAIN_PORT, TLS_PORT, NO_DTX_PORT = 8000, 8443, 8001
 _START_S, _STOP_S = 90.0, 10.0
 _TURNS = 2
 # Delay between the starts of two calls in seconds. It is not a multiple of a message's length, so that two calls do not
@@ -75,6 +76,19 @@ class BandwidthServers:
                 raise first(errors) from None
         return CapturedCalls(tuple(calls), tuple(capture.packets))
 
+    def measure_webrtc(self) -> list[WebRtcRow]:
+        """Make one call over WebRTC with DTX and one without, one after the other, and return their traffic.
+
+        Raises:
+            BackendError: A call failed, or the capture lost a packet.
+        """
+        with capturing(self._pair.caller) as capture:
+            logs = [hold_webrtc_call(self._pair, PLAIN_PORT, dtx=True)]
+            with _server(self._pair, NO_DTX_PORT, None, "--no-dtx"):
+                logs.append(hold_webrtc_call(self._pair, NO_DTX_PORT, dtx=False))
+        server = self._pair.server.address
+        return [row for log in logs for row in webrtc_rows(log, capture.packets, server)]
+
 
 @contextmanager
 def running_servers(pair: Pair) -> Iterator[BandwidthServers]:
@@ -104,8 +118,11 @@ async def _hold(pair: Pair, paths: Sequence[AudioPath], trust: ssl.SSLContext) -
 
 
 @contextmanager
-def _server(pair: Pair, port: int, certificate: Path | None) -> Iterator[None]:
-    """Run Rejoinder's server with emulated engines until the context ends. It uses TLS if `certificate` is given."""
+def _server(pair: Pair, port: int, certificate: Path | None, *options: str) -> Iterator[None]:
+    """Run Rejoinder's server with emulated engines until the context ends. It uses TLS if `certificate` is given.
+
+    `options` are further options of its command line.
+    """
     command = [
         sys.executable,
         "-m",
@@ -115,6 +132,7 @@ def _server(pair: Pair, port: int, certificate: Path | None) -> Iterator[None]:
         "--port",
         str(port),
     ]
+    command += options
     if certificate:
         command += ["--certificate", str(certificate), "--key", str(certificate.with_name("key.pem"))]
     with subprocess.Popen(pair.server.command(*command)) as server:

@@ -26,6 +26,7 @@ from loadtest.bandwidth.tables import (
     quality_rows,
     server_rows,
 )
+from loadtest.bandwidth.webrtc_call import WebRtcRow
 
 ReportProgress = Callable[[str], None]
 
@@ -42,6 +43,7 @@ class BandwidthReport:
         qualities: The latency guide's per-agent table, compared with the measurements.
         servers: The latency guide's server table, compared with the measurements.
         projected: Configurations computed by formula only.
+        webrtc: Measurements of calls over WebRTC, with DTX and without. No formula covers their events and reports.
         strangers: Number of captured frames that are not IPv4. They are left out of every figure.
     """
 
@@ -49,6 +51,7 @@ class BandwidthReport:
     qualities: tuple[QualityRow, ...]
     servers: tuple[ServerRow, ...]
     projected: tuple[Projection, ...]
+    webrtc: tuple[WebRtcRow, ...]
     strangers: int
 
     @property
@@ -79,6 +82,8 @@ def measure(seconds: float, agents: int, report_progress: ReportProgress) -> Ban
             for path in CONCURRENT_PATHS if agents else ():
                 report_progress(f"Holding {agents} calls at the same time: {path.name} ...")
                 measured_mbps[agents, path.name] = concurrent_mbps(servers, path, agents)
+            report_progress("Holding calls over WebRTC, with DTX and without ...")
+            webrtc = servers.measure_webrtc()
         report_progress(f"Sending {len(coded)} media streams for {seconds:g} s ...")
         with capturing(network.caller) as captured:
             ports = media.send_streams(network, coded)
@@ -94,6 +99,7 @@ def measure(seconds: float, agents: int, report_progress: ReportProgress) -> Ban
         qualities=tuple(quality_rows(sessions)),
         servers=(*server_rows(sessions, measured_mbps), *forwarded_rows(projections())),
         projected=tuple(projections()),
+        webrtc=tuple(webrtc),
         strangers=captured.other_frames,
     )
 

@@ -114,6 +114,7 @@ async def chromium(profile: Path, microphone: Path, before: str = "") -> AsyncIt
         "--disable-gpu",
         "--remote-debugging-port=0",
         "--mute-audio",
+        "--allow-loopback-in-peer-connection",
     ]
     command += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", "--no-first-run"]
     command += [f"--use-file-for-fake-audio-capture={microphone}%noloop", f"--user-data-dir={profile}", "about:blank"]

@@ -153,6 +153,13 @@ def test_a_microphone_of_another_rate_is_converted(source: Path, rate: int, hz: 
         assert spectrum.max() < 0.003
 
 
+def reply_done(**extra: Any) -> dict[str, Any]:
+    """Return the response.done of a reply to a turn, with what the server measured."""
+    rejoinder = {"item_id": "u", "speech_end_ms": 1200, "stages_ms": {"stt": 500, "llm_first_token": 200}}
+    response = {"status": "completed", "output": [{"id": "reply"}]}
+    return {"type": "response.done", "response": response, "rejoinder": rejoinder | {"server_ms": 700} | extra}
+
+
 MEASURE = """
 import { TurnMeter } from "./src/turn_times";
 import { readFileSync } from "node:fs";
@@ -164,15 +171,28 @@ console.log(JSON.stringify(events.map((event) => meter.take(event, 12_500))));
 """
 
 
+MEASURE_WEBRTC = """
+import { TurnMeter } from "./src/turn_times";
+import { readFileSync } from "node:fs";
+const done = JSON.parse(readFileSync(0, "utf8"));
+const meter = new TurnMeter(() => null, () => undefined, () => 30);
+meter.take({ type: "input_audio_buffer.speech_stopped", item_id: "u", audio_end_ms: 1200 }, 11_000);
+meter.take({ type: "output_audio_buffer.started", response_id: "r" }, 12_000);
+meter.audible("reply", 12_090);
+console.log(JSON.stringify(meter.take(done, 13_000)));
+"""
+
+
+def test_voice_to_voice_over_webrtc_adds_the_round_trip(source: Path) -> None:
+    """It is the server's measure, one round trip, and the time from the first packet's notice to the first sound."""
+    turn = scripted(source, MEASURE_WEBRTC, reply_done())
+    assert turn["totalMs"] == sum(share["ms"] for share in turn["shares"]) == 700 + 30 + 90
+
+
 def test_a_filler_does_not_count_as_the_answer(source: Path) -> None:
     """Voice to voice ends at the first sound, or behind a filler where the answer begins. The shares sum to it."""
-
-    def done(**extra: Any) -> dict[str, Any]:
-        rejoinder = {"item_id": "u", "speech_end_ms": 1200, "stages_ms": {"stt": 500, "llm_first_token": 200}}
-        response = {"status": "completed", "output": [{"id": "reply"}]}
-        return {"type": "response.done", "response": response, "rejoinder": rejoinder | {"server_ms": 700} | extra}
-
-    plain, filled = scripted(source, MEASURE, [done(), done(answer_from_ms=900, filler_ms=750)])
+    events = [reply_done(), reply_done(answer_from_ms=900, filler_ms=750)]
+    plain, filled = scripted(source, MEASURE, events)
     assert plain["totalMs"] == sum(share["ms"] for share in plain["shares"]) == 800
     assert filled["totalMs"] == sum(share["ms"] for share in filled["shares"]) == 1700
     assert filled["notes"] == ["a filler after 750 ms"]

@@ -5,6 +5,7 @@ A probe in the page observes from outside what the page plays, sends and receive
 
 from __future__ import annotations
 
+import asyncio
 import json
 import wave
 from collections import deque
@@ -12,12 +13,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
 
-from rejoinder.core.audio.pcm import WIRE_RATE, float_to_pcm16
-from rejoinder.core.settings.settings import Settings
+from deployments.transports.webrtc.aiortc_peer import AiortcPeer
+from deployments.transports.webrtc.peer import PeerPlan
+from rejoinder.core.audio.pcm import WIRE_RATE, float_to_pcm16, pcm16_to_float
+from rejoinder.core.settings.settings import parse_settings
 from rejoinder.core.survival.journal_table import JournalTable
 from tests.actors.fakes import ScriptedStt, WordyLlm
 from tests.actors.stage_play import Play
@@ -32,29 +36,49 @@ LONG = " ".join(
 
 PROBE = """
 window.probe = {loud: [], got: [], sent: []};
+function listen(context, node, connect) {
+  const analyser = context.createAnalyser();
+  analyser.fftSize = 256;
+  connect.call(node, analyser);
+  const data = new Float32Array(256);
+  setInterval(() => {
+    analyser.getFloatTimeDomainData(data);
+    if (Math.max(...data) > 0.01) probe.loud.push(performance.now());
+  }, 5);
+}
+function note({data}) {
+  const {type, item_id, response} = JSON.parse(data);
+  probe.got.push({type, item_id, status: response?.status, at: performance.now()});
+}
 const connectNode = AudioNode.prototype.connect;
 AudioNode.prototype.connect = function (target, ...rest) {
-  if (target instanceof AudioDestinationNode) {
-    const analyser = this.context.createAnalyser();
-    analyser.fftSize = 256;
-    connectNode.call(this, analyser);
-    const data = new Float32Array(256);
-    setInterval(() => {
-      analyser.getFloatTimeDomainData(data);
-      if (Math.max(...data) > 0.01) probe.loud.push(performance.now());
-    }, 5);
-  }
+  if (target instanceof AudioDestinationNode) listen(this.context, this, connectNode);
   return connectNode.call(this, target, ...rest);
+};
+const play = HTMLMediaElement.prototype.play;
+HTMLMediaElement.prototype.play = function () {
+  const context = new AudioContext();
+  listen(context, context.createMediaStreamSource(this.srcObject), connectNode);
+  return play.call(this);
+};
+const createChannel = RTCPeerConnection.prototype.createDataChannel;
+RTCPeerConnection.prototype.createDataChannel = function (...rest) {
+  probe.peer = this;
+  const channel = createChannel.apply(this, rest);
+  channel.addEventListener("message", note);
+  const send = channel.send;
+  channel.send = (message) => {
+    probe.sent.push(JSON.parse(message));
+    send.call(channel, message);
+  };
+  return channel;
 };
 const Socket = window.WebSocket;
 window.WebSocket = class extends Socket {
   constructor(...rest) {
     super(...rest);
     probe.socket = this;
-    this.addEventListener("message", ({data}) => {
-      const {type, item_id, response} = JSON.parse(data);
-      probe.got.push({type, item_id, status: response?.status, at: performance.now()});
-    });
+    this.addEventListener("message", note);
   }
   send(message) {
     const event = JSON.parse(message);
@@ -68,15 +92,20 @@ WORDS = """[...document.querySelectorAll('.line')].map(line =>
     [line.classList[1], line.querySelector('.words').textContent])"""
 
 
-def microphone(path: Path, *seconds: float) -> Path:
-    """Write a WAV file of silence and speech alternately, for these seconds each, then silence; return its path."""
+def microphone(path: Path, *seconds: float, speech: bytes = b"") -> Path:
+    """Write a WAV file of silence and speech alternately, for these seconds each, then silence; return its path.
+
+    `speech` is 24 kHz PCM, which is repeated or cut; none for noise.
+    """
     rng = np.random.default_rng(7)
+    said = pcm16_to_float(speech)
     parts = []
     for number, length in enumerate((*seconds, 60.0)):
         count = round(length * WIRE_RATE)
         # Noise whose loudness changes like syllables: the browser's noise suppressor keeps it.
         loudness = 0.25 * (0.65 + 0.35 * np.sin(np.arange(count) * 2 * np.pi * 4 / WIRE_RATE))
-        parts.append(rng.standard_normal(count) * loudness * 0.5 if number % 2 else np.zeros(count))
+        sound = np.resize(said, count) if speech else rng.standard_normal(count) * loudness * 0.5
+        parts.append(sound if number % 2 else np.zeros(count))
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, WIRE_RATE, 0, "NONE", ""))
         file.writeframes(float_to_pcm16(np.concatenate(parts).clip(-1, 1)))
@@ -90,23 +119,42 @@ async def talking(
     heard: tuple[str, ...] = ("What time is it?",),
     answer: str = LONG,
     keys: frozenset[str] = frozenset(),
+    way: str = "websocket",
+    speech: bytes = b"",
+    **webrtc: Any,
 ) -> AsyncIterator[tuple[Tab, Relay, Play]]:
     """Yield (the page, a relay in front of its host, the host's stages). The microphone has `seconds` of sound.
 
-    If there are `keys`, the host demands one.
+    Args:
+        tmp_path: Folder for the browser's data.
+        seconds: Seconds of silence and speech, alternately.
+        heard: What the host understands.
+        answer: The reply to everything.
+        keys: API keys. If there are any, the host demands one.
+        way: What the page uses: "websocket" or "webrtc". The relay is in front of HTTP only.
+        speech: What the microphone says, as 24 kHz PCM; none for noise.
+        webrtc: Settings of WebRTC.
     """
-    journal = Settings().journal
-    table = JournalTable(journal.node_bytes, journal.keep_s)
-    play = Play(stt=ScriptedStt(deque(heard)), llm=WordyLlm(answer), table=table)
-    sound = microphone(tmp_path / "microphone.wav", *seconds)
+    settings = parse_settings({"webrtc": {"addresses": ["127.0.0.1"], **webrtc}})
+    table = JournalTable(settings.journal.node_bytes, settings.journal.keep_s)
+    play = Play(settings=settings, stt=ScriptedStt(deque(heard)), llm=WordyLlm(answer), table=table)
+    sound = microphone(tmp_path / "microphone.wav", *seconds, speech=speech)
     async with (
-        listening(play, keys) as (direct, _),
+        listening(play, keys) as (direct, host),
         relayed(direct) as (url, relay),
         chromium(tmp_path / "profile", sound, PROBE) as tab,
     ):
         await tab.ask("Page.navigate", url=url.replace("ws", "http", 1).removesuffix("v1"))
         await tab.until("document.readyState === 'complete' && document.getElementById('talk') !== null")
-        yield tab, relay, play
+        await tab.run(f"document.getElementById('way').value = '{way}'")
+        try:
+            yield tab, relay, play
+        finally:
+            # The page hangs up when it is left.
+            await tab.ask("Page.navigate", url="about:blank")
+            async with asyncio.timeout(5):
+                while host.live:  # noqa: ASYNC110  # a place has no event
+                    await asyncio.sleep(0.02)
 
 
 async def dial(tab: Tab) -> None:
@@ -125,10 +173,15 @@ async def events(tab: Tab, kind: str) -> list[dict[str, Any]]:
     return list(await tab.run(f"probe.got.filter(event => event.type === '{kind}')"))
 
 
-async def test_a_turn_is_heard_and_shown(tmp_path: Path) -> None:
+WAYS = pytest.mark.parametrize("way", ["websocket", "webrtc"])
+
+
+@WAYS
+async def test_a_turn_is_heard_and_shown(tmp_path: Path, question: bytes, way: str) -> None:
     """The page shows both sides' words and the latency, and plays the reply. It asks no other server."""
-    async with talking(tmp_path, 0.5, 1.2, answer="It is noon.") as (tab, _, _):
+    async with talking(tmp_path, 0.5, 1.2, answer="It is noon.", way=way, speech=question) as (tab, _, _):
         await dial(tab)
+        assert await tab.run("document.getElementById('call').dataset.way") == way
         for state in ("hearing", "thinking", "speaking", "listening"):
             await tab.until(f"document.getElementById('call').dataset.turn === '{state}'")
         await tab.until("document.getElementById('turns').textContent === '1'")
@@ -145,9 +198,11 @@ async def test_a_turn_is_heard_and_shown(tmp_path: Path) -> None:
         assert tab.complaints == []
 
 
-async def test_talking_over_a_reply_silences_it(tmp_path: Path) -> None:
-    """The reply is silent within 300 ms of the server's event, the position is reported, and a new turn follows."""
-    async with talking(tmp_path, 0.5, 1.0, 2.5, 1.2, heard=("Tell me.", "Stop, what is that?")) as (tab, _, _):
+@WAYS
+async def test_talking_over_a_reply_silences_it(tmp_path: Path, question: bytes, way: str) -> None:
+    """The reply is silent within 300 ms of the server's event, its position is known, and a new turn follows."""
+    heard = ("Tell me.", "Stop, what is that?")
+    async with talking(tmp_path, 0.5, 1.0, 2.5, 1.2, heard=heard, way=way, speech=question) as (tab, _, _):
         await dial(tab)
         await tab.until("probe.got.filter(event => event.type.endsWith('speech_started')).length === 2")
         await tab.until("probe.got.some(event => event.type === 'response.done' && event.status === 'cancelled')")
@@ -155,8 +210,11 @@ async def test_talking_over_a_reply_silences_it(tmp_path: Path) -> None:
         loud = await tab.run("probe.loud")
         assert any(began - 200 < at < began for at in loud)
         assert not [at for at in loud if began + 300 < at < began + 900]
-        (truncation,) = await tab.run("probe.sent.filter(event => event.type === 'conversation.item.truncate')")
-        assert 500 < truncation["audio_end_ms"] < 3000
+        truncations = await tab.run("probe.sent.filter(event => event.type === 'conversation.item.truncate')")
+        if way == "websocket":
+            assert 500 < truncations[0]["audio_end_ms"] < 3000
+        # Over WebRTC the server knows itself what was heard.
+        assert len(truncations) == (way == "websocket")
         lines = await tab.until(f"(lines => lines.length === 4 && lines)({WORDS})")
         assert [who for who, _ in lines] == ["user", "assistant", "user", "assistant"]
         assert "interrupted" in await tab.run("document.querySelectorAll('.line')[1].textContent")
@@ -167,14 +225,12 @@ async def test_talking_over_a_reply_silences_it(tmp_path: Path) -> None:
         assert not await events(tab, "error")
 
 
-async def test_a_reply_goes_on_after_a_noise(tmp_path: Path) -> None:
+@WAYS
+async def test_a_reply_goes_on_after_a_noise(tmp_path: Path, way: str) -> None:
     """If the sound over a reply had no words, the same item is played to its end and its line of speech vanishes."""
     heard = ("Tell me.", "", "")
-    async with talking(tmp_path, 0.5, 1.0, 2.5, 0.4, heard=heard, answer="One two three. Four five six.") as (
-        tab,
-        _,
-        _,
-    ):
+    answer = "One two three. Four five six."
+    async with talking(tmp_path, 0.5, 1.0, 2.5, 0.4, heard=heard, answer=answer, way=way) as (tab, _, _):
         await dial(tab)
         await tab.until("probe.got.some(event => event.type === 'input_audio_buffer.cleared')")
         cleared = (await events(tab, "input_audio_buffer.cleared"))[0]["at"]
@@ -203,6 +259,54 @@ async def test_a_lost_connection_comes_back(tmp_path: Path, silent: bool) -> Non
         assert await tab.run("document.getElementById('call').dataset.connection") == "connected"
 
 
+async def test_a_vanished_host_is_left_over_webrtc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's packets stop. The page calls again with its resume token, over WebRTC, and hears the rest."""
+    peers = []
+
+    def connect(plan: PeerPlan) -> AiortcPeer:
+        peers.append(AiortcPeer(plan))
+        return peers[-1]
+
+    monkeypatch.setattr("deployments.transports.webrtc.aiortc_peer.connect", connect)
+    async with talking(tmp_path, 0.5, 1.0, answer=LONG.partition(" Sentence six")[0], way="webrtc") as (tab, _, _):
+        await dial(tab)
+        await tab.until("document.getElementById('call').dataset.turn === 'speaking'")
+        await tab.until("probe.loud.length > 100")
+        for transceiver in peers[0]._connection.getTransceivers():
+            vars(transceiver.receiver.transport.transport)["_send"] = AsyncMock()
+        await tab.until("document.getElementById('call').dataset.resumed === '1'")
+        resumed = await tab.run("performance.now()")
+        await tab.until("probe.got.some(event => event.type === 'response.done' && event.status === 'completed')")
+        await tab.until("document.getElementById('call').dataset.turn === 'listening'")
+        assert await tab.run(f"probe.loud.filter(at => at > {resumed}).length") > 20
+        (_, question), *replies = await tab.run(WORDS)
+        assert question == "What time is it?"
+        assert replies[-1][1].endswith("Sentence five is here.")
+        assert await tab.run("document.getElementById('connection').textContent") == "Connected over WebRTC."
+
+
+@pytest.mark.parametrize(
+    ("webrtc", "quiet_s", "reason"),
+    [
+        ({"enabled": False}, 1.0, "The server has no WebRTC."),
+        # No packet reaches an address for documentation (RFC 5737). The page tries it for 5 s.
+        ({"advertise": ["192.0.2.1"]}, 7.0, "WebRTC found no path to the server."),
+    ],
+    ids=["off", "no path"],
+)
+async def test_a_websocket_takes_the_place_of_webrtc(
+    tmp_path: Path, webrtc: dict[str, Any], quiet_s: float, reason: str
+) -> None:
+    """Without WebRTC on the host, and without a path to it, the page goes on over a WebSocket and says why."""
+    async with talking(tmp_path, quiet_s, 1.0, answer="It is noon.", way="webrtc", **webrtc) as (tab, _, _):
+        await dial(tab)
+        said = await tab.run("document.getElementById('connection').textContent")
+        assert said == f"Connected over WebSocket. {reason}"
+        await tab.until("document.getElementById('turns').textContent === '1'")
+        assert await tab.run(WORDS) == [["user", "What time is it?"], ["assistant", "It is noon."]]
+        assert not await events(tab, "error")
+
+
 async def test_the_keyboard_alone_is_enough(tmp_path: Path) -> None:
     """Every control is reached with the Tab key in the order of the page; settings change, and Space hangs up."""
     async with talking(tmp_path, 60.0) as (tab, _, _):
@@ -216,7 +320,7 @@ async def test_the_keyboard_alone_is_enough(tmp_path: Path) -> None:
                 assert await tab.run("document.activeElement.getAttribute('aria-pressed')") == "true"
             if reached[-1] == "instructions":
                 await tab.press("H", "i")
-        fields = ["instructions", "detection", "eagerness", "voice", "key", "announce"]
+        fields = ["instructions", "detection", "eagerness", "voice", "way", "key", "announce"]
         assert reached == ["talk", "mute", "transcript", *fields]
         change = await tab.until("probe.sent.filter(event => event.type === 'session.update')[1]")
         assert change["session"]["instructions"] == "Hi"

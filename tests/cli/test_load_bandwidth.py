@@ -16,6 +16,7 @@ from loadtest.bandwidth.formula import NetworkLoad
 from loadtest.bandwidth.rows import SessionKind
 from loadtest.bandwidth.run import BandwidthReport
 from loadtest.bandwidth.tables import QUALITIES, forwarded_rows, projections, quality_rows, server_rows
+from loadtest.bandwidth.webrtc_call import WebRtcRow
 from rejoinder.cli.load import bandwidth as load_bandwidth
 from rejoinder.cli.load.bandwidth_tables import tables
 from tests.loadtest.bandwidth.test_tables import session
@@ -41,6 +42,7 @@ def report(*, spoiled: bool = False) -> BandwidthReport:
         qualities=tuple(quality_rows(sessions)),
         servers=servers,
         projected=tuple(projections()),
+        webrtc=(WebRtcRow(True, "up", 57.6, 51.9, call_kbps=21.2, call_pps=20.7, talking_share=0.3),),
         strangers=0,
     )
 
@@ -53,12 +55,20 @@ def printed(shown: list[Table]) -> str:
 
 
 def test_every_table_is_printed() -> None:
-    """The tables have the measured sessions over WebSocket and SRTP, and the latency guide's rows with their verdicts.
+    """The tables have the measured sessions over WebSocket, SRTP and WebRTC, and the guide's rows with verdicts.
 
     They also have the rate measured with 10 sessions, and rates that were computed by formula.
     """
     text = printed(tables(report()))
-    for expected in ("PCM16 24 kHz, 20 ms up", "Narrowband", "does not hold", "2.05", "10000", "4 legs (formula)"):
+    for expected in (
+        "PCM16 24 kHz, 20 ms up",
+        "Narrowband",
+        "does not hold",
+        "2.05",
+        "10000",
+        "4 legs (formula)",
+        "Opus 32k, 20 ms, DTX",
+    ):
         assert expected in text
     assert "G.711 mu-law, 20 ms up: 200 kbps a session" in text
 
@@ -76,6 +86,7 @@ def test_the_json_contains_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(found["sessions"]) == len(NAMES) + 2
     assert found["servers"][0]["verdict"] == "does not hold"
     assert found["qualities"][0]["instead"]
+    assert found["webrtc"][0]["call_kbps"] == 21.2
 
 
 def test_a_row_beyond_three_percent_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from actors.stages.ports import ANYWHERE, LlmRequest, LlmStream, LlmUsage, SttJo
 from actors.stages.replica_health import PROBE
 from rejoinder.core.audio.pcm import WIRE_RATE, float_to_pcm16
 from rejoinder.core.reply.tools.calls import ToolCall
+from rejoinder.core.settings.settings import parse_settings
 from tests.actors.fakes import ScriptedStt, WordyLlm
 from tests.actors.stage_play import Play
 
@@ -95,4 +96,5 @@ class KnowingLlm(WordyLlm):
 
 def knowing_play() -> Play:
     """Return a scenario with these stages."""
-    return Play(stt=PitchStt(), llm=KnowingLlm())
+    settings = parse_settings({"webrtc": {"addresses": ["127.0.0.1"]}})
+    return Play(settings=settings, stt=PitchStt(), llm=KnowingLlm())

@@ -1,55 +1,66 @@
-/** A conversation with the server over WebSocket, which continues on another connection if one is lost. */
-import { type Fields, type ServerEvent, object, parse, text } from "./events";
+/** A conversation with the server, which continues on another connection if one is lost. */
+import { type Fields, type ServerEvent, object, text } from "./events";
 import { ResumeState, pauseMs } from "./resume_state";
+import { RtcTransport } from "./rtc_transport";
+import { SocketTransport } from "./socket_transport";
+import { type Ending, type Transport, type TransportOwner, type Way, address, authorized, refusalOf } from "./transport";
 
 export type Connection = "connecting" | "connected" | "reconnecting" | "ended";
 
 export interface CallOwner {
   /** Handle an event of the server. */
   take(event: ServerEvent): void;
-  /** Show the state of the connection. `reason` says why the call ended, if the user did not end it. */
-  connection(state: Connection, reason: string): void;
+  /**
+   * Show the state of the connection, and what carries it. `reason` says why the call ended, if the user did not end it,
+   * or why it goes on over a WebSocket.
+   */
+  connection(state: Connection, way: Way, reason: string): void;
   /** Return how much of the newest reply was played or will be ("ITEM:MS"), or an empty text. */
   heard(): string;
+  /** Return the microphone's track, for WebRTC. */
+  track(): MediaStreamTrack;
+  /** Play the agent's voice, which comes over WebRTC. */
+  voice(stream: MediaStream): void;
 }
 
 /** Time after the loss of a connection after which the page stops trying, in milliseconds. */
 const GIVE_UP_MS = 30_000;
-/** Time limit of one attempt to continue, in milliseconds. The next attempt may reach another host. */
-const ATTEMPT_MS = 3_000;
 /** Time limit of the first connection, in milliseconds. */
 const CONNECT_MS = 10_000;
-/** Bytes that may wait to be sent, about 4 s of audio. With more the connection counts as lost. */
-const UNSENT = 256 * 1024;
 /** Time between two requests for a sign of life, in milliseconds. A browser cannot send pings of the WebSocket. */
 const PING_MS = 2_000;
 /** Time without any event of the server after which the connection counts as lost, in milliseconds. */
 const SILENT_MS = 3_000;
 /** Time between two checks. What is longer was the browser's own pause, and is not held against the server. */
 const LOOK_MS = 500;
-/** Close code of a connection whose conversation continues on a newer connection. */
-const ELSEWHERE = 4409;
-/** Own close code for a connection that is replaced. Code 1000 would end the conversation. */
-const REPLACED = 4000;
 
-export class Call {
+export class Call implements TransportOwner {
   readonly resume = new ResumeState();
-  private socket: WebSocket | null = null;
+  private transport: Transport | null = null;
   private state: Connection = "connecting";
+  /** True if the page itself plays the newest reply, and so knows how much of it was heard. */
+  private playsItself = false;
   private lostAt = 0;
   private attempt = 0;
   private timer = 0;
   private watch = 0;
   private silentMs = 0;
+  private fallback = "";
 
   constructor(
     private readonly owner: CallOwner,
     private readonly session: Fields,
     private readonly key: string,
+    private way: Way,
   ) {}
 
+  /** Newest round trip of the media in milliseconds. Null if audio travels in events. */
+  get roundTripMs(): number | null {
+    return this.transport?.roundTripMs ?? null;
+  }
+
   start(): void {
-    this.owner.connection("connecting", "");
+    this.owner.connection("connecting", this.way, "");
     this.open(false);
   }
 
@@ -58,55 +69,26 @@ export class Call {
     if (this.state === "ended") return;
     const audio = btoa(String.fromCharCode(...new Uint8Array(pcm)));
     this.resume.sent(audio, at);
-    if (this.state !== "connected") return;
-    this.send({ type: "input_audio_buffer.append", audio });
-    if ((this.socket?.bufferedAmount ?? 0) > UNSENT) this.lost();
+    if (this.state === "connected") this.transport?.audio(audio);
   }
 
   /** Send an event. While there is no connection it is dropped: positions are reported when the call continues. */
   send(event: Fields): void {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+    this.transport?.send(event);
   }
 
   hangUp(reason = ""): void {
     if (this.state === "ended") return;
-    this.detach(1000);
+    this.detach(true);
     this.become("ended", reason);
   }
 
-  /** Connect. `again` is true to continue the conversation of the token. */
-  private open(again: boolean): void {
-    const address = new URL("v1/realtime", document.baseURI);
-    address.protocol = address.protocol.replace("http", "ws");
-    address.searchParams.set("model", "rejoinder");
-    if (again) {
-      address.searchParams.set("resume_token", this.resume.token);
-      const heard = this.owner.heard();
-      if (heard) address.searchParams.set("heard", heard);
-    }
-    const protocols = this.key ? ["realtime", `openai-insecure-api-key.${this.key}`] : ["realtime"];
-    let socket: WebSocket;
-    try {
-      socket = new WebSocket(address, protocols);
-    } catch {
-      this.hangUp("The API key has characters that a browser cannot send.");
-      return;
-    }
-    this.socket = socket;
-    this.timer = setTimeout(() => this.lost(), again ? ATTEMPT_MS : CONNECT_MS);
-    socket.onmessage = ({ data }) => {
-      this.silentMs = 0;
-      const event = parse(data);
-      if (event) this.receive(event);
-    };
-    socket.onclose = ({ code }) => {
-      if (code === ELSEWHERE) this.hangUp("The conversation continues in another window.");
-      else this.lost();
-    };
-  }
+  // -- the connection (TransportOwner) ----------------------------------------------------------------------------
 
-  private receive(event: ServerEvent): void {
+  receive(event: ServerEvent): void {
+    this.silentMs = 0;
     this.resume.take(event);
+    const code = event.type === "error" ? text(object(event.error).code) : "";
     if (event.type === "session.created" && this.state === "connecting") {
       this.send({ type: "session.update", session: this.session });
       this.catchUp(event);
@@ -115,19 +97,62 @@ export class Call {
     } else if (event.type === "rejoinder.session.move") {
       this.lost();
       return;
-    } else if (event.type === "error" && text(object(event.error).code) === "session_expired") {
+    } else if (code === "session_expired") {
       this.hangUp("The conversation reached its longest time.");
+      return;
+    } else if (code === "session_resumed_elsewhere") {
+      this.ended("elsewhere", "");
       return;
     }
     this.owner.take(event);
   }
 
+  ended(how: Ending, reason: string): void {
+    if (how === "elsewhere") this.hangUp("The conversation continues in another window.");
+    else if (how === "no_path") this.fallBack(reason);
+    else if (how === "refused" && this.state === "connecting") this.hangUp(reason);
+    else this.lost();
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+
+  /** Connect. `again` is true to continue the conversation of the token. */
+  private open(again: boolean): void {
+    const query: Record<string, string> = { model: "rejoinder" };
+    if (again) {
+      query.resume_token = this.resume.token;
+      // Over WebRTC the server plays, and knows itself what was heard.
+      const heard = this.playsItself ? this.owner.heard() : "";
+      if (heard) query.heard = heard;
+    }
+    try {
+      this.transport =
+        this.way === "webrtc"
+          ? new RtcTransport(this, query, this.key, this.owner.track(), (stream) => this.owner.voice(stream))
+          : new SocketTransport(this, query, this.key);
+    } catch {
+      this.hangUp("The API key has characters that a browser cannot send.");
+      return;
+    }
+    this.timer = setTimeout(() => this.lost(), again ? this.transport.attemptMs : CONNECT_MS);
+  }
+
+  /** Go on over a WebSocket, because WebRTC is not possible. */
+  private fallBack(reason: string): void {
+    this.detach(false);
+    this.way = "websocket";
+    this.fallback = reason;
+    this.open(this.state !== "connecting");
+  }
+
   /** Send the audio that the server lacks, before any newer audio. */
   private catchUp(event: ServerEvent): void {
-    for (const audio of this.resume.resend(event)) this.send({ type: "input_audio_buffer.append", audio });
+    if (this.way === "webrtc") this.resume.begin();
+    else for (const audio of this.resume.resend(event)) this.transport?.audio(audio);
     clearTimeout(this.timer);
     this.attempt = 0;
-    this.become("connected", "");
+    this.playsItself = this.way === "websocket";
+    this.become("connected", this.fallback);
     if (this.resume.token) this.watchSilence();
   }
 
@@ -151,7 +176,7 @@ export class Call {
 
   /** Leave the connection and connect again, after a random pause, if the conversation can continue. */
   private lost(): void {
-    this.detach(REPLACED);
+    this.detach(false);
     if (this.state === "connecting") {
       this.explain();
       return;
@@ -168,23 +193,18 @@ export class Call {
     this.timer = setTimeout(() => this.open(true), pauseMs(this.attempt++));
   }
 
-  private detach(code: number): void {
+  private detach(over: boolean): void {
     clearTimeout(this.timer);
     clearInterval(this.watch);
-    if (!this.socket) return;
-    this.socket.onmessage = this.socket.onclose = null;
-    this.socket.close(code);
-    this.socket = null;
+    const { transport } = this;
+    this.transport = null;
+    transport?.close(over);
   }
 
   /** End the call with the reason of the refusal, which a browser hides from pages and another request reveals. */
   private explain(): void {
-    const headers: HeadersInit = this.key ? { Authorization: `Bearer ${this.key}` } : {};
-    fetch(new URL("v1/models", document.baseURI), { headers })
-      .then(({ status }) => {
-        if (status === 401 || status === 403) return "The server does not accept the API key. Enter it in the settings.";
-        return "The server is full or not ready, or refuses this page. Try again in a few seconds.";
-      })
+    fetch(address("v1/models"), { headers: authorized(this.key) })
+      .then(({ status }) => refusalOf(status))
       .catch(() => "The server cannot be reached.")
       .then((reason) => this.become("ended", reason));
   }
@@ -192,6 +212,6 @@ export class Call {
   private become(state: Connection, reason: string): void {
     if (this.state === "ended") return;
     this.state = state;
-    this.owner.connection(state, reason);
+    this.owner.connection(state, this.way, reason);
   }
 }

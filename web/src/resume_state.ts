@@ -77,6 +77,13 @@ export class ResumeState {
     }
   }
 
+  /** Begin the audio of a connection with what is captured from now on. Nothing is sent again over WebRTC. */
+  begin(): void {
+    this.firstFrame = this.clearedAt = this.count;
+    this.committed.clear();
+    this.speechFrom = this.stopped = null;
+  }
+
   /** Return the frames to send again at the start of a connection, which begin its audio. */
   resend(event: ServerEvent): string[] {
     const known = this.committed.get(text(event.audio_after_item_id));

@@ -1,5 +1,6 @@
 /** The form with the settings of the session. */
 import type { Fields } from "./events";
+import type { Way } from "./transport";
 
 function field(id: string): HTMLInputElement {
   return document.getElementById(id) as HTMLInputElement;
@@ -8,6 +9,11 @@ function field(id: string): HTMLInputElement {
 /** The key that was entered. It is kept in the field only. */
 export function apiKey(): string {
   return field("key").value.trim();
+}
+
+/** What is to carry the next conversation. */
+export function way(): Way {
+  return field("way").value === "webrtc" ? "webrtc" : "websocket";
 }
 
 /** Settings that may change during a conversation. */
@@ -50,7 +56,7 @@ export function watch(onChange: () => void): void {
     fit();
     const id = (target as HTMLElement).id;
     if (id === "announce") announce((target as HTMLInputElement).checked);
-    else if (id !== "key" && id !== "voice") onChange();
+    else if (!["key", "voice", "way"].includes(id)) onChange();
   });
   fit();
 }

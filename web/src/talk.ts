@@ -3,9 +3,12 @@ import { Call, type CallOwner, type Connection } from "./call";
 import { type ServerEvent, object, text } from "./events";
 import { drawPercentiles, drawTurn } from "./latency_view";
 import { Loudspeaker, type LoudspeakerOwner } from "./loudspeaker";
-import { Microphone, levelOf } from "./microphone";
+import { levelOf } from "./captured_stream";
+import { Microphone } from "./microphone";
+import { RemoteVoice, type VoiceOwner } from "./remote_voice";
 import * as settings from "./settings_form";
 import { Transcript } from "./transcript";
+import type { Way } from "./transport";
 import { TurnMeter, type TurnTimes } from "./turn_times";
 
 type Turn = "idle" | "listening" | "hearing" | "thinking" | "speaking";
@@ -24,6 +27,8 @@ const CONNECTIONS: Record<Connection, string> = {
   ended: "Not connected",
 };
 
+const WAYS: Record<Way, string> = { websocket: "WebSocket", webrtc: "WebRTC" };
+
 const page = document.getElementById("call")!;
 const talkButton = document.getElementById("talk") as HTMLButtonElement;
 const muteButton = document.getElementById("mute") as HTMLButtonElement;
@@ -35,19 +40,23 @@ function say(id: string, words: string): void {
 }
 
 /** One conversation, from the press of the button to its end. */
-class Conversation implements CallOwner, LoudspeakerOwner {
-  private readonly call = new Call(this, settings.session(), settings.apiKey());
+class Conversation implements CallOwner, LoudspeakerOwner, VoiceOwner {
+  private readonly call = new Call(this, settings.session(), settings.apiKey(), settings.way());
   private readonly meter = new TurnMeter(
     (ms) => this.call.resume.capturedAt(ms),
-    (item, ms) => this.loudspeaker?.playedAt(item, ms),
+    (item, ms) => this.loudspeaker?.playedAt(item, ms) ?? this.remote.playedAt(item, ms),
+    () => this.call.roundTripMs,
   );
   private readonly context = new AudioContext({ sampleRate: 24000, latencyHint: "interactive" });
   private microphone: Microphone | null = null;
+  /** Plays replies that come in events. */
   private loudspeaker: Loudspeaker | null = null;
+  /** Plays replies that come over WebRTC. */
+  private readonly remote = new RemoteVoice(this.context, this);
   private userSpeaks = false;
   private turnWaits = false;
   private responses = new Set<string>();
-  private playing = false;
+  private loudspeakerPlays = false;
   private level = 0;
   private over = false;
 
@@ -116,20 +125,32 @@ class Conversation implements CallOwner, LoudspeakerOwner {
       case "error":
         say("problem", text(object(event.error).message));
     }
+    this.remote.take(event);
     transcript.take(event);
     this.timed(this.meter.take(event, now));
     this.show();
   }
 
-  connection(state: Connection, reason: string): void {
+  connection(state: Connection, way: Way, reason: string): void {
     page.dataset.connection = state;
-    say("connection", CONNECTIONS[state]);
+    page.dataset.way = way;
+    if (state === "connected") say("connection", `${CONNECTIONS[state]} over ${WAYS[way]}. ${reason}`.trim());
+    else say("connection", CONNECTIONS[state]);
+    if (state !== "connected" || way !== "webrtc") this.remote.close();
     if (state === "ended") this.close(reason);
     this.show();
   }
 
   heard(): string {
     return this.loudspeaker?.heard ?? "";
+  }
+
+  track(): MediaStreamTrack {
+    return this.microphone!.track;
+  }
+
+  voice(stream: MediaStream): void {
+    this.remote.attach(stream).catch((fault) => this.unheard(fault));
   }
 
   // -- sound ------------------------------------------------------------------------------------------------------
@@ -140,16 +161,29 @@ class Conversation implements CallOwner, LoudspeakerOwner {
   }
 
   stopped(item: string, ms: number): void {
-    this.playing = false;
+    this.loudspeakerPlays = false;
     this.call.send({ type: "conversation.item.truncate", item_id: item, content_index: 0, audio_end_ms: ms });
     this.show();
   }
 
   progress(level: number, playing: boolean, gaps: number): void {
-    this.playing = playing;
+    this.loudspeakerPlays = playing;
     page.dataset.gaps = String(gaps);
     if (playing) this.level = level;
     this.show();
+  }
+
+  voiced(level: number): void {
+    if (this.remote.playing) this.level = level;
+    this.show();
+  }
+
+  unheard(fault: unknown): void {
+    say("problem", refusalOf(fault));
+  }
+
+  private get playing(): boolean {
+    return this.loudspeakerPlays || this.remote.playing;
   }
 
   private capture(pcm: ArrayBuffer): void {
@@ -186,7 +220,7 @@ class Conversation implements CallOwner, LoudspeakerOwner {
   }
 
   private fail(reason: string): void {
-    this.connection("ended", reason);
+    this.connection("ended", settings.way(), reason);
   }
 
   private close(reason: string): void {

@@ -4,6 +4,10 @@
  * All times are milliseconds of performance.now(). Voice-to-voice is measured here: from the end of the caller's speech,
  * which the server found in the audio that this page sent, to the first audible sample of the reply at the loudspeaker. If a
  * filler or an apology comes first, it ends where the answer begins, as the server's own measure does.
+ *
+ * Over WebRTC positions in the server's audio say only roughly when it was captured, because silence is not sent. So
+ * voice-to-voice is what the server measured, one round trip, and the time from the server's word that it has begun to send
+ * to the first audible sample.
  */
 import { type ServerEvent, list, number, object, text } from "./events";
 
@@ -53,11 +57,12 @@ export class TurnMeter {
 
   /**
    * `capturedAt` returns when audio at a position of the sent stream was captured, and `playedAt` when a position of an
-   * item was played.
+   * item was played. `roundTripMs` returns the round trip over WebRTC, and null over a WebSocket.
    */
   constructor(
     private readonly capturedAt: (streamMs: number) => number | null,
     private readonly playedAt: (item: string, ms: number) => number | undefined,
+    private readonly roundTripMs: () => number | null = () => null,
   ) {}
 
   /** Note an event that arrived at `now`. Return the turn if its times have changed. */
@@ -75,6 +80,7 @@ export class TurnMeter {
         if (this.marks && !this.marks.repliedAt) this.marks.repliedAt = now;
         return this.live();
       case "response.output_audio.delta":
+      case "output_audio_buffer.started":
         if (!this.marks || this.marks.receivedAt) return null;
         this.marks.receivedAt = now;
         return this.live();
@@ -118,6 +124,7 @@ export class TurnMeter {
   private finish(response: Record<string, unknown>, extra: Record<string, unknown>): TurnTimes | null {
     const item = text(extra.item_id);
     if (!item) return null;
+    const receivedAt = this.marks?.item === item ? this.marks.receivedAt : undefined;
     if (this.marks?.item === item) this.marks = null;
     const shares = Object.entries(object(extra.stages_ms))
       .filter(([, ms]) => number(ms) > 0)
@@ -129,7 +136,12 @@ export class TurnMeter {
     const heardAt = list(response.output)
       .map(({ id }) => (before > 0 ? this.playedAt(text(id), before) : this.audibleAt.get(text(id))))
       .find((at) => at !== undefined);
-    const totalMs = spokenAt !== null && heardAt !== undefined ? heardAt - spokenAt : null;
+    const roundTripMs = this.roundTripMs();
+    let totalMs: number | null = null;
+    if (roundTripMs === null && spokenAt !== null && heardAt !== undefined) totalMs = heardAt - spokenAt;
+    if (roundTripMs !== null && receivedAt !== undefined && heardAt !== undefined) {
+      totalMs = (number(extra.filler_ms) || serverMs) + roundTripMs + heardAt - receivedAt;
+    }
     if (totalMs !== null && totalMs > 0) {
       this.totals.push(totalMs);
       this.serverTotals.push(serverMs);

@@ -1,7 +1,8 @@
 """HTTP routes of calls over WebRTC: the offer and its answer, hanging up, and what a page needs to know before.
 
-The answer leaves when this end of the connection is ready. The call then runs on as a task of the host, which HAProxy
-and Serve do not see: media comes to the host itself, by UDP.
+The answer leaves when this end of the connection is ready. The call then runs on as a task of the host: media comes to
+the host itself, by UDP, past HAProxy. The request of the offer ends with the call, so that Serve counts the call, and
+waits for it when the host is drained.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.background import BackgroundTask
 
 from actors.host import Host
 from deployments.serving.gate import (
@@ -110,6 +112,11 @@ class WebRtcCalls:
         except asyncio.CancelledError:
             task.cancel()
             raise
+
+    async def ended(self, call_id: str) -> None:
+        """Wait until a call has ended. Cancelling does not end it."""
+        if task := self._tasks.get(call_id):
+            await asyncio.wait({task})
 
     def hang_up(self, call_id: str) -> bool:
         """End a call. Return False if this host has no call with the id."""
@@ -225,7 +232,8 @@ async def _answered(calls: WebRtcCalls, served: CallHost, request: Request, *, d
     except BackendError as fault:
         return refusal_of(503, "journal_unavailable", str(fault), retry_after_s=1.0)
     headers = {"Location": f"/v1/realtime/calls/{call_id}"}
-    return Response(answer, status_code=201, headers=headers, media_type="application/sdp")
+    lasting = BackgroundTask(calls.ended, call_id)
+    return Response(answer, status_code=201, headers=headers, media_type="application/sdp", background=lasting)
 
 
 async def _parts(request: Request) -> tuple[str, Json]:

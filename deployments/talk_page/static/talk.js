@@ -77,6 +77,12 @@ var ResumeState = class {
         this.clearedAt = this.count;
     }
   }
+  /** Begin the audio of a connection with what is captured from now on. Nothing is sent again over WebRTC. */
+  begin() {
+    this.firstFrame = this.clearedAt = this.count;
+    this.committed.clear();
+    this.speechFrom = this.stopped = null;
+  }
   /** Return the frames to send again at the start of a connection, which begin its audio. */
   resend(event) {
     const known = this.committed.get(text(event.audio_after_item_id));
@@ -99,35 +105,202 @@ function pauseMs(attempt) {
   return Math.random() * Math.min(2e3, 50 * 2 ** attempt);
 }
 
+// src/transport.ts
+function address(path, query = {}) {
+  const found = new URL(path, document.baseURI);
+  for (const [name, value] of Object.entries(query)) found.searchParams.set(name, value);
+  return found;
+}
+function authorized(key) {
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+function refusalOf(status) {
+  if (status === 401 || status === 403) return "The server does not accept the API key. Enter it in the settings.";
+  return "The server is full or not ready, or refuses this page. Try again in a few seconds.";
+}
+
+// src/rtc_transport.ts
+var PATH_MS = 5e3;
+var OFF = "The server has no WebRTC.";
+var NO_PATH = "WebRTC found no path to the server.";
+var RtcTransport = class {
+  /** Connect. `track` is the microphone's, and `onVoice` gets the stream with the agent's voice. */
+  constructor(owner, query, key, track, onVoice) {
+    this.owner = owner;
+    this.query = query;
+    this.key = key;
+    this.track = track;
+    this.onVoice = onVoice;
+    this.connect().catch((fault) => {
+      if (fault instanceof DOMException) this.end("no_path", NO_PATH);
+      else this.end("broken", "");
+    });
+  }
+  owner;
+  query;
+  key;
+  track;
+  onVoice;
+  way = "webrtc";
+  attemptMs = PATH_MS + 1e3;
+  roundTripMs = 0;
+  connection = null;
+  channel = null;
+  /** Address of the call on the server. Empty before its answer. */
+  call = "";
+  timer = 0;
+  over = false;
+  send(event) {
+    if (this.channel?.readyState === "open") this.channel.send(JSON.stringify(event));
+  }
+  /** Do nothing: the track carries the audio. */
+  audio() {
+  }
+  close(over) {
+    this.over = true;
+    clearTimeout(this.timer);
+    const opened = this.channel?.readyState === "open";
+    this.channel?.close();
+    this.connection?.close();
+    if (this.call && (over || !opened)) this.hangUp();
+  }
+  async connect() {
+    const headers = authorized(this.key);
+    const facts = await fetch(address("v1/realtime/webrtc"), { headers });
+    if (!facts.ok) return this.end("refused", refusalOf(facts.status));
+    const offered = object(await facts.json());
+    if (offered.available !== true) return this.end("no_path", OFF);
+    if (this.over) return;
+    if (!("RTCPeerConnection" in window)) return this.end("no_path", "This browser has no WebRTC.");
+    const connection = this.open(offered);
+    await connection.setLocalDescription(await connection.createOffer());
+    const response = await fetch(address("v1/realtime/calls", this.query), {
+      method: "POST",
+      headers: { ...headers, "Content-Type": "application/sdp" },
+      body: connection.localDescription?.sdp ?? ""
+    });
+    this.call = response.headers.get("Location") ?? "";
+    if (this.over) return this.hangUp();
+    if (response.status === 501) return this.end("no_path", OFF);
+    if (!response.ok) return this.end("refused", refusalOf(response.status));
+    this.timer = setTimeout(() => this.end("no_path", NO_PATH), PATH_MS);
+    await connection.setRemoteDescription({ type: "answer", sdp: await response.text() });
+  }
+  open(offered) {
+    const connection = this.connection = new RTCPeerConnection({
+      iceServers: list(offered.ice_servers),
+      iceTransportPolicy: text(offered.ice_transport_policy) === "relay" ? "relay" : "all",
+      bundlePolicy: "max-bundle",
+      rtcpMuxPolicy: "require",
+      // All media shares one transport, so a pool of one gathers addresses while the offer is made.
+      iceCandidatePoolSize: 1
+    });
+    const channel = this.channel = connection.createDataChannel("oai-events");
+    channel.onopen = () => clearTimeout(this.timer);
+    channel.onmessage = ({ data }) => {
+      const event = parse(data);
+      if (event && !this.over) this.owner.receive(event);
+      if (event?.type === "output_audio_buffer.started") void this.measure(connection);
+    };
+    channel.onclose = () => this.end("broken", "");
+    connection.onconnectionstatechange = () => {
+      if (connection.connectionState !== "failed") return;
+      if (channel.readyState === "connecting") this.end("no_path", NO_PATH);
+      else this.end("broken", "");
+    };
+    connection.ontrack = ({ receiver, track }) => {
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+      this.onVoice(new MediaStream([track]));
+    };
+    connection.addTrack(this.track);
+    return connection;
+  }
+  async measure(connection) {
+    const stats = (await connection.getStats()).values();
+    for (const pair of stats) {
+      if (pair.type === "candidate-pair" && pair.nominated) this.roundTripMs = number(pair.currentRoundTripTime) * 1e3;
+    }
+  }
+  end(how, reason) {
+    if (!this.over) this.owner.ended(how, reason);
+  }
+  hangUp() {
+    if (!this.call) return;
+    const request = { method: "POST", headers: authorized(this.key), keepalive: true };
+    fetch(address(`${this.call.replace(/^\//, "")}/hangup`), request).catch(() => {
+    });
+  }
+};
+
+// src/socket_transport.ts
+var UNSENT = 256 * 1024;
+var ELSEWHERE = 4409;
+var REPLACED = 4e3;
+var SocketTransport = class {
+  /** Connect. Raises a DOMException if the key cannot be sent. */
+  constructor(owner, query, key) {
+    this.owner = owner;
+    const url = address("v1/realtime", query);
+    url.protocol = url.protocol.replace("http", "ws");
+    this.socket = new WebSocket(url, key ? ["realtime", `openai-insecure-api-key.${key}`] : ["realtime"]);
+    this.socket.onmessage = ({ data }) => {
+      const event = parse(data);
+      if (event) owner.receive(event);
+    };
+    this.socket.onclose = ({ code }) => owner.ended(code === ELSEWHERE ? "elsewhere" : "broken", "");
+  }
+  owner;
+  way = "websocket";
+  attemptMs = 3e3;
+  roundTripMs = null;
+  socket;
+  send(event) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+  }
+  audio(frame) {
+    this.send({ type: "input_audio_buffer.append", audio: frame });
+    if (this.socket.bufferedAmount > UNSENT) this.owner.ended("broken", "");
+  }
+  close(over) {
+    this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close(over ? 1e3 : REPLACED);
+  }
+};
+
 // src/call.ts
 var GIVE_UP_MS = 3e4;
-var ATTEMPT_MS = 3e3;
 var CONNECT_MS = 1e4;
-var UNSENT = 256 * 1024;
 var PING_MS = 2e3;
 var SILENT_MS = 3e3;
 var LOOK_MS = 500;
-var ELSEWHERE = 4409;
-var REPLACED = 4e3;
 var Call = class {
-  constructor(owner, session2, key) {
+  constructor(owner, session2, key, way2) {
     this.owner = owner;
     this.session = session2;
     this.key = key;
+    this.way = way2;
   }
   owner;
   session;
   key;
+  way;
   resume = new ResumeState();
-  socket = null;
+  transport = null;
   state = "connecting";
+  /** True if the page itself plays the newest reply, and so knows how much of it was heard. */
+  playsItself = false;
   lostAt = 0;
   attempt = 0;
   timer = 0;
   watch = 0;
   silentMs = 0;
+  fallback = "";
+  /** Newest round trip of the media in milliseconds. Null if audio travels in events. */
+  get roundTripMs() {
+    return this.transport?.roundTripMs ?? null;
+  }
   start() {
-    this.owner.connection("connecting", "");
+    this.owner.connection("connecting", this.way, "");
     this.open(false);
   }
   /** Keep 20 ms of audio and send it if there is a connection. */
@@ -135,51 +308,22 @@ var Call = class {
     if (this.state === "ended") return;
     const audio = btoa(String.fromCharCode(...new Uint8Array(pcm)));
     this.resume.sent(audio, at);
-    if (this.state !== "connected") return;
-    this.send({ type: "input_audio_buffer.append", audio });
-    if ((this.socket?.bufferedAmount ?? 0) > UNSENT) this.lost();
+    if (this.state === "connected") this.transport?.audio(audio);
   }
   /** Send an event. While there is no connection it is dropped: positions are reported when the call continues. */
   send(event) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+    this.transport?.send(event);
   }
   hangUp(reason = "") {
     if (this.state === "ended") return;
-    this.detach(1e3);
+    this.detach(true);
     this.become("ended", reason);
   }
-  /** Connect. `again` is true to continue the conversation of the token. */
-  open(again) {
-    const address = new URL("v1/realtime", document.baseURI);
-    address.protocol = address.protocol.replace("http", "ws");
-    address.searchParams.set("model", "rejoinder");
-    if (again) {
-      address.searchParams.set("resume_token", this.resume.token);
-      const heard = this.owner.heard();
-      if (heard) address.searchParams.set("heard", heard);
-    }
-    const protocols = this.key ? ["realtime", `openai-insecure-api-key.${this.key}`] : ["realtime"];
-    let socket;
-    try {
-      socket = new WebSocket(address, protocols);
-    } catch {
-      this.hangUp("The API key has characters that a browser cannot send.");
-      return;
-    }
-    this.socket = socket;
-    this.timer = setTimeout(() => this.lost(), again ? ATTEMPT_MS : CONNECT_MS);
-    socket.onmessage = ({ data }) => {
-      this.silentMs = 0;
-      const event = parse(data);
-      if (event) this.receive(event);
-    };
-    socket.onclose = ({ code }) => {
-      if (code === ELSEWHERE) this.hangUp("The conversation continues in another window.");
-      else this.lost();
-    };
-  }
+  // -- the connection (TransportOwner) ----------------------------------------------------------------------------
   receive(event) {
+    this.silentMs = 0;
     this.resume.take(event);
+    const code = event.type === "error" ? text(object(event.error).code) : "";
     if (event.type === "session.created" && this.state === "connecting") {
       this.send({ type: "session.update", session: this.session });
       this.catchUp(event);
@@ -188,18 +332,53 @@ var Call = class {
     } else if (event.type === "rejoinder.session.move") {
       this.lost();
       return;
-    } else if (event.type === "error" && text(object(event.error).code) === "session_expired") {
+    } else if (code === "session_expired") {
       this.hangUp("The conversation reached its longest time.");
+      return;
+    } else if (code === "session_resumed_elsewhere") {
+      this.ended("elsewhere", "");
       return;
     }
     this.owner.take(event);
   }
+  ended(how, reason) {
+    if (how === "elsewhere") this.hangUp("The conversation continues in another window.");
+    else if (how === "no_path") this.fallBack(reason);
+    else if (how === "refused" && this.state === "connecting") this.hangUp(reason);
+    else this.lost();
+  }
+  // ---------------------------------------------------------------------------------------------------------------
+  /** Connect. `again` is true to continue the conversation of the token. */
+  open(again) {
+    const query = { model: "rejoinder" };
+    if (again) {
+      query.resume_token = this.resume.token;
+      const heard = this.playsItself ? this.owner.heard() : "";
+      if (heard) query.heard = heard;
+    }
+    try {
+      this.transport = this.way === "webrtc" ? new RtcTransport(this, query, this.key, this.owner.track(), (stream) => this.owner.voice(stream)) : new SocketTransport(this, query, this.key);
+    } catch {
+      this.hangUp("The API key has characters that a browser cannot send.");
+      return;
+    }
+    this.timer = setTimeout(() => this.lost(), again ? this.transport.attemptMs : CONNECT_MS);
+  }
+  /** Go on over a WebSocket, because WebRTC is not possible. */
+  fallBack(reason) {
+    this.detach(false);
+    this.way = "websocket";
+    this.fallback = reason;
+    this.open(this.state !== "connecting");
+  }
   /** Send the audio that the server lacks, before any newer audio. */
   catchUp(event) {
-    for (const audio of this.resume.resend(event)) this.send({ type: "input_audio_buffer.append", audio });
+    if (this.way === "webrtc") this.resume.begin();
+    else for (const audio of this.resume.resend(event)) this.transport?.audio(audio);
     clearTimeout(this.timer);
     this.attempt = 0;
-    this.become("connected", "");
+    this.playsItself = this.way === "websocket";
+    this.become("connected", this.fallback);
     if (this.resume.token) this.watchSilence();
   }
   /** Ask for signs of life, and leave the connection if none comes: its server may be gone without closing it. */
@@ -221,7 +400,7 @@ var Call = class {
   }
   /** Leave the connection and connect again, after a random pause, if the conversation can continue. */
   lost() {
-    this.detach(REPLACED);
+    this.detach(false);
     if (this.state === "connecting") {
       this.explain();
       return;
@@ -237,26 +416,21 @@ var Call = class {
     }
     this.timer = setTimeout(() => this.open(true), pauseMs(this.attempt++));
   }
-  detach(code) {
+  detach(over) {
     clearTimeout(this.timer);
     clearInterval(this.watch);
-    if (!this.socket) return;
-    this.socket.onmessage = this.socket.onclose = null;
-    this.socket.close(code);
-    this.socket = null;
+    const { transport } = this;
+    this.transport = null;
+    transport?.close(over);
   }
   /** End the call with the reason of the refusal, which a browser hides from pages and another request reveals. */
   explain() {
-    const headers = this.key ? { Authorization: `Bearer ${this.key}` } : {};
-    fetch(new URL("v1/models", document.baseURI), { headers }).then(({ status }) => {
-      if (status === 401 || status === 403) return "The server does not accept the API key. Enter it in the settings.";
-      return "The server is full or not ready, or refuses this page. Try again in a few seconds.";
-    }).catch(() => "The server cannot be reached.").then((reason) => this.become("ended", reason));
+    fetch(address("v1/models"), { headers: authorized(this.key) }).then(({ status }) => refusalOf(status)).catch(() => "The server cannot be reached.").then((reason) => this.become("ended", reason));
   }
   become(state, reason) {
     if (this.state === "ended") return;
     this.state = state;
-    this.owner.connection(state, reason);
+    this.owner.connection(state, this.way, reason);
   }
 };
 
@@ -273,14 +447,16 @@ var STAGES = {
 var TurnMeter = class {
   /**
    * `capturedAt` returns when audio at a position of the sent stream was captured, and `playedAt` when a position of an
-   * item was played.
+   * item was played. `roundTripMs` returns the round trip over WebRTC, and null over a WebSocket.
    */
-  constructor(capturedAt, playedAt) {
+  constructor(capturedAt, playedAt, roundTripMs = () => null) {
     this.capturedAt = capturedAt;
     this.playedAt = playedAt;
+    this.roundTripMs = roundTripMs;
   }
   capturedAt;
   playedAt;
+  roundTripMs;
   /** Voice-to-voice latencies of the session. */
   totals = [];
   serverTotals = [];
@@ -301,6 +477,7 @@ var TurnMeter = class {
         if (this.marks && !this.marks.repliedAt) this.marks.repliedAt = now;
         return this.live();
       case "response.output_audio.delta":
+      case "output_audio_buffer.started":
         if (!this.marks || this.marks.receivedAt) return null;
         this.marks.receivedAt = now;
         return this.live();
@@ -341,6 +518,7 @@ var TurnMeter = class {
   finish(response, extra) {
     const item = text(extra.item_id);
     if (!item) return null;
+    const receivedAt = this.marks?.item === item ? this.marks.receivedAt : void 0;
     if (this.marks?.item === item) this.marks = null;
     const shares = Object.entries(object(extra.stages_ms)).filter(([, ms]) => number(ms) > 0).map(([stage, ms]) => ({ label: STAGES[stage] ?? stage, ms: number(ms) }));
     if (number(extra.unattributed_ms) >= 1) shares.push({ label: "Other", ms: number(extra.unattributed_ms) });
@@ -348,7 +526,12 @@ var TurnMeter = class {
     const spokenAt = this.capturedAt(number(extra.speech_end_ms));
     const before = number(extra.answer_from_ms);
     const heardAt = list(response.output).map(({ id }) => before > 0 ? this.playedAt(text(id), before) : this.audibleAt.get(text(id))).find((at) => at !== void 0);
-    const totalMs = spokenAt !== null && heardAt !== void 0 ? heardAt - spokenAt : null;
+    const roundTripMs = this.roundTripMs();
+    let totalMs = null;
+    if (roundTripMs === null && spokenAt !== null && heardAt !== void 0) totalMs = heardAt - spokenAt;
+    if (roundTripMs !== null && receivedAt !== void 0 && heardAt !== void 0) {
+      totalMs = (number(extra.filler_ms) || serverMs) + roundTripMs + heardAt - receivedAt;
+    }
     if (totalMs !== null && totalMs > 0) {
       this.totals.push(totalMs);
       this.serverTotals.push(serverMs);
@@ -492,22 +675,16 @@ var Loudspeaker = class _Loudspeaker {
   }
 };
 
-// src/microphone.ts
-var CONSTRAINTS = {
-  audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true }
-};
-var Microphone = class _Microphone {
-  constructor(stream, node, own) {
-    this.stream = stream;
+// src/captured_stream.ts
+var CapturedStream = class _CapturedStream {
+  constructor(node, own) {
     this.node = node;
     this.own = own;
   }
-  stream;
   node;
   own;
-  /** Ask for the microphone and pass each frame on. Raises a DOMException if the user or the system refuses. */
-  static async open(context, onFrame) {
-    const stream = await navigator.mediaDevices.getUserMedia(CONSTRAINTS);
+  /** Pass each frame of a stream on. */
+  static async open(context, stream, onFrame) {
     let source;
     let own = null;
     try {
@@ -521,15 +698,11 @@ var Microphone = class _Microphone {
     const node = new AudioWorkletNode(used, "capture", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
     node.port.onmessage = ({ data }) => onFrame(data);
     source.connect(node);
-    return new _Microphone(stream, node, own);
-  }
-  /** Mute sends silence: the server needs audio without gaps. */
-  set muted(muted) {
-    for (const track of this.stream.getTracks()) track.enabled = !muted;
+    return new _CapturedStream(node, own);
   }
   close() {
     this.node.port.onmessage = null;
-    for (const track of this.stream.getTracks()) track.stop();
+    this.node.disconnect();
     void this.own?.close();
   }
 };
@@ -540,12 +713,113 @@ function levelOf(pcm) {
   return Math.sqrt(energy / samples.length);
 }
 
+// src/microphone.ts
+var CONSTRAINTS = {
+  audio: {
+    channelCount: 1,
+    sampleRate: 48e3,
+    // Opus's own
+    echoCancellation: true,
+    noiseSuppression: true,
+    autoGainControl: true
+  }
+};
+var Microphone = class _Microphone {
+  constructor(stream, captured) {
+    this.stream = stream;
+    this.captured = captured;
+  }
+  stream;
+  captured;
+  /** Ask for the microphone and pass each frame on. Raises a DOMException if the user or the system refuses. */
+  static async open(context, onFrame) {
+    const stream = await navigator.mediaDevices.getUserMedia(CONSTRAINTS);
+    return new _Microphone(stream, await CapturedStream.open(context, stream, onFrame));
+  }
+  get track() {
+    return this.stream.getAudioTracks()[0];
+  }
+  /** Mute sends silence: the server needs audio without gaps. */
+  set muted(muted) {
+    for (const track of this.stream.getTracks()) track.enabled = !muted;
+  }
+  close() {
+    this.captured.close();
+    for (const track of this.stream.getTracks()) track.stop();
+  }
+};
+
+// src/remote_voice.ts
+var AUDIBLE = 3e-3;
+var FRAME_MS2 = 20;
+var RemoteVoice = class {
+  constructor(context, owner) {
+    this.context = context;
+    this.owner = owner;
+  }
+  context;
+  owner;
+  /** True from the first packet of a reply to its last one. */
+  playing = false;
+  element = new Audio();
+  captured = null;
+  /** Newest message of the newest response that has one. */
+  newest = { response: "", item: "" };
+  /** Reply that is played or was played last, and when its first audible sample was. */
+  reply = { item: "", at: null };
+  /** Play the track of a connection, in place of an earlier one. */
+  async attach(stream) {
+    this.close();
+    this.element.srcObject = stream;
+    this.element.play().catch((fault) => this.element.srcObject === stream && this.owner.unheard(fault));
+    const captured = await CapturedStream.open(this.context, stream, (pcm) => this.measure(pcm));
+    if (this.element.srcObject === stream) this.captured = captured;
+    else captured.close();
+  }
+  take(event) {
+    switch (event.type) {
+      case "response.output_item.added":
+        if (object(event.item).type !== "message") break;
+        this.newest = { response: text(event.response_id), item: text(object(event.item).id) };
+        break;
+      case "output_audio_buffer.started":
+        this.playing = true;
+        this.reply = { item: this.newest.response === event.response_id ? this.newest.item : "", at: null };
+        break;
+      case "output_audio_buffer.stopped":
+      case "output_audio_buffer.cleared":
+        this.playing = false;
+    }
+  }
+  /** Return when a position of the newest reply was played, if it was played without gaps. */
+  playedAt(item, ms) {
+    return item === this.reply.item && this.reply.at !== null ? this.reply.at + ms : void 0;
+  }
+  close() {
+    this.playing = false;
+    this.captured?.close();
+    this.captured = null;
+    this.element.srcObject = null;
+  }
+  measure(pcm) {
+    const level = levelOf(pcm);
+    if (this.playing && this.reply.item && this.reply.at === null && level > AUDIBLE) {
+      this.reply.at = performance.now() - FRAME_MS2 + (this.context.outputLatency || 0) * 1e3;
+      this.owner.audible(this.reply.item, this.reply.at);
+    }
+    this.owner.voiced(level);
+  }
+};
+
 // src/settings_form.ts
 function field(id) {
   return document.getElementById(id);
 }
 function apiKey() {
   return field("key").value.trim();
+}
+function way() {
+  return field("way").value === "webrtc" ? "webrtc" : "websocket";
 }
 function changeable() {
   const semantic = field("detection").value === "semantic_vad";
@@ -580,7 +854,7 @@ function watch(onChange) {
     fit();
     const id = target.id;
     if (id === "announce") announce(target.checked);
-    else if (id !== "key" && id !== "voice") onChange();
+    else if (!["key", "voice", "way"].includes(id)) onChange();
   });
   fit();
 }
@@ -741,6 +1015,7 @@ var CONNECTIONS = {
   reconnecting: "Connection lost, connecting again",
   ended: "Not connected"
 };
+var WAYS = { websocket: "WebSocket", webrtc: "WebRTC" };
 var page = document.getElementById("call");
 var talkButton = document.getElementById("talk");
 var muteButton = document.getElementById("mute");
@@ -750,18 +1025,22 @@ function say(id, words) {
   if (place.textContent !== words) place.textContent = words;
 }
 var Conversation = class {
-  call = new Call(this, session(), apiKey());
+  call = new Call(this, session(), apiKey(), way());
   meter = new TurnMeter(
     (ms) => this.call.resume.capturedAt(ms),
-    (item, ms) => this.loudspeaker?.playedAt(item, ms)
+    (item, ms) => this.loudspeaker?.playedAt(item, ms) ?? this.remote.playedAt(item, ms),
+    () => this.call.roundTripMs
   );
   context = new AudioContext({ sampleRate: 24e3, latencyHint: "interactive" });
   microphone = null;
+  /** Plays replies that come in events. */
   loudspeaker = null;
+  /** Plays replies that come over WebRTC. */
+  remote = new RemoteVoice(this.context, this);
   userSpeaks = false;
   turnWaits = false;
   responses = /* @__PURE__ */ new Set();
-  playing = false;
+  loudspeakerPlays = false;
   level = 0;
   over = false;
   async start() {
@@ -770,7 +1049,7 @@ var Conversation = class {
       this.loudspeaker = await Loudspeaker.open(this.context, this);
       this.microphone = await Microphone.open(this.context, (pcm) => this.capture(pcm));
     } catch (fault) {
-      this.fail(refusalOf(fault));
+      this.fail(refusalOf2(fault));
       return;
     }
     if (this.over) this.microphone.close();
@@ -823,18 +1102,28 @@ var Conversation = class {
       case "error":
         say("problem", text(object(event.error).message));
     }
+    this.remote.take(event);
     transcript.take(event);
     this.timed(this.meter.take(event, now));
     this.show();
   }
-  connection(state, reason) {
+  connection(state, way2, reason) {
     page.dataset.connection = state;
-    say("connection", CONNECTIONS[state]);
+    page.dataset.way = way2;
+    if (state === "connected") say("connection", `${CONNECTIONS[state]} over ${WAYS[way2]}. ${reason}`.trim());
+    else say("connection", CONNECTIONS[state]);
+    if (state !== "connected" || way2 !== "webrtc") this.remote.close();
     if (state === "ended") this.close(reason);
     this.show();
   }
   heard() {
     return this.loudspeaker?.heard ?? "";
+  }
+  track() {
+    return this.microphone.track;
+  }
+  voice(stream) {
+    this.remote.attach(stream).catch((fault) => this.unheard(fault));
   }
   // -- sound ------------------------------------------------------------------------------------------------------
   audible(item, at) {
@@ -842,15 +1131,25 @@ var Conversation = class {
     this.timed(this.meter.audible(item, at));
   }
   stopped(item, ms) {
-    this.playing = false;
+    this.loudspeakerPlays = false;
     this.call.send({ type: "conversation.item.truncate", item_id: item, content_index: 0, audio_end_ms: ms });
     this.show();
   }
   progress(level, playing, gaps) {
-    this.playing = playing;
+    this.loudspeakerPlays = playing;
     page.dataset.gaps = String(gaps);
     if (playing) this.level = level;
     this.show();
+  }
+  voiced(level) {
+    if (this.remote.playing) this.level = level;
+    this.show();
+  }
+  unheard(fault) {
+    say("problem", refusalOf2(fault));
+  }
+  get playing() {
+    return this.loudspeakerPlays || this.remote.playing;
   }
   capture(pcm) {
     if (!this.playing) this.level = levelOf(pcm);
@@ -880,7 +1179,7 @@ var Conversation = class {
     page.style.setProperty("--level", Math.min(1, this.level * 6).toFixed(2));
   }
   fail(reason) {
-    this.connection("ended", reason);
+    this.connection("ended", way(), reason);
   }
   close(reason) {
     this.over = true;
@@ -892,7 +1191,7 @@ var Conversation = class {
     ended();
   }
 };
-function refusalOf(fault) {
+function refusalOf2(fault) {
   const name = fault instanceof DOMException ? fault.name : "";
   if (name === "NotAllowedError") return "The microphone is not allowed. Allow it in the browser's settings of this page.";
   if (name === "NotFoundError") return "There is no microphone. Connect one and try again.";

@@ -38,6 +38,9 @@ from rejoinder.core.wire.sdp import with_addresses, with_opus_parameters
 
 logger = logging.getLogger(__name__)
 
+CLOSE_S = 2.0
+"""Seconds after which a connection that does not close is left."""
+
 _TIME_BASE = Fraction(1, OPUS_RATE)
 _FRAME_TICKS = round(FRAME_S * OPUS_RATE)
 
@@ -148,7 +151,12 @@ class AiortcPeer:
         """Close the connection (`MediaPeer`)."""
         self._track.stop()
         self._track.output_changed()
-        await self._connection.close()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._connection.close()
+        except TimeoutError:
+            # aiortc waits for its own tasks. They may have been cancelled before, and the call's place must be freed.
+            logger.warning("a connection over WebRTC did not close within %g s", CLOSE_S)
 
     def _open(self, channel: RTCDataChannel) -> None:
         if channel.label != CHANNEL or self._channel:

@@ -27,16 +27,17 @@ _SHOWN = (
 
 
 def tables(report: BandwidthReport) -> list[Table]:
-    """Return the five tables to print, in order, with the borders of Markdown tables.
+    """Return the six tables to print, in order, with the borders of Markdown tables.
 
-    Two compare measured bandwidth with its formula (WebSocket, SRTP), two check the latency guide's tables (per agent,
-    per server), and one contains bandwidths by formula only.
+    Two compare measured bandwidth with its formula (WebSocket, SRTP), one has calls over WebRTC, two check the latency
+    guide's tables (per agent, per server), and one contains bandwidths by formula only.
     """
     sockets = [session for session in report.sessions if session.transport.startswith("WebSocket")]
     media = [session for session in report.sessions if session not in sockets]
     return [
         _sessions("WebSocket: measured against formula", sockets),
         _sessions("SRTP over UDP: measured against formula", media),
+        _webrtc(report),
         _qualities(report),
         _servers(report),
         _projected(report),
@@ -54,6 +55,7 @@ def document(report: BandwidthReport) -> dict[str, Any]:
         "tolerance": TOLERANCE,
         "libopus": opus.version(),
         "sessions": [_session(session) for session in report.sessions],
+        "webrtc": [asdict(row) for row in report.webrtc],
         "qualities": [asdict(row) | {"verdict": row.verdict.value} for row in report.qualities],
         "servers": [asdict(row) | {"verdict": row.verdict.value} for row in report.servers],
         "projected": [
@@ -106,6 +108,17 @@ def _sessions(title: str, sessions: Sequence[SessionKind]) -> Table:
             acknowledged.append(f"{call.acknowledgements.packets / call.seconds:.0f}")
         cells += ["/".join(shares), "/".join(acknowledged), f"{session.kbps:.1f}", f"{_worst(session.rows):+.2%}"]
         table.add_row(*cells)
+    return table
+
+
+def _webrtc(report: BandwidthReport) -> Table:
+    """Return a table with one row for each direction of the calls over WebRTC."""
+    columns = ("call", "direction", "talking kbps", "pps", "call kbps", "call pps", "talk share")
+    table = _table("WebRTC: measured, with events, reports and checks of the path", *columns)
+    for row in report.webrtc:
+        rates = (row.talking_kbps, row.talking_pps, row.call_kbps, row.call_pps)
+        name = f"Opus 32k, 20 ms{', DTX' if row.dtx else ''}"
+        table.add_row(name, row.direction, *(f"{rate:.1f}" for rate in rates), f"{row.talking_share:.0%}")
     return table
 
 

@@ -96,14 +96,21 @@ class SessionLink:
         raise fault
 
     async def send(self, event: Json) -> None:
-        """Send an event. Audio is kept, so that a session that lacks it gets it again."""
+        """Send an event. Audio is kept, so that a session that lacks it gets it again.
+
+        Another event waits for the next connection if this one is closed, up to KEPT_EVENTS of them. One that was on
+        its way when the connection broke is lost.
+        """
         message = json.dumps(event)
         audio = event["type"] == "input_audio_buffer.append"
         if audio:
             self._resume.sent(message.encode())
         if self._ready:
-            with suppress(ConnectionClosed):  # `run` notices the loss; audio is sent again, other events are lost
+            try:
                 await self._connection.send(message)
+            except ConnectionClosed:  # `run` notices the loss, and both are sent over the next connection
+                if not audio:
+                    self._kept.append(message)
         elif not audio:
             self._kept.append(message)
 
@@ -176,9 +183,10 @@ class SessionLink:
                 if event["type"] == RESUMED:
                     break
             # Nothing else is sent before `_ready` is set, so the audio keeps its order.
-            frames = self._resume.resend(event)
-            while frames or self._kept:
-                message = frames.pop(0).decode() if frames else self._kept.popleft()
-                await found.send(message)
+            for frame in self._resume.resend(event):
+                await found.send(frame.decode())
+            while self._kept:
+                await found.send(self._kept[0])
+                self._kept.popleft()
             self._ready = True
         return True

@@ -8,6 +8,9 @@ export const [, , url, folder] = process.argv;
 const FRAME = 960; // bytes of 20 ms of 24 kHz PCM
 const seen = [];
 let left = Buffer.alloc(0);
+let say = (pcm) => {
+  left = pcm;
+};
 
 const now = () => Number(process.hrtime.bigint()) / 1e9;
 
@@ -56,9 +59,14 @@ export async function listen(send) {
   }
 }
 
+// Give what is asked to a function, in place of the frames of `listen`.
+export function speakWith(speak) {
+  say = speak;
+}
+
 export function ask(question) {
   tell("asked", { question });
-  left = readFileSync(`${folder}/${question}.pcm`);
+  say(readFileSync(`${folder}/${question}.pcm`));
 }
 
 const answered = () => sinceQuestion("audio").length > 0 && sinceQuestion("agent").length > 0;
@@ -92,7 +100,7 @@ export async function converse() {
   ask("poem");
   await secondOf("poem");
   tell("hummed");
-  left = readFileSync(`${folder}/hum.pcm`);
+  say(readFileSync(`${folder}/hum.pcm`));
   await until(answered, "the rest of the poem");
   await until(over, "the end of the poem");
 }

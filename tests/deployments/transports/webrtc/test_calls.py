@@ -12,17 +12,26 @@ from typing import Any
 
 import httpx2
 import pytest
+from aiortc import RTCPeerConnection
 
 from actors.host import Host
+from deployments.serving.http_routes import http_app
 from rejoinder.core.settings.settings import parse_settings
 from tests.actors.fakes import ScriptedStt, WordyLlm
 from tests.actors.stage_play import Play
 from tests.deployments.transports.webrtc.webrtc_client import WebRtcClient, calling, post_offer
-from tests.loadtest.callers.server import listening
+from tests.loadtest.callers.server import Served, listening, running
 
 pytestmark = [pytest.mark.timed, pytest.mark.timeout(60)]
 
 LONG = " ".join(f"Sentence number {number} is here." for number in range(12))
+
+
+def play_of(*heard: str, answer: str = "It is noon.", **settings: Any) -> Play:
+    """Return a scenario that understands `heard`, gives one answer to everything and uses loopback only."""
+    webrtc = {"addresses": ["127.0.0.1"], **settings.pop("webrtc", {})}
+    parsed = parse_settings({"webrtc": webrtc, **settings})
+    return Play(settings=parsed, stt=ScriptedStt(deque(heard)), llm=WordyLlm(answer))
 
 
 @asynccontextmanager
@@ -30,12 +39,7 @@ async def served(
     *heard: str, answer: str = "It is noon.", keys: tuple[str, ...] = (), **settings: Any
 ) -> AsyncIterator[tuple[str, Host]]:
     """Yield (http:// base URL, host) of a server that understands `heard` and gives one answer to everything."""
-    webrtc = {"addresses": ["127.0.0.1"], **settings.pop("webrtc", {})}
-    play = Play(
-        settings=parse_settings({"webrtc": webrtc, **settings}),
-        stt=ScriptedStt(deque(heard)),
-        llm=WordyLlm(answer),
-    )
+    play = play_of(*heard, answer=answer, **settings)
     async with listening(play, frozenset(keys)) as (url, host):
         yield url.replace("ws", "http", 1), host
 
@@ -117,6 +121,37 @@ async def test_audio_in_events_is_refused() -> None:
         assert error["event_id"] == "mine"
 
 
+async def test_large_messages_wait_for_the_rate_that_the_host_shares() -> None:
+    """A call that has sent much waits while all calls of the host together have used up their rate, and only then."""
+    async with served() as (url, host), calling(url) as client:
+        shared, limits = host.services.message_rate, host.services.settings.limits
+        content = [{"type": "input_text", "text": "x" * 60_000}]
+        for number in range(3):
+            client.send(type="conversation.item.create", item={"type": "message", "role": "user", "content": content})
+            await client.until("conversation.item.done", number + 1)
+        took = []
+        for debt_s in (0, 1):
+            now = asyncio.get_running_loop().time()
+            shared.spend(now, debt_s * (limits.host_message_bytes_burst + limits.host_message_bytes_per_s))
+            client.send(type="session.update", session={"type": "realtime", "instructions": "Be brief."})
+            await client.until("session.updated", debt_s + 1)
+            took.append(asyncio.get_running_loop().time() - now)
+        assert took[0] < 0.5
+        assert 0.8 < took[1] < 3
+
+
+async def test_a_connection_that_does_not_close_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc may wait for ever for tasks that were cancelled. The place is free all the same."""
+    async with served() as (url, host), calling(url) as client:
+        monkeypatch.setattr("deployments.transports.webrtc.aiortc_peer.CLOSE_S", 0.2)
+        close = RTCPeerConnection.close
+        monkeypatch.setattr(RTCPeerConnection, "close", lambda _: asyncio.Event().wait())
+        async with httpx2.AsyncClient() as http:
+            await http.post(f"{url.removesuffix('/v1')}{client.location}/hangup")
+        await _empty(host)
+        monkeypatch.setattr(RTCPeerConnection, "close", close)
+
+
 async def test_hanging_up_frees_the_place() -> None:
     """A full host refuses with 503 and Retry-After. The place is free when the client hangs up, or asks for it."""
     async with served(host={"max_sessions": 1}) as (url, host):
@@ -133,6 +168,26 @@ async def test_hanging_up_frees_the_place() -> None:
                 right = await http.post(f"{url.removesuffix('/v1')}{client.location}/hangup")
             assert (wrong.status_code, right.status_code) == (404, 200)
             await _empty(host)
+
+
+async def test_the_request_of_the_offer_lasts_as_long_as_the_call() -> None:
+    """The client has its answer at once. Serve, which waits for requests in progress, sees one until the call ends."""
+    in_progress: list[str] = []
+    async with play_of("Hello.").open() as host:
+        app = http_app(Served(host))
+
+        async def counted(scope: Any, receive: Any, send: Any) -> None:
+            in_progress.append(scope["path"])
+            await app(scope, receive, send)
+            in_progress.remove(scope["path"])
+
+        async with running(counted, lifespan="off") as address, calling(f"http://{address}/v1") as client:
+            await client.until("session.created")
+            assert in_progress == ["/v1/realtime/calls"]
+            await client.close()
+            await _empty(host)
+            await asyncio.sleep(0.05)
+            assert in_progress == []
 
 
 async def test_a_client_that_never_connects_or_vanishes_frees_its_place() -> None:
