@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cluster.config_file import read_config
+from cluster.environment import FILES_PER_CONNECTION, SPARE_FILES
 from loadtest.capacity.calibration import Calibration, Level, StageLevel, TimeDistribution, save
 from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.cli.main import app
@@ -109,6 +110,24 @@ def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
     groups = yaml.safe_load((tmp_path / "out" / "node_groups.yaml").read_text())["groups"]
     assert groups[0]["nodes"] > groups[0]["of_which_spare"] == 1
     assert settings.host.max_sessions * components["host"]["sized"]["needed"] >= 60
+
+
+def test_a_node_has_the_cores_and_files_of_its_entry(calibration: Path, tmp_path: Path) -> None:
+    """The table of nodes has what HAProxy needs on one node while the spare node is missing.
+
+    That is 1.3 ms of CPU per session and second times 1.3, and 2 files per session beside those of the process.
+    """
+    options = ["--sessions", "600", "--json", str(tmp_path / "plan.json"), "--cpu-node", "4:16"]
+    result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "300"})
+    assert result.exit_code == 0, result.output
+    made = json.loads((tmp_path / "plan.json").read_text())["plan"]
+    group = made["groups"][0]
+    sessions = made["inverted"]["admitted"] / (group["nodes"] - group["spare"])
+    row = next(line for line in result.output.splitlines() if line.startswith("│ cpu "))
+    cells = [cell.strip() for cell in row.split("│")]
+    assert f"{sessions * 0.0013 * 1.3:.1f}" == cells[8]
+    assert int(cells[9]) == round(SPARE_FILES + FILES_PER_CONNECTION * sessions)
+    assert int(cells[9]) > sessions
 
 
 def _latencies(output: str) -> list[str]:
@@ -223,11 +242,34 @@ def test_other_settings_than_the_calibrated_are_refused(calibration: Path, tmp_p
 
 def test_engines_that_the_server_did_not_run_are_refused(calibration: Path) -> None:
     """A calibration whose settings have another engine than the measured server is refused, with the stage's name."""
+    other = {"llm": {"engine": "embedded"}}
     refused = RUNNER.invoke(
-        app, ["plan", "--calibration", changed(calibration, settings={}), "--sessions", "20"]
+        app, ["plan", "--calibration", changed(calibration, settings=other), "--sessions", "20"]
     ).exception
     assert isinstance(refused, ConfigError)
     assert "llm.engine is embedded, but the server ran 'emulated own curve'" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"settings": {}}, "the settings"),
+        ({"engines": {}}, "the engine of stt, the engine of llm, the engine of tts"),
+        ({"engines": {"stt": "whisper-base int8 (ctranslate2)", "llm": "emulated own curve"}}, "the engine of tts"),
+        ({"engines": {"stt": "", "llm": "emulated own curve", "tts": "piper en"}}, "the engine of stt"),
+    ],
+)
+def test_a_calibration_that_does_not_say_what_it_measured_is_refused(
+    calibration: Path, tmp_path: Path, keys: dict[str, object], says: str
+) -> None:
+    """Without settings or engine names, the plan would write the default engines, so it is refused."""
+    options = ["--sessions", "20", "--write", str(tmp_path / "out")]
+    refused = RUNNER.invoke(app, ["plan", "--calibration", changed(calibration, **keys), *options]).exception
+    assert isinstance(refused, ConfigError)
+    assert refused.field == "--calibration"
+    assert f"does not name {says}, so" in refused.message
+    assert refused.remedy.startswith("Calibrate again")
+    assert not (tmp_path / "out").exists()
 
 
 def test_features_outside_the_model_are_noted(calibration: Path, tmp_path: Path) -> None:
