@@ -14,7 +14,8 @@ from cluster.environment import FILES_PER_CONNECTION, SPARE_FILES
 from loadtest.capacity.calibration import Calibration, Level, StageLevel, TimeDistribution, save
 from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.cli.main import app
-from rejoinder.cli.plan.command import node_type, refuse_unmeasured_devices, refuse_unused_gpus, shares, slots
+from rejoinder.cli.plan.command import refuse_unmeasured_devices, refuse_unused_gpus, shares, slots
+from rejoinder.cli.plan.inputs import node_type
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import Settings, parse_settings
 

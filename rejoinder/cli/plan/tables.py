@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
@@ -11,6 +11,8 @@ from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.footprint import HEADROOM, HOST_CORES
 from loadtest.capacity.network_fit import STAGES, batching, session_range
 from loadtest.capacity.plan import Plan
+from loadtest.planning.cost import MONTH_HOURS, Cost, SensitivityRow
+from loadtest.planning.day import DayLoad
 from rejoinder.core.capacity.failure_domains import HAPROXY_CORES, NO_TRAFFIC, node_traffic
 from rejoinder.core.capacity.providers import Choice
 from rejoinder.core.capacity.sizing import REACH, Basis
@@ -140,6 +142,44 @@ def _engines(chosen: Mapping[str, Choice]) -> Table:
         figures = (f"{provider.typical_ms:g} ms", f"< {choice.limit_ms:g} ms", "yes" if choice.holds else "no")
         usable = "yes" if provider.settings else "no: Rejoinder has no engine for it"
         table.add_row(stage, provider.name, usable, *figures, others or "-", provider.source)
+    return table
+
+
+def costs(total: Cost | None, rows: Sequence[SensitivityRow], currency: str) -> Table:
+    """Return a table of what a plan costs, and what other choices would cost.
+
+    Args:
+        total: Price of the plan. None if it is unknown.
+        rows: Other choices, with their price.
+        currency: Code of the currency.
+    """
+    table = Table("choice", "nodes", f"{currency} an hour", f"{currency} a month", "change", title="Cost")
+    for row in rows:
+        if row.nodes is None or row.per_hour is None or total is None:
+            table.add_row(row.change, "-" if row.nodes is None else str(row.nodes), "-", "-", row.why)
+            continue
+        change = "this plan" if row.chosen else f"{row.per_hour / total.per_hour - 1:+.0%}"
+        month = f"{row.per_hour * MONTH_HOURS:,.0f}"
+        table.add_row(row.change, str(row.nodes), f"{row.per_hour:.2f}", month, change)
+    if total and total.low_per_hour < total.per_hour:
+        table.add_row("at the lowest load of the day", "", f"{total.low_per_hour:.2f}", "", "")
+    return table
+
+
+def day(load: DayLoad, made: Plan) -> Table:
+    """Return a table of the highest and lowest load of a day, with the replicas that run then at least."""
+    table = Table("load of the day", "conversations", "at", "nodes", "replicas", title="Minimum and maximum")
+    low = made.low
+    if low is None:
+        return table
+    most = {name: component.sized.replicas for name, component in made.components.items()}
+    nodes = [group.nodes for group in made.groups]
+    for name, sessions, count, replicas in (
+        ("highest", load.most, nodes, most),
+        ("lowest", load.least, low.nodes, low.replicas),
+    ):
+        text = ", ".join(f"{stage} {number}" for stage, number in replicas.items())
+        table.add_row(name, str(sessions), load.at(sessions), " + ".join(map(str, count)), text)
     return table
 
 

@@ -113,7 +113,7 @@ def nodes(sessions: int, replicas: int, spare: int = 0, cores: float = 1.0) -> i
         )
     }
     machine = NodeType("4:16", 4, 16_000)
-    groups, _ = spread_out(components, PlanResources({}, machine, machine), spare, sessions)
+    groups, _ = spread_out(components, PlanResources({}, (machine,), (machine,)), spare, sessions)
     return groups[0].nodes
 
 
