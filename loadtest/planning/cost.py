@@ -46,6 +46,7 @@ class SensitivityRow:
         change: The changed value, in words.
         chosen: Whether it is the value of the plan.
         nodes: Number of nodes. None if the target cannot be met.
+        machines: Number and type of the machines, in words. Empty if the target cannot be met.
         per_hour: Price per hour. None if it is unknown, or the target cannot be met.
         why: Why the target cannot be met. Empty if it can.
     """
@@ -54,7 +55,13 @@ class SensitivityRow:
     chosen: bool
     nodes: int | None
     per_hour: float | None
+    machines: str = ""
     why: str = ""
+
+
+def machines(groups: Sequence[NodeGroup]) -> str:
+    """Return the number and type of the machines of each group, such as "3 x c-16 and 2 x g-l4"."""
+    return " and ".join(f"{group.nodes} x {group.type.name}" for group in groups)
 
 
 def price(groups: Sequence[NodeGroup], nodes: Sequence[int]) -> float | None:
@@ -112,4 +119,4 @@ def _with_limit(target: CapacityTarget, p95_ms: float) -> CapacityTarget:
 
 def _row(change: str, chosen: bool, groups: Sequence[NodeGroup]) -> SensitivityRow:
     nodes = [group.nodes for group in groups]
-    return SensitivityRow(change, chosen, sum(nodes), price(groups, nodes))
+    return SensitivityRow(change, chosen, sum(nodes), price(groups, nodes), machines=machines(groups))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loadtest.capacity.plan import Plan
 from loadtest.judging.page import render_page
-from loadtest.planning.cost import MONTH_HOURS, SensitivityRow, cost
+from loadtest.planning.cost import MONTH_HOURS, SensitivityRow, cost, machines
 
 _TEMPLATE = Path(__file__).with_name("plan.html.jinja")
 
@@ -53,11 +53,10 @@ def plan_page(made: Plan, page: PlanPage) -> str:
 
 def summary(made: Plan, currency: str) -> str:
     """Return what to buy for what, in a few sentences."""
-    machines = " and ".join(f"{group.nodes} x {group.type.name}" for group in made.groups)
     target = made.target
     text = (
-        f"Buy {machines}. They carry {target.sessions} conversations at the same time, with a median voice-to-voice "
-        f"latency below {target.p50_ms:g} ms and 95% of the turns within {target.p95_ms:g} ms, while "
+        f"Buy {machines(made.groups)}. They carry {target.sessions} conversations at the same time, with a median "
+        f"voice-to-voice latency below {target.p50_ms:g} ms and 95% of the turns within {target.p95_ms:g} ms, while "
         f"{target.spare} node(s) of each group are missing."
     )
     found = cost(made)

@@ -153,14 +153,14 @@ def costs(total: Cost | None, rows: Sequence[SensitivityRow], currency: str) -> 
         rows: Other choices, with their price.
         currency: Code of the currency.
     """
-    table = Table("choice", "nodes", f"{currency} an hour", f"{currency} a month", "change", title="Cost")
+    table = Table("choice", "machines", f"{currency} an hour", f"{currency} a month", "change", title="Cost")
     for row in rows:
         if row.nodes is None or row.per_hour is None or total is None:
-            table.add_row(row.change, "-" if row.nodes is None else str(row.nodes), "-", "-", row.why)
+            table.add_row(row.change, row.machines or "-", "-", "-", row.why)
             continue
         change = "this plan" if row.chosen else f"{row.per_hour / total.per_hour - 1:+.0%}"
         month = f"{row.per_hour * MONTH_HOURS:,.0f}"
-        table.add_row(row.change, str(row.nodes), f"{row.per_hour:.2f}", month, change)
+        table.add_row(row.change, row.machines, f"{row.per_hour:.2f}", month, change)
     if total and total.low_per_hour < total.per_hour:
         table.add_row("at the lowest load of the day", "", f"{total.low_per_hour:.2f}", "", "")
     return table
