@@ -212,6 +212,24 @@ def test_an_emulated_stage_may_change_its_gpus() -> None:
     refuse_unmeasured_devices({"llm": 1}, engines, Settings())
 
 
+def test_published_figures_contradict_an_emulated_model(calibration: Path) -> None:
+    """An emulated model on one L4 is faster than published figures of an 8B model, and the plan says so."""
+    options = ["--sessions", "60", "--gpus", "llm=1", "--gpu-node", "16:64:1:L4", "--llm-billions", "8"]
+    result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "250"})
+    assert result.exit_code == 0, result.output
+    assert "published, not measured here" in result.output
+    assert "L4 for the emulated language model, and published figures say" in result.output
+    assert "does not fit" in next(line for line in result.output.splitlines() if line.startswith("│ T4 "))
+
+
+def test_gpus_of_a_hosted_model_are_not_estimated(calibration: Path) -> None:
+    """A language model on a server elsewhere needs no GPU here, so `--llm-billions` is refused for it."""
+    options = ["--sessions", "20", "--llm-billions", "8", "--engines", "published"]
+    refused = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options]).exception
+    assert isinstance(refused, ConfigError)
+    assert refused.field == "--llm-billions"
+
+
 def changed(calibration: Path, **keys: object) -> str:
     """Change keys of the calibration's file, and return its path."""
     calibration.write_text(json.dumps(json.loads(calibration.read_text()) | keys))

@@ -85,6 +85,15 @@ class PlanOptions:
             help="GPUs of one replica, for example stt=0.25,llm=1. The calibration must be of stages on such GPUs.",
         ),
     ] = ""
+    llm_billions: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Parameters of the language model in billions: also print the GPUs that it needs by published figures.",
+        ),
+    ] = 0.0
+    llm_bits: Annotated[int, typer.Option(min=4, max=16, help="Bits per weight for --llm-billions.")] = 16
     cpu_node: Annotated[
         str,
         typer.Option(
@@ -169,6 +178,7 @@ def plan(options: PlanOptions) -> None:
         refuse_unused_gpus(gpus, planned)
     refuse_other_settings(found, base.application.args)
     refuse_unmeasured_devices(gpus, planned, parse_settings(found.settings))
+    refuse_unused_estimate(options, planned["llm"])
     network = _network(found)
     if options.engines == "published":
         network = published(network, chosen, PUBLISHED_SLOTS)
@@ -246,6 +256,14 @@ def refuse_unused_gpus(gpus: Mapping[str, float], engines: Mapping[str, str]) ->
                 f"Leave {stage} out.",
                 field="--gpus",
             )
+
+
+def refuse_unused_estimate(options: PlanOptions, engine: str) -> None:
+    """Raise ConfigError if `--llm-billions` asks for the GPUs of a language model whose engine cannot use one."""
+    if options.llm_billions and engine not in GPU_ENGINES:
+        raise ConfigError(
+            f"engine {engine} of llm computes on its own server.", "Leave it out.", field="--llm-billions"
+        )
 
 
 def refuse_unmeasured_devices(gpus: Mapping[str, float], engines: Mapping[str, str], calibrated: Settings) -> None:

@@ -20,6 +20,7 @@ from loadtest.planning.page import PlanPage, plan_page
 from rejoinder.cli.load.app import write_json
 from rejoinder.cli.plan import tables
 from rejoinder.cli.plan.inputs import PlanInputs
+from rejoinder.core.capacity.gpu_throughput import TOKENS_PER_AUDIO_S, CardEstimate, card_estimates
 from rejoinder.core.capacity.providers import Choice, choose
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.section import is_loopback
@@ -56,6 +57,11 @@ class PlannedFiles:
         """Currency of the prices. Empty without a price file."""
         return self.inputs.prices.currency if self.inputs.prices else ""
 
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens a second of all answers, from the seconds of speech that they have."""
+        return self.made.turns_per_s * self.network.answer.audio_s * TOKENS_PER_AUDIO_S
+
     def sensitivities(self) -> tuple[list[SensitivityRow], list[SensitivityRow]]:
         """Return the cost of other numbers of spare nodes, and of other limits of p95. The latter is simulated."""
         p95 = p95_sensitivity(self.made, self.calibration, self.network, self.resources)
@@ -82,7 +88,10 @@ def show(files: PlannedFiles, options: PlanOptions, console: Console) -> None:
         console.print(table)
     if files.inputs.day:
         console.print(tables.day(files.inputs.day, made))
-    notes = list(_notes(files, options))
+    cards = _cards(files, options)
+    if cards:
+        console.print(tables.gpus(cards, files.tokens_per_s, options.llm_billions, bits=options.llm_bits))
+    notes = [*_notes(files, options), *tables.gpu_notes(cards, made, files.calibration)]
     if files.inputs.prices or options.html:
         spare, p95 = files.sensitivities()
         if files.inputs.prices:
@@ -96,6 +105,12 @@ def show(files: PlannedFiles, options: PlanOptions, console: Console) -> None:
             console.print(f"Written: {options.html}")
     for note in notes:
         console.print(note, style="dim", markup=False)
+
+
+def _cards(files: PlannedFiles, options: PlanOptions) -> tuple[CardEstimate, ...]:
+    if not options.llm_billions:
+        return ()
+    return card_estimates(files.tokens_per_s, options.llm_billions, options.llm_bits)
 
 
 def _write_text(options: PlanOptions, text: str) -> None:

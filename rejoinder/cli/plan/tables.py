@@ -14,6 +14,7 @@ from loadtest.capacity.plan import Plan
 from loadtest.planning.cost import MONTH_HOURS, Cost, SensitivityRow
 from loadtest.planning.day import DayLoad
 from rejoinder.core.capacity.failure_domains import HAPROXY_CORES, NO_TRAFFIC, node_traffic
+from rejoinder.core.capacity.gpu_throughput import MOST_BATCH, TOKENS_PER_AUDIO_S, CardEstimate
 from rejoinder.core.capacity.providers import Choice
 from rejoinder.core.capacity.sizing import REACH, Basis
 from rejoinder.core.settings.settings import Settings, parse_settings
@@ -143,6 +144,59 @@ def _engines(chosen: Mapping[str, Choice]) -> Table:
         usable = "yes" if provider.settings else "no: Rejoinder has no engine for it"
         table.add_row(stage, provider.name, usable, *figures, others or "-", provider.source)
     return table
+
+
+def gpus(cards: Sequence[CardEstimate], needed_per_s: float, billions: float, *, bits: int) -> Table:
+    """Return a table of how many GPUs the language model needs, by published figures.
+
+    Args:
+        cards: Estimate of each card of the guide.
+        needed_per_s: Tokens a second of the plan.
+        billions: Parameters of the model in billions.
+        bits: Bits per weight.
+    """
+    title = (
+        f"{billions:g} billion parameters in {bits} bits at {needed_per_s:.0f} tokens a second: "
+        "published, not measured here"
+    )
+    table = Table("GPU", "GB", title=title)
+    for heading in ("tokens/s of one request", f"tokens/s of {MOST_BATCH} requests", "GPUs", "guide 4.2"):
+        table.add_column(heading, justify="right")
+    for estimate in cards:
+        card = estimate.card
+        if estimate.single is None or estimate.batch is None:
+            cells = ["-", "-", "does not fit"]
+        else:
+            cells = [f"{estimate.single:.0f}", f"{estimate.batch:.0f}", str(estimate.cards)]
+        table.add_row(card.name, str(card.vram_gb), *cells, card.pace)
+    return table
+
+
+def gpu_notes(cards: Sequence[CardEstimate], made: Plan, calibration: Calibration) -> Iterator[str]:
+    """Yield what published figures say about the plan's GPUs for the language model. Nothing without estimates.
+
+    An emulated engine needs no GPU, so its replicas may be fewer than the GPUs that a real model needs.
+    """
+    if not cards:
+        return
+    yield (
+        f"GPU figures are published, not measured here: vLLM with Llama 3.1 8B on one A100 and one H100, by bandwidth "
+        f"for other cards and models, at most {MOST_BATCH} requests at once, {TOKENS_PER_AUDIO_S:g} tokens a second of "
+        "speech."
+    )
+    sized = made.components["llm"].sized
+    kinds = {group.type.gpu.upper() for group in made.groups if "llm" in group.replicas}
+    for estimate in cards:
+        if estimate.card.name not in kinds or not calibration.engines["llm"].startswith("emulated"):
+            continue
+        planned = sized.needed * sized.unit.gpus
+        if estimate.cards is None:
+            yield f"The language model does not fit into one {estimate.card.name}."
+        elif estimate.cards > planned:
+            yield (
+                f"The plan has {planned:g} {estimate.card.name} for the emulated language model, and published figures "
+                f"say {estimate.cards}. Calibrate the real model on that card before you buy."
+            )
 
 
 def costs(total: Cost | None, rows: Sequence[SensitivityRow], currency: str) -> Table:

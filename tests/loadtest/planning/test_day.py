@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from loadtest.planning.day import concurrent, read_day
 from rejoinder.core.errors import ConfigError
 
 
-def hours(calls: list[float]) -> str:
+def hours(calls: Sequence[float]) -> str:
     return "time,calls\n" + "".join(f"{hour:02}:00,{count:g}\n" for hour, count in enumerate(calls))
 
 
