@@ -44,7 +44,7 @@ def plan_page(made: Plan, page: PlanPage) -> str:
         currency=page.currency,
         price_source=page.price_source,
         month_hours=MONTH_HOURS,
-        latencies=list(_latencies(made)),
+        latencies=list(latency_rows(made)),
         engines=page.engines,
         sensitivities=[("Nodes that may die", page.spare), ("Limit of the 95th percentile", page.p95)],
         risks=page.risks,
@@ -71,12 +71,12 @@ def summary(made: Plan, currency: str) -> str:
     return f"{text}{money}."
 
 
-def _latencies(made: Plan) -> Iterator[tuple[str, str, str, str]]:
-    """Yield name, limit, prediction and basis of each percentile."""
+def latency_rows(made: Plan) -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, limit, prediction and basis of each percentile of voice-to-voice latency, as text."""
     found, target = made.inverted.prediction, made.target
     basis = made.basis.value if made.intervals_ms else f"{made.basis.value}, no interval"
     for name, estimate, limit in (
-        ("p50", found.p50_ms, f"< {target.p50_ms:g} ms"),
+        ("p50", found.p50_ms, f"< {target.p50_ms:g} ms ({target.tier.value} tier)"),
         ("p95", found.p95_ms, f"<= {target.p95_ms:g} ms"),
         ("p99", found.p99_ms, "-"),
     ):

@@ -113,8 +113,8 @@ def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
     assert settings.host.max_sessions * components["host"]["sized"]["needed"] >= 60
 
 
-def test_a_node_has_the_cores_and_files_of_its_entry(calibration: Path, tmp_path: Path) -> None:
-    """The table of nodes has what HAProxy needs on one node while the spare node is missing.
+def test_a_node_has_the_traffic_cores_and_files_of_its_entry(calibration: Path, tmp_path: Path) -> None:
+    """The table of nodes has the callers' traffic of one node, and what HAProxy needs, while the spare node is missing.
 
     That is 1.3 ms of CPU per session and second times 1.3, and 2 files per session beside those of the process.
     """
@@ -129,6 +129,19 @@ def test_a_node_has_the_cores_and_files_of_its_entry(calibration: Path, tmp_path
     assert f"{sessions * 0.0013 * 1.3:.1f}" == cells[8]
     assert int(cells[9]) == round(SPARE_FILES + FILES_PER_CONNECTION * sessions)
     assert int(cells[9]) > sessions
+    # The callers send 560 kbps of payload each, measured. Of that a node gets its part, headers come on top.
+    assert float(cells[4]) > sessions * 0.56
+    assert made["edge"]["in_kbps"] > made["inverted"]["admitted"] * 560
+
+
+def test_a_model_that_does_not_fit_is_noted(calibration: Path) -> None:
+    """A p95 that was measured more than 25% apart from the prediction is a risk of the plan, which the notes name."""
+    document = json.loads(calibration.read_text())
+    document["levels"][2]["p95_ms"] = 900.0
+    changed_file = changed(calibration, levels=document["levels"])
+    result = RUNNER.invoke(app, ["plan", "--calibration", changed_file, "--sessions", "20"], env={"COLUMNS": "400"})
+    assert "The model does not fit the calibration: at 12 sessions" in result.output
+    assert "at 8 sessions" not in result.output
 
 
 def _latencies(output: str) -> list[str]:

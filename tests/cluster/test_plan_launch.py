@@ -12,21 +12,17 @@ import yaml
 from cluster.plan import Bill, configuration
 from cluster.plan_launch import description, launch_files, read_site
 from rejoinder.core.capacity.failure_domains import spread
-from rejoinder.core.capacity.sizing import NodeType, ReplicaUnit, SizedComponent
+from rejoinder.core.capacity.sizing import NodeType
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 from tests.cluster.launching.rendering import IMAGES, KEYS
 from tests.cluster.launching.test_kuberay import crd, needs_crds
+from tests.cluster.test_plan import COMPONENTS
 
 CPU = NodeType("c16", cores=16, memory_mb=64_000, reserve=0.125)
 GPU = NodeType("g16", cores=16, memory_mb=64_000, gpus=1, reserve=0.125, gpu="L4")
-SIZED = {
-    "host": SizedComponent(ReplicaUnit("host", 120, 0.9, 600), needed=12, spare=0),
-    "turn_detector": SizedComponent(ReplicaUnit("turn_detector", 8, 1, 400), needed=4, spare=0),
-    "stt": SizedComponent(ReplicaUnit("stt", 4, 1, 900), needed=12, spare=0),
-    "llm": SizedComponent(ReplicaUnit("llm", 16, 1, 4000, gpus=0.5), needed=3, spare=0),
-    "tts": SizedComponent(ReplicaUnit("tts", 2, 0.5, 700), needed=5, spare=0),
-}
+NEEDED = {"host": 12, "turn_detector": 4, "stt": 12, "llm": 3, "tts": 5}
+SIZED = {name: replace(COMPONENTS[name], needed=needed, spare=0) for name, needed in NEEDED.items()}
 PODS: dict[str, Any] = {
     "name": "planned",
     "images": IMAGES,

@@ -90,7 +90,7 @@ class PlanOptions:
         typer.Option(
             min=0,
             max=1000,
-            help="Parameters of the language model in billions: also print the GPUs that it needs by published figures.",
+            help="Parameters of the language model in billions: also print its GPUs by published figures.",
         ),
     ] = 0.0
     llm_bits: Annotated[int, typer.Option(min=4, max=16, help="Bits per weight for --llm-billions.")] = 16

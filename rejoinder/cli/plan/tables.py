@@ -13,11 +13,15 @@ from loadtest.capacity.network_fit import STAGES, batching, session_range
 from loadtest.capacity.plan import Plan
 from loadtest.planning.cost import MONTH_HOURS, Cost, SensitivityRow
 from loadtest.planning.day import DayLoad
+from loadtest.planning.page import latency_rows
 from rejoinder.core.capacity.failure_domains import HAPROXY_CORES, NO_TRAFFIC, node_traffic
 from rejoinder.core.capacity.gpu_throughput import MOST_BATCH, TOKENS_PER_AUDIO_S, CardEstimate
 from rejoinder.core.capacity.providers import Choice
 from rejoinder.core.capacity.sizing import REACH, Basis
 from rejoinder.core.settings.settings import Settings, parse_settings
+
+MOST_ERROR = 0.25
+"""Relative error of the p95 at a calibrated level above which a note warns of it."""
 
 
 def tables(made: Plan, chosen: Mapping[str, Choice]) -> Iterator[Table]:
@@ -62,14 +66,8 @@ def _target(made: Plan) -> Table:
         f"{made.refused[1]:.3%}",
         erlang_b,
     )
-    basis = made.basis.value if made.intervals_ms else f"{made.basis.value}, no interval"
-    for name, estimate, limit in (
-        ("p50", found.p50_ms, f"< {target.p50_ms:g} ({target.tier.value} tier)"),
-        ("p95", found.p95_ms, f"<= {target.p95_ms:g}"),
-        ("p99", found.p99_ms, ""),
-    ):
-        interval = f" ± {made.intervals_ms[f'{name}_ms']:.0f}" if made.intervals_ms else ""
-        table.add_row(f"voice to voice {name}", f"{estimate.value:.0f}{interval} ms {limit}".strip(), basis)
+    for name, limit, value, basis in latency_rows(made):
+        table.add_row(f"voice to voice {name}", f"{value} (limit: {limit})", basis)
     table.add_row("turns a second", f"{made.turns_per_s:.1f}", made.basis.value)
     table.add_row("second LLM requests a turn", f"{found.hedged:.2%}", made.basis.value)
     if knee:
@@ -296,6 +294,13 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
         )
     else:
         yield "The latencies have no interval: nothing bounds the model's error outside the calibrated range."
+    for check in made.checks:
+        if abs(check.errors["p95_ms"]) > MOST_ERROR:
+            yield (
+                f"The model does not fit the calibration: at {check.sessions} sessions, it predicts a p95 of "
+                f"{check.predicted['p95_ms']:.0f} ms, and {check.measured['p95_ms']:.0f} ms were measured. Calibrate "
+                "longer on an idle machine before you rely on the latencies."
+            )
     for name, component in made.components.items():
         if component.source:
             yield f"The size of {name} is a {component.source}."
