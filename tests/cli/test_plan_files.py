@@ -64,7 +64,15 @@ def test_a_day_with_prices_becomes_a_page_and_a_cluster(calibration: Path, files
     assert [group["type"]["name"] for group in groups] == ["cheap", "card"]
     per_hour = groups[0]["nodes"] * 0.5 + groups[1]["nodes"] * 0.9
     assert document["cost"]["per_hour"] == pytest.approx(per_hour)
-    for part in ("Minimum and maximum", "13:00", "Cost", "EUR an hour", "p95 at most 600 ms", "0 node(s) may die"):
+    for part in (
+        "runs no spare replicas",
+        "Minimum and maximum",
+        "13:00",
+        "Cost",
+        "EUR an hour",
+        "p95 at most 600 ms",
+        "0 node(s) may die",
+    ):
         assert part in result.output
     assert f"{per_hour:.2f} EUR an hour" in (files / "plan.html").read_text()
     args = yaml.safe_load((files / "out" / "ray_config.yaml").read_text())["applications"][0]["args"]

@@ -301,6 +301,12 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
                 f"{check.predicted['p95_ms']:.0f} ms, and {check.measured['p95_ms']:.0f} ms were measured. Calibrate "
                 "longer on an idle machine before you rely on the latencies."
             )
+    if made.low:
+        yield (
+            "Replicas scale with the day. Between the lowest and the highest load, the autoscaler runs no spare "
+            "replicas, so turns are late after a node dies, until replacements have started. Plan the highest load "
+            "with --sessions to have the spare replicas all day."
+        )
     for name, component in made.components.items():
         if component.source:
             yield f"The size of {name} is a {component.source}."
