@@ -10,6 +10,9 @@ from loadtest.capacity.plan import Plan
 from loadtest.judging.page import render_page
 from loadtest.planning.cost import MONTH_HOURS, SensitivityRow, cost, machines
 
+MOST_ERROR = 0.25
+"""Relative error of the p95 at a calibrated level above which the model does not fit the calibration."""
+
 _TEMPLATE = Path(__file__).with_name("plan.html.jinja")
 
 
@@ -44,6 +47,7 @@ def plan_page(made: Plan, page: PlanPage) -> str:
         currency=page.currency,
         price_source=page.price_source,
         month_hours=MONTH_HOURS,
+        misfits=[check.sessions for check in made.checks if abs(check.errors["p95_ms"]) > MOST_ERROR],
         latencies=list(latency_rows(made)),
         engines=page.engines,
         sensitivities=[("Nodes that may die", page.spare), ("Limit of the 95th percentile", page.p95)],
@@ -55,9 +59,9 @@ def summary(made: Plan, currency: str) -> str:
     """Return what to buy for what, in a few sentences."""
     target = made.target
     text = (
-        f"Buy {machines(made.groups)}. They carry {target.sessions} conversations at the same time, with a median "
-        f"voice-to-voice latency below {target.p50_ms:g} ms and 95% of the turns within {target.p95_ms:g} ms, while "
-        f"{target.spare} node(s) of each group are missing."
+        f"Buy {machines(made.groups)}. By the model, they carry {target.sessions} conversations at the same time, with "
+        f"a median voice-to-voice latency below {target.p50_ms:g} ms and 95% of the turns within {target.p95_ms:g} ms, "
+        f"while {target.spare} node(s) of each group are missing."
     )
     found = cost(made)
     if found is None:

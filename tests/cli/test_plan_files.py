@@ -74,6 +74,7 @@ def test_a_day_with_prices_becomes_a_page_and_a_cluster(calibration: Path, files
         "0 node(s) may die",
     ):
         assert part in result.output
+    assert "runs no spare replicas" in result.output
     assert f"{per_hour:.2f} EUR an hour" in (files / "plan.html").read_text()
     args = yaml.safe_load((files / "out" / "ray_config.yaml").read_text())["applications"][0]["args"]
     scaling = {name: args[name]["autoscaling"] for name in ("host", "stt", "llm", "tts", "turn_detector")}

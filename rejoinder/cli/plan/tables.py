@@ -13,15 +13,12 @@ from loadtest.capacity.network_fit import STAGES, batching, session_range
 from loadtest.capacity.plan import Plan
 from loadtest.planning.cost import MONTH_HOURS, Cost, SensitivityRow
 from loadtest.planning.day import DayLoad
-from loadtest.planning.page import latency_rows
+from loadtest.planning.page import MOST_ERROR, latency_rows
 from rejoinder.core.capacity.failure_domains import HAPROXY_CORES, NO_TRAFFIC, node_traffic
 from rejoinder.core.capacity.gpu_throughput import MOST_BATCH, TOKENS_PER_AUDIO_S, CardEstimate
 from rejoinder.core.capacity.providers import Choice
 from rejoinder.core.capacity.sizing import REACH, Basis
 from rejoinder.core.settings.settings import Settings, parse_settings
-
-MOST_ERROR = 0.25
-"""Relative error of the p95 at a calibrated level above which a note warns of it."""
 
 
 def tables(made: Plan, chosen: Mapping[str, Choice]) -> Iterator[Table]:

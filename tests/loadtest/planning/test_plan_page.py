@@ -15,7 +15,7 @@ from loadtest.planning.page import PlanPage, plan_page
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.capacity.failure_domains import spread
 from rejoinder.core.capacity.sizing import Basis, NodeType, ReplicaUnit, SizedComponent, Traffic
-from tests.loadtest.capacity.test_plan import CHECKS, SOLVED
+from tests.loadtest.capacity.test_plan import CHECKS, SOLVED, check
 
 NODE = NodeType("c-16 <EU>", cores=16, memory_mb=64_000, per_hour=0.5)
 RESOURCES = PlanResources({}, (NODE,), (NODE,))
@@ -122,6 +122,13 @@ def test_the_page_says_what_to_buy_and_what_is_wrong() -> None:
     within = page(plan(basis=Basis.PREDICTED, intervals_ms={"p50_ms": 5.0, "p95_ms": 50.0, "p99_ms": 60.0}))
     assert "This plan is extrapolated" not in within
     assert "1000 ± 50 ms" in within
+
+
+def test_the_page_warns_of_a_model_that_does_not_fit() -> None:
+    """A model whose p95 is 30% below a measured one stands in a notice at the top, with the number of sessions."""
+    misfit = plan(checks=(*CHECKS[:2], check(30, p95_error=-0.3)))
+    assert "does not fit the calibration</b> at 30 sessions" in page(misfit)
+    assert "does not fit the calibration" not in page(plan())
 
 
 @pytest.mark.parametrize("low", [None, LowLoad(100, {"host": 4}, (2,))])
