@@ -14,10 +14,14 @@ from typing import Any
 import yaml
 
 from rejoinder.core.capacity.sizing import NodeGroup, SizedComponent
+from rejoinder.core.settings.section import is_loopback
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
 
 GROUP_LABEL = "group"
 CPU_GROUP, GPU_GROUP = "cpu", "gpu"
+
+EVERY_ADDRESS = "0.0.0.0"
+"""Address on which every node of a plan listens. On the loopback address, no other machine would reach it."""
 
 ONGOING_PER_SLOT = 4
 """Number of requests that Serve sends to a replica for each of its slots. Requests without a slot wait in the replica.
@@ -40,15 +44,21 @@ class Bill:
         components: Replicas and resources of `host` and of each stage, by name.
         groups: Groups of equal nodes that the components run on.
         sessions_per_host: Maximum number of sessions of one host.
+        least: Minimum number of replicas by name, spare ones included. A component without an entry has a fixed number.
+        least_nodes: Minimum number of nodes, in the order of `groups`. Empty: fixed numbers.
     """
 
     components: Mapping[str, SizedComponent]
     groups: tuple[NodeGroup, ...]
     sessions_per_host: int
+    least: Mapping[str, int] = field(default_factory=dict)
+    least_nodes: tuple[int, ...] = ()
 
 
 def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine]) -> dict[str, Any]:
     """Return the content of a `ray_config.yaml`.
+
+    A server that listened on the loopback address while it was calibrated listens on every address in the cluster.
 
     Args:
         base: The calibrated configuration.
@@ -67,7 +77,9 @@ def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine
     most_per_node = {name: most for group in plan.groups for name, most in group.most_per_node.items()}
     for name, sized in plan.components.items():
         section = dict(args.get(name, {})) | dict(engines[name].settings if name in engines else {})
-        section["autoscaling"] = dict(section.get("autoscaling", {})) | _replicas(sized, most_per_node.get(name))
+        section["autoscaling"] = dict(section.get("autoscaling", {})) | _replicas(
+            sized, plan.least.get(name, sized.replicas), most_per_node.get(name)
+        )
         section["resources"] = _resources(sized)
         if name == "host":
             section["max_sessions"] = plan.sessions_per_host
@@ -76,13 +88,15 @@ def configuration(base: ServeFile, plan: Bill, engines: Mapping[str, StageEngine
             section["max_ongoing_requests"] = max(64, ONGOING_PER_SLOT * sized.unit.slots)
         args[name] = section
     document["applications"] = [application | {"args": args}]
+    if is_loopback(base.http_options.host):
+        document["http_options"] = dict(document.get("http_options", {})) | {"host": EVERY_ADDRESS}
     parse_serve_file(document)
     return document
 
 
-def _replicas(sized: SizedComponent, most_per_node: int | None) -> dict[str, Any]:
+def _replicas(sized: SizedComponent, least: int, most_per_node: int | None) -> dict[str, Any]:
     spread = {"max_replicas_per_node": most_per_node} if most_per_node else {}
-    return {"min_replicas": sized.replicas, "max_replicas": sized.replicas} | spread
+    return {"min_replicas": least, "max_replicas": sized.replicas} | spread
 
 
 def _resources(sized: SizedComponent) -> dict[str, Any]:
@@ -97,12 +111,14 @@ def _resources(sized: SizedComponent) -> dict[str, Any]:
 
 def node_groups(plan: Bill) -> dict[str, Any]:
     """Return the content of `node_groups.yaml`: for each group its machine type, nodes, labels and replicas by name."""
+    least_nodes = plan.least_nodes or [group.nodes for group in plan.groups]
     return {
         "groups": [
             {
                 "name": GPU_GROUP if group.type.gpus else CPU_GROUP,
                 "type": group.type.name,
                 "nodes": group.nodes,
+                "least_nodes": least,
                 "of_which_spare": group.spare,
                 "cores": group.type.cores,
                 "memory_mb": group.type.memory_mb,
@@ -110,7 +126,7 @@ def node_groups(plan: Bill) -> dict[str, Any]:
                 "labels": {GROUP_LABEL: GPU_GROUP if group.type.gpus else CPU_GROUP},
                 "replicas": group.replicas,
             }
-            for group in plan.groups
+            for group, least in zip(plan.groups, least_nodes, strict=True)
         ]
     }
 

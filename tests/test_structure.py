@@ -88,6 +88,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("rejoinder.core", "rejoinder.store", "loadtest.scenario", "loadtest.results"),
         *("loadtest.generator", "loadtest.bandwidth"),
     ),
+    "loadtest.planning": ("rejoinder.core", "loadtest.capacity", "loadtest.judging"),
     "loadtest.benches": (
         *("rejoinder.core", "rejoinder.store", "loadtest.scenario", "loadtest.results"),
         *("loadtest.callers", "loadtest.generator", "loadtest.turn_corpus"),

@@ -82,6 +82,24 @@ def refuse_other_settings(calibration: Calibration, planned: Settings) -> None:
         )
 
 
+def refuse_unnamed(settings: Mapping[str, Any], engines: Mapping[str, str]) -> None:
+    """Raise ConfigError if a calibration does not say what it measured.
+
+    A plan from it would have the default settings and engines, which nobody measured.
+
+    Args:
+        settings: Settings of the calibrated deployment.
+        engines: Name of each stage's engine, as the server reported it.
+    """
+    missing = [*([] if settings else ["the settings"]), *(f"the engine of {s}" for s in STAGES if not engines.get(s))]
+    if missing:
+        raise ConfigError(
+            f"the calibration does not name {', '.join(missing)}, so what it measured is unknown.",
+            "Calibrate again with `rejoinder plan --url URL --knee N --config FILE --save FILE`.",
+            field="--calibration",
+        )
+
+
 def refuse_other_engines(engines: Mapping[str, str], settings: Settings) -> None:
     """Raise ConfigError if the server ran other engines than the settings have. The error names each stage.
 

@@ -40,6 +40,8 @@ class CapacityTarget:
         p95_ms: Limit of the 95th percentile of voice-to-voice latency in milliseconds.
         spare: Number of replicas of each component that may be missing while the target is met.
         refused: Share of calls that may be refused, 0 to 1.
+        low_sessions: Mean number of sessions at the lowest load of a day whose highest is `sessions`. None if the load
+            is constant.
     """
 
     sessions: int
@@ -47,6 +49,7 @@ class CapacityTarget:
     p95_ms: float
     spare: int = 1
     refused: float = 0.005
+    low_sessions: int | None = None
 
     @property
     def p50_ms(self) -> float:

@@ -16,7 +16,7 @@ from loadtest.capacity.network_fit import STAGES, session_range
 from loadtest.capacity.prediction import Estimate, Prediction, predict, predicted_knee
 from loadtest.capacity.side_stages import side_stages
 from loadtest.capacity.turn_network import TurnNetwork
-from rejoinder.core.capacity.erlang import blocking_in_reach
+from rejoinder.core.capacity.erlang import blocking_in_reach, slots_for_blocking
 from rejoinder.core.capacity.failure_domains import HAPROXY_CORES, HEAD_CORES_PER_REPLICA, Overhead, spread
 from rejoinder.core.capacity.sizing import REACH, Basis, NodeGroup, NodeType, SizedComponent, Traffic, basis_at, hosts
 from rejoinder.core.errors import ConfigError
@@ -85,6 +85,21 @@ class PlannedComponent:
 
 
 @dataclass(frozen=True, slots=True)
+class LowLoad:
+    """What must run at the lowest load of a day, spare ones included.
+
+    Attributes:
+        sessions: Mean number of concurrent sessions at that time.
+        replicas: Minimum number of replicas, by component.
+        nodes: Minimum number of nodes, in the order of the plan's groups.
+    """
+
+    sessions: int
+    replicas: Mapping[str, int]
+    nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Result of `rejoinder plan`: the replicas that a target needs, and the predicted latency.
 
@@ -102,6 +117,7 @@ class Plan:
             extrapolated plan.
         per_host: Maximum number of sessions per host.
         groups: Nodes to deploy: those without GPUs, and those with GPUs if a component uses one.
+        low: What must run at the lowest load of a day. None if the plan is for one load.
     """
 
     target: CapacityTarget
@@ -115,6 +131,7 @@ class Plan:
     intervals_ms: Mapping[str, float] | None
     per_host: int
     groups: tuple[NodeGroup, ...]
+    low: LowLoad | None = None
 
     @property
     def turns_per_s(self) -> float:
@@ -128,15 +145,15 @@ class PlanResources:
 
     Attributes:
         gpus: Number of GPUs per replica, by stage. A stage without an entry uses no GPU.
-        cpu_node: Machine type without GPUs.
-        gpu_node: Machine type with GPUs.
+        cpu_nodes: Machine types without GPUs, of which the cheapest for the plan is taken.
+        gpu_nodes: Machine types with GPUs, of which the cheapest for the plan is taken.
         most_per_host: Maximum number of sessions per host. If it is None, only `footprint.HOST_CORES` limits a host.
         engines_calibrated: True if the plan uses the engines of the calibration, false if it uses published engines.
     """
 
     gpus: Mapping[str, float]
-    cpu_node: NodeType
-    gpu_node: NodeType
+    cpu_nodes: tuple[NodeType, ...]
+    gpu_nodes: tuple[NodeType, ...]
     most_per_host: int | None = None
     engines_calibrated: bool = True
 
@@ -235,20 +252,72 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
     Raises:
         ConfigError: No number of replicas meets the target, or a host cannot carry a session.
     """
-    host = footprint.host(calibration, resources.most_per_host)
-    sized_hosts, admitted = hosts(target.sessions, target.refused, host.unit, target.spare)
-    found = invert(network, target, admitted)
-    per_s = found.prediction.turns_per_s.value
-    session = footprint.edge_traffic(calibration)
-    basis = basis_at(admitted, *session_range(calibration.levels))
+    solved = solve(calibration, network, target, resources)
+    found, hosts_needed = solved.inverted, solved.components["host"].sized.needed
+    per_host = solved.components["host"].sized.unit.slots
     checked = checks(calibration, network)
     whole = target_basis(calibration, checked, found) if resources.engines_calibrated else Basis.EXTRAPOLATED
-    components = {"host": PlannedComponent(sized_hosts, session.times(admitted), host.basis)}
-    speech_s = network.callers.speech.mean_s
+    blocked = [
+        blocking_in_reach(target.sessions, count, per_host, REACH)
+        for count in (solved.components["host"].sized.replicas, hosts_needed)
+    ]
+    return Plan(
+        target,
+        checks=checked,
+        knee=knee(calibration, network, target.p95_ms),
+        inverted=found,
+        components=solved.components,
+        edge=solved.components["host"].traffic,
+        refused=(blocked[0], blocked[1]),
+        basis=whole,
+        intervals_ms=intervals_ms(checked, found.prediction, whole),
+        per_host=per_host,
+        groups=solved.groups,
+        low=low_load(calibration, network, target, resources=resources, peak=solved),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedPlan:
+    """The sizes of a plan, without the checks of the model.
+
+    Attributes:
+        inverted: Replicas of the simulated stages, and their predictions.
+        components: Replicas to deploy, by component.
+        groups: Nodes to deploy.
+    """
+
+    inverted: SolvedReplicas
+    components: Mapping[str, PlannedComponent]
+    groups: tuple[NodeGroup, ...]
+
+
+def solve(
+    calibration: Calibration,
+    network: TurnNetwork,
+    target: CapacityTarget,
+    resources: PlanResources,
+    *,
+    full_hosts: bool = True,
+) -> SolvedPlan:
+    """Return the replicas and nodes for a target. The other arguments and the errors are those of `plan`.
+
+    With `full_hosts`, the stages serve as many sessions as the hosts admit. Without, they serve as many as are exceeded
+    with the probability `target.refused` (Erlang B), which is less if few sessions are offered.
+    """
+    host = footprint.host(calibration, resources.most_per_host)
+    sized_hosts, admitted = hosts(target.sessions, target.refused, host.unit, target.spare)
+    if not full_hosts:
+        admitted = min(admitted, slots_for_blocking(target.sessions, target.refused))
+    found = invert(network, target, admitted)
+    per_s = found.prediction.turns_per_s.value
+    basis = basis_at(admitted, *session_range(calibration.levels))
+    edge = footprint.edge_traffic(calibration)
+    components = {"host": PlannedComponent(sized_hosts, edge.times(admitted), host.basis)}
     for stage in STAGES:
         sized = _sized(calibration, network=network, stage=stage, found=found, spare=target.spare)
         unit = replace(sized.unit, gpus=resources.gpus.get(stage, 0.0))
-        traffic = footprint.stage_traffic(network, stage, per_s, speech_s)
+        traffic = footprint.stage_traffic(network, stage, per_s, network.callers.speech.mean_s)
         busy = found.prediction.busy[stage]
         components[stage] = PlannedComponent(
             replace(sized, unit=unit), traffic, _stage_basis(calibration, stage, busy), busy
@@ -257,23 +326,45 @@ def plan(calibration: Calibration, network: TurnNetwork, target: CapacityTarget,
         sized = replace(side.sized, spare=target.spare)
         components[name] = PlannedComponent(sized, side.traffic, side.basis, source=side.source)
     groups, components = spread_out(components, resources, target.spare, admitted)
-    blocked = [
-        blocking_in_reach(target.sessions, count, host.sessions, REACH)
-        for count in (components["host"].sized.replicas, sized_hosts.needed)
-    ]
-    return Plan(
-        target,
-        checks=checked,
-        knee=knee(calibration, network, target.p95_ms),
-        inverted=found,
-        components=components,
-        edge=session.times(admitted),
-        refused=(blocked[0], blocked[1]),
-        basis=whole,
-        intervals_ms=intervals_ms(checked, found.prediction, whole),
-        per_host=host.sessions,
-        groups=groups,
+    return SolvedPlan(found, components, groups)
+
+
+def low_load(
+    calibration: Calibration,
+    network: TurnNetwork,
+    target: CapacityTarget,
+    *,
+    resources: PlanResources,
+    peak: SolvedPlan,
+) -> LowLoad | None:
+    """Return what must run at the lowest load of the target's day, or None without a day.
+
+    A component keeps the spare replicas of the peak, because its limit of replicas on a node is that of the peak.
+    """
+    if target.low_sessions is None:
+        return None
+    types = {bool(group.type.gpus): (group.type,) for group in peak.groups}
+    same = replace(
+        resources,
+        cpu_nodes=types.get(False, resources.cpu_nodes),
+        gpu_nodes=types.get(True, resources.gpu_nodes),
     )
+    quiet_target = replace(target, sessions=target.low_sessions, low_sessions=None)
+    quiet = solve(calibration, network, quiet_target, same, full_hosts=False)
+    replicas = {
+        name: min(component.sized.replicas, quiet.components[name].sized.needed + component.sized.spare)
+        for name, component in peak.components.items()
+    }
+    running = {
+        name: replace(component, sized=replace(component.sized, needed=replicas[name]))
+        for name, component in peak.components.items()
+    }
+    packed, _ = spread_out(running, same, 0, quiet.inverted.admitted)
+    nodes = tuple(
+        min(one.nodes, max(low.nodes, fit.nodes))
+        for one, low, fit in zip(peak.groups, quiet.groups, packed, strict=True)
+    )
+    return LowLoad(target.low_sessions, replicas, nodes)
 
 
 def spread_out(
@@ -286,7 +377,7 @@ def spread_out(
 
     Args:
         components: Components with the replicas that the target needs.
-        resources: Machine types.
+        resources: Machine types, of which the cheapest are taken.
         spare: Number of nodes of each group that may be missing.
         sessions: Number of sessions of all hosts, whose audio the HAProxies of the nodes carry.
 
@@ -296,19 +387,38 @@ def spread_out(
     replicas = sum(component.sized.needed for component in components.values())
     entry = sessions * HAPROXY_CORES * footprint.HEADROOM
     groups, found = [], dict(components)
-    for node, option, overhead, gpus in (
-        (resources.cpu_node, "--cpu-node", Overhead(entry, replicas * HEAD_CORES_PER_REPLICA), False),
-        (resources.gpu_node, "--gpu-node", Overhead(), True),
+    for nodes, option, overhead, gpus in (
+        (resources.cpu_nodes, "--cpu-node", Overhead(entry, replicas * HEAD_CORES_PER_REPLICA), False),
+        (resources.gpu_nodes, "--gpu-node", Overhead(), True),
     ):
         names = [name for name, component in components.items() if bool(component.sized.unit.gpus) is gpus]
-        try:
-            group, sized = spread(node, [components[name].sized for name in names], spare, overhead)
-        except ValueError as error:
-            raise ConfigError(f"{error}.", "Choose a larger machine type.", field=option) from None
-        if names:
-            groups.append(group)
+        if not names:
+            continue
+        group, sized = _cheapest(
+            nodes, [components[name].sized for name in names], spare, overhead=overhead, option=option
+        )
+        groups.append(group)
         found |= {name: replace(components[name], sized=one) for name, one in zip(names, sized, strict=True)}
     return tuple(groups), found
+
+
+def _cheapest(
+    nodes: Sequence[NodeType], sized: Sequence[SizedComponent], spare: int, *, overhead: Overhead, option: str
+) -> tuple[NodeGroup, list[SizedComponent]]:
+    """Return the cheapest group of equal nodes for components, and the components with spare replicas.
+
+    Raises:
+        ConfigError: There is no machine type, or a replica fits into none; the error names `option`.
+    """
+    fitting, fault = [], "no machine type is given"
+    for node in nodes:
+        try:
+            fitting.append(spread(node, sized, spare, overhead))
+        except ValueError as error:
+            fault = str(error)
+    if not fitting:
+        raise ConfigError(f"{fault}.", "Choose a larger machine type.", field=option)
+    return min(fitting, key=lambda one: (one[0].nodes * (one[0].type.per_hour or 0.0), one[0].nodes))
 
 
 def _sized(

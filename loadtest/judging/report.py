@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from loadtest.judging import plots
 from loadtest.judging.findings import TIPS, findings
+from loadtest.judging.page import render_page
 from loadtest.results.result import VOICE_TO_VOICE, RunOutcome, RunResult
 from loadtest.results.turn_record import WATERFALL
 
@@ -54,10 +53,9 @@ def largest_stage(result: RunResult) -> LargestStage | None:
 
 def html(result: RunResult) -> str:
     """Return the report of a run as an HTML page."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     names = (*WATERFALL, VOICE_TO_VOICE, "eou", "audio", "rtt", "stop", "setup")
-    return template.render(
+    return render_page(
+        _TEMPLATE,
         result=result,
         explanation=EXPLANATIONS[result.outcome],
         rows=[(name, result.latencies[name]) for name in names if name in result.latencies],

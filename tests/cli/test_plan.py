@@ -10,10 +10,12 @@ import yaml
 from typer.testing import CliRunner
 
 from cluster.config_file import read_config
+from cluster.environment import FILES_PER_CONNECTION, SPARE_FILES
 from loadtest.capacity.calibration import Calibration, Level, StageLevel, TimeDistribution, save
 from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.cli.main import app
-from rejoinder.cli.plan.command import node_type, refuse_unmeasured_devices, refuse_unused_gpus, shares, slots
+from rejoinder.cli.plan.command import refuse_unmeasured_devices, refuse_unused_gpus, shares, slots
+from rejoinder.cli.plan.inputs import node_type
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import Settings, parse_settings
 
@@ -111,6 +113,37 @@ def test_a_plan_from_end_to_end(calibration: Path, tmp_path: Path) -> None:
     assert settings.host.max_sessions * components["host"]["sized"]["needed"] >= 60
 
 
+def test_a_node_has_the_traffic_cores_and_files_of_its_entry(calibration: Path, tmp_path: Path) -> None:
+    """The table of nodes has the callers' traffic of one node, and what HAProxy needs, while the spare node is missing.
+
+    That is 1.3 ms of CPU per session and second times 1.3, and 2 files per session beside those of the process.
+    """
+    options = ["--sessions", "600", "--json", str(tmp_path / "plan.json"), "--cpu-node", "4:16"]
+    result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "300"})
+    assert result.exit_code == 0, result.output
+    made = json.loads((tmp_path / "plan.json").read_text())["plan"]
+    group = made["groups"][0]
+    sessions = made["inverted"]["admitted"] / (group["nodes"] - group["spare"])
+    row = next(line for line in result.output.splitlines() if line.startswith("│ cpu "))
+    cells = [cell.strip() for cell in row.split("│")]
+    assert f"{sessions * 0.0013 * 1.3:.1f}" == cells[8]
+    assert int(cells[9]) == round(SPARE_FILES + FILES_PER_CONNECTION * sessions)
+    assert int(cells[9]) > sessions
+    # The callers send 560 kbps of payload each, measured. Of that a node gets its part, headers come on top.
+    assert float(cells[4]) > sessions * 0.56
+    assert made["edge"]["in_kbps"] > made["inverted"]["admitted"] * 560
+
+
+def test_a_model_that_does_not_fit_is_noted(calibration: Path) -> None:
+    """A p95 that was measured more than 25% apart from the prediction is a risk of the plan, which the notes name."""
+    document = json.loads(calibration.read_text())
+    document["levels"][2]["p95_ms"] = 900.0
+    changed_file = changed(calibration, levels=document["levels"])
+    result = RUNNER.invoke(app, ["plan", "--calibration", changed_file, "--sessions", "20"], env={"COLUMNS": "400"})
+    assert "The model does not fit the calibration: at 12 sessions" in result.output
+    assert "at 8 sessions" not in result.output
+
+
 def _latencies(output: str) -> list[str]:
     return [line for line in output.splitlines() if "voice to voice p" in line]
 
@@ -192,6 +225,24 @@ def test_an_emulated_stage_may_change_its_gpus() -> None:
     refuse_unmeasured_devices({"llm": 1}, engines, Settings())
 
 
+def test_published_figures_contradict_an_emulated_model(calibration: Path) -> None:
+    """An emulated model on one L4 is faster than published figures of an 8B model, and the plan says so."""
+    options = ["--sessions", "60", "--gpus", "llm=1", "--gpu-node", "16:64:1:L4", "--llm-billions", "8"]
+    result = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options], env={"COLUMNS": "250"})
+    assert result.exit_code == 0, result.output
+    assert "published, not measured here" in result.output
+    assert "L4 for the emulated language model, and published figures say" in result.output
+    assert "does not fit" in next(line for line in result.output.splitlines() if line.startswith("│ T4 "))
+
+
+def test_gpus_of_a_hosted_model_are_not_estimated(calibration: Path) -> None:
+    """A language model on a server elsewhere needs no GPU here, so `--llm-billions` is refused for it."""
+    options = ["--sessions", "20", "--llm-billions", "8", "--engines", "published"]
+    refused = RUNNER.invoke(app, ["plan", "--calibration", str(calibration), *options]).exception
+    assert isinstance(refused, ConfigError)
+    assert refused.field == "--llm-billions"
+
+
 def changed(calibration: Path, **keys: object) -> str:
     """Change keys of the calibration's file, and return its path."""
     calibration.write_text(json.dumps(json.loads(calibration.read_text()) | keys))
@@ -223,11 +274,34 @@ def test_other_settings_than_the_calibrated_are_refused(calibration: Path, tmp_p
 
 def test_engines_that_the_server_did_not_run_are_refused(calibration: Path) -> None:
     """A calibration whose settings have another engine than the measured server is refused, with the stage's name."""
+    other = {"llm": {"engine": "embedded"}}
     refused = RUNNER.invoke(
-        app, ["plan", "--calibration", changed(calibration, settings={}), "--sessions", "20"]
+        app, ["plan", "--calibration", changed(calibration, settings=other), "--sessions", "20"]
     ).exception
     assert isinstance(refused, ConfigError)
     assert "llm.engine is embedded, but the server ran 'emulated own curve'" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"settings": {}}, "the settings"),
+        ({"engines": {}}, "the engine of stt, the engine of llm, the engine of tts"),
+        ({"engines": {"stt": "whisper-base int8 (ctranslate2)", "llm": "emulated own curve"}}, "the engine of tts"),
+        ({"engines": {"stt": "", "llm": "emulated own curve", "tts": "piper en"}}, "the engine of stt"),
+    ],
+)
+def test_a_calibration_that_does_not_say_what_it_measured_is_refused(
+    calibration: Path, tmp_path: Path, keys: dict[str, object], says: str
+) -> None:
+    """Without settings or engine names, the plan would write the default engines, so it is refused."""
+    options = ["--sessions", "20", "--write", str(tmp_path / "out")]
+    refused = RUNNER.invoke(app, ["plan", "--calibration", changed(calibration, **keys), *options]).exception
+    assert isinstance(refused, ConfigError)
+    assert refused.field == "--calibration"
+    assert f"does not name {says}, so" in refused.message
+    assert refused.remedy.startswith("Calibrate again")
+    assert not (tmp_path / "out").exists()
 
 
 def test_features_outside_the_model_are_noted(calibration: Path, tmp_path: Path) -> None:
@@ -253,6 +327,10 @@ def test_features_outside_the_model_are_noted(calibration: Path, tmp_path: Path)
         (["--engines", "best"], "--engines"),
         (["--p95-ms", "200"], "--p95-ms"),
         (["--gpus", "stt"], "--gpus"),
+        (["--day", "day.csv"], "--call-s"),
+        (["--call-s", "60"], "--call-s"),
+        (["--day", "day.csv", "--call-s", "60"], "--sessions"),
+        (["--launch", "site.yaml"], "--write"),
         (["--cpu-node", "none"], "--cpu-node"),
         (["--cpu-node", "0.5:1"], "--cpu-node"),
     ],

@@ -14,7 +14,6 @@ from rejoinder.cli.extras import need_load_extra
 from rejoinder.cli.plan.grouped_options import grouped
 from rejoinder.core.capacity.budgets import Tier
 from rejoinder.core.capacity.providers import Choice, choose
-from rejoinder.core.capacity.sizing import NodeType
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.devices import DEVICE_ENGINES, GPU_ENGINES
 from rejoinder.core.settings.serve_file import ServeFile, parse_serve_file
@@ -22,9 +21,7 @@ from rejoinder.core.settings.settings import LlmSettings, Settings, SttSettings,
 
 # At run time the command imports these modules itself: they need the extra `load` and take a second to import.
 if TYPE_CHECKING:
-    from cluster.plan import Bill
     from loadtest.capacity.calibration import Calibration
-    from loadtest.capacity.plan import Plan
     from loadtest.capacity.turn_network import TurnNetwork
 
 STAGES = ("stt", "llm", "tts")
@@ -36,7 +33,18 @@ PUBLISHED_SLOTS = 16
 class PlanOptions:
     """Options of `rejoinder plan`. The `help` of each field is its documentation."""
 
-    sessions: Annotated[int, typer.Option(min=1, help="Average number of concurrent conversations.")]
+    sessions: Annotated[
+        int, typer.Option(min=0, help="Average number of concurrent conversations. Required without --day.")
+    ] = 0
+    day: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV file of a day's calls (columns time, calls): plan its highest load, and let replicas scale down "
+            "to its lowest.",
+        ),
+    ] = None
+    call_s: Annotated[float, typer.Option(min=0, help="Mean length of a call in seconds. Required with --day.")] = 0.0
     tier: Annotated[Tier, typer.Option(help="Tier of the latency guide whose total latency the median must meet.")] = (
         Tier.GOOD
     )
@@ -77,14 +85,51 @@ class PlanOptions:
             help="GPUs of one replica, for example stt=0.25,llm=1. The calibration must be of stages on such GPUs.",
         ),
     ] = ""
-    cpu_node: Annotated[str, typer.Option(metavar="CORES:GB", help="Machine type without a GPU.")] = "16:64"
-    gpu_node: Annotated[str, typer.Option(metavar="CORES:GB:GPUS", help="Machine type with GPUs.")] = "16:64:1"
+    llm_billions: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Parameters of the language model in billions: also print its GPUs by published figures.",
+        ),
+    ] = 0.0
+    llm_bits: Annotated[int, typer.Option(min=4, max=16, help="Bits per weight for --llm-billions.")] = 16
+    cpu_node: Annotated[
+        str,
+        typer.Option(
+            metavar="CORES:GB",
+            help="Machine type without a GPU. With --prices its name there; default: the cheapest. Else 16:64.",
+        ),
+    ] = ""
+    gpu_node: Annotated[
+        str,
+        typer.Option(
+            metavar="CORES:GB:GPUS[:KIND]",
+            help="Machine type with GPUs, as 16:64:1:L4. With --prices its name there; default: the cheapest. Else "
+            "16:64:1.",
+        ),
+    ] = ""
+    prices: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML file of machine types with their price per hour.")
+    ] = None
     per_host: Annotated[int, typer.Option(min=0, help="Most sessions of one host. 0: as many as one core carries.")] = 0
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="File for the plan; keys: loadtest/capacity/plan.py.")
     ] = None
     write: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for ray_config.yaml and node_groups.yaml.")
+    ] = None
+    launch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Launch description without profile, and with groups only for addresses. With --write: also write "
+            "what starts the cluster, for `ray up` with addresses, else for KubeRay.",
+        ),
+    ] = None
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Page to read and sign: what to buy, why, risks, and what the choices cost."),
     ] = None
 
 
@@ -100,18 +145,20 @@ def plan(options: PlanOptions) -> None:
     need_load_extra()
     from cluster.config_file import read_config
     from loadtest.capacity.calibrated_settings import refuse_other_settings
-    from loadtest.capacity.inversion import CapacityTarget
     from loadtest.capacity.plan import PlanResources
     from loadtest.capacity.plan import plan as make
-    from rejoinder.cli.plan import tables as plan_tables
+    from rejoinder.cli.plan.inputs import capacity_target, machines, read_inputs
+    from rejoinder.cli.plan.outputs import PlannedFiles, show, write_files
     from rejoinder.cli.plan.sources import calibrated, published
 
     # A wrong option must be reported before the calibration and simulation, which take minutes.
+    inputs = read_inputs(options)
+    target = capacity_target(options, inputs)
     gpus = shares(options.gpus)
     resources = PlanResources(
         gpus,
-        node_type(options.cpu_node, "--cpu-node"),
-        node_type(options.gpu_node, "--gpu-node"),
+        cpu_nodes=machines(options.cpu_node, inputs, gpus=False),
+        gpu_nodes=machines(options.gpu_node, inputs, gpus=True),
         most_per_host=options.per_host or None,
         engines_calibrated=options.engines == "calibrated",
     )
@@ -131,20 +178,17 @@ def plan(options: PlanOptions) -> None:
         refuse_unused_gpus(gpus, planned)
     refuse_other_settings(found, base.application.args)
     refuse_unmeasured_devices(gpus, planned, parse_settings(found.settings))
+    refuse_unused_estimate(options, planned["llm"])
     network = _network(found)
     if options.engines == "published":
         network = published(network, chosen, PUBLISHED_SLOTS)
-    target = CapacityTarget(
-        options.sessions, tier=options.tier, p95_ms=options.p95_ms, spare=options.spare, refused=options.refused
-    )
     made = make(found, network, target, resources)
+    files = PlannedFiles(
+        made, calibration=found, network=network, resources=resources, base=base, chosen=chosen, inputs=inputs
+    )
     console = Console(highlight=False)
-    choices = {**chosen, "tts": choose("tts", options.tier)}
-    for table in plan_tables.tables(made, choices):
-        console.print(table)
-    for note in plan_tables.notes(found, made, published=options.engines == "published"):
-        console.print(note, style="dim", markup=False)
-    _write(options, base=base, made=made, chosen=chosen, console=console)
+    show(files, options, console)
+    write_files(files, options, console)
 
 
 def calibrated_file(found: Calibration) -> ServeFile:
@@ -214,6 +258,14 @@ def refuse_unused_gpus(gpus: Mapping[str, float], engines: Mapping[str, str]) ->
             )
 
 
+def refuse_unused_estimate(options: PlanOptions, engine: str) -> None:
+    """Raise ConfigError if `--llm-billions` asks for the GPUs of a language model whose engine cannot use one."""
+    if options.llm_billions and engine not in GPU_ENGINES:
+        raise ConfigError(
+            f"engine {engine} of llm computes on its own server.", "Leave it out.", field="--llm-billions"
+        )
+
+
 def refuse_unmeasured_devices(gpus: Mapping[str, float], engines: Mapping[str, str], calibrated: Settings) -> None:
     """Raise ConfigError if a stage would run on another device than in the calibration.
 
@@ -242,22 +294,6 @@ def refuse_unmeasured_devices(gpus: Mapping[str, float], engines: Mapping[str, s
         )
 
 
-def node_type(text: str, option: str) -> NodeType:
-    """Return the machine type of a text such as "16:64:1" (16 cores, 64 GB, one GPU). The GPUs may be omitted.
-
-    Raises:
-        ConfigError: The text is not a machine type. The error names `option`.
-    """
-    try:
-        cores, memory_gb, *gpus = (float(part) for part in text.split(":"))
-        found = NodeType(text, cores, memory_gb * 1000, *gpus)
-    except (ValueError, TypeError):
-        found = NodeType(text, 0, 0)
-    if min(found.cores, found.memory_mb) <= 0 or found.gpus < 0:
-        raise ConfigError(f"{text!r} is not a machine type.", "Write CORES:GB or CORES:GB:GPUS.", field=option)
-    return found
-
-
 def slots(settings: Settings) -> dict[str, int]:
     """Return how many requests one replica serves at once, for each stage (stt, llm, tts) with its configured engine.
 
@@ -280,31 +316,3 @@ def slots(settings: Settings) -> dict[str, int]:
         else:
             found[name] = stage.max_ongoing_requests if stage.engine == "openai_api" else 1
     return found
-
-
-def _write(
-    options: PlanOptions, base: ServeFile, made: Plan, chosen: Mapping[str, Choice], *, console: Console
-) -> None:
-    from cluster.plan import StageEngine, configuration, node_groups, write
-    from rejoinder.cli.load.app import write_json
-
-    bill = bill_of(made)
-    published = options.engines == "published"
-    engines = {
-        stage: StageEngine(choice.provider.settings, choice.provider.source)
-        for stage, choice in chosen.items()
-        if published
-    }
-    document = configuration(base, bill, engines)
-    if options.write:
-        lines = [f"{stage}: {engine.source}" for stage, engine in engines.items()]
-        for path in write(options.write, document, node_groups(bill), lines):
-            console.print(f"Written: {path}")
-    write_json(options.json_file, {"plan": made, "bill": bill, "engines": chosen, "configuration": document})
-
-
-def bill_of(made: Plan) -> Bill:
-    """Return the plan's components and the nodes that they run on."""
-    from cluster.plan import Bill
-
-    return Bill({name: component.sized for name, component in made.components.items()}, made.groups, made.per_host)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from loadtest.capacity import calibration as calibrations
-from loadtest.capacity.calibrated_settings import refuse_other_engines
+from loadtest.capacity.calibrated_settings import refuse_other_engines, refuse_unnamed
 from loadtest.capacity.calibration import Calibration, levels_for
 from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import fixed
@@ -29,14 +29,15 @@ def calibrated(options: PlanOptions, settings: Settings) -> Calibration:
     With `--save`, also write it to that file.
 
     Raises:
-        ConfigError: Neither or both options are given, a run is invalid, or the server ran other engines than its
-            settings have.
+        ConfigError: Neither or both options are given, a run is invalid, the calibration does not name its settings or
+            engines, or the server ran other engines than its settings have.
     """
     if bool(options.calibration) == bool(options.url):
         raise ConfigError(
             "a plan needs one calibration.", "Give --calibration FILE, or --url URL --knee N.", field="--calibration"
         )
     calibration = calibrations.load(options.calibration) if options.calibration else _run(options, settings)
+    refuse_unnamed(calibration.settings, calibration.engines)
     refuse_other_engines(calibration.engines, parse_settings(calibration.settings))
     if options.save:
         calibrations.save(calibration, options.save)
@@ -57,6 +58,8 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
             raise ConfigError(
                 f"invalid load generator at {sessions} sessions: {causes}", "Use another machine.", "--url"
             )
+        measured = settings.model_dump(mode="json", exclude={"access"})  # may have the secret that signs client secrets
+        refuse_unnamed(measured, result.engines)
         refuse_other_engines(result.engines, settings)
         levels.append(calibrations.level(result, window))
         engines, behavior = result.engines, level.behavior
@@ -66,8 +69,7 @@ def _run(options: PlanOptions, settings: Settings) -> Calibration:
         engines=engines,
         slots=slots(settings),
         behavior=behavior,
-        # `access` may contain the secret that signs client secrets.
-        settings=settings.model_dump(mode="json", exclude={"access"}),
+        settings=measured,
         machine=f"{os.cpu_count()} cores, {platform.machine()}",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
@@ -11,7 +11,11 @@ from loadtest.capacity.calibration import Calibration
 from loadtest.capacity.footprint import HEADROOM, HOST_CORES
 from loadtest.capacity.network_fit import STAGES, batching, session_range
 from loadtest.capacity.plan import Plan
+from loadtest.planning.cost import MONTH_HOURS, Cost, SensitivityRow
+from loadtest.planning.day import DayLoad
+from loadtest.planning.page import MOST_ERROR, latency_rows
 from rejoinder.core.capacity.failure_domains import HAPROXY_CORES, NO_TRAFFIC, node_traffic
+from rejoinder.core.capacity.gpu_throughput import MOST_BATCH, TOKENS_PER_AUDIO_S, CardEstimate
 from rejoinder.core.capacity.providers import Choice
 from rejoinder.core.capacity.sizing import REACH, Basis
 from rejoinder.core.settings.settings import Settings, parse_settings
@@ -59,14 +63,8 @@ def _target(made: Plan) -> Table:
         f"{made.refused[1]:.3%}",
         erlang_b,
     )
-    basis = made.basis.value if made.intervals_ms else f"{made.basis.value}, no interval"
-    for name, estimate, limit in (
-        ("p50", found.p50_ms, f"< {target.p50_ms:g} ({target.tier.value} tier)"),
-        ("p95", found.p95_ms, f"<= {target.p95_ms:g}"),
-        ("p99", found.p99_ms, ""),
-    ):
-        interval = f" ± {made.intervals_ms[f'{name}_ms']:.0f}" if made.intervals_ms else ""
-        table.add_row(f"voice to voice {name}", f"{estimate.value:.0f}{interval} ms {limit}".strip(), basis)
+    for name, limit, value, basis in latency_rows(made):
+        table.add_row(f"voice to voice {name}", f"{value} (limit: {limit})", basis)
     table.add_row("turns a second", f"{made.turns_per_s:.1f}", made.basis.value)
     table.add_row("second LLM requests a turn", f"{found.hedged:.2%}", made.basis.value)
     if knee:
@@ -143,6 +141,97 @@ def _engines(chosen: Mapping[str, Choice]) -> Table:
     return table
 
 
+def gpus(cards: Sequence[CardEstimate], needed_per_s: float, billions: float, *, bits: int) -> Table:
+    """Return a table of how many GPUs the language model needs, by published figures.
+
+    Args:
+        cards: Estimate of each card of the guide.
+        needed_per_s: Tokens a second of the plan.
+        billions: Parameters of the model in billions.
+        bits: Bits per weight.
+    """
+    title = (
+        f"{billions:g} billion parameters in {bits} bits at {needed_per_s:.0f} tokens a second: "
+        "published, not measured here"
+    )
+    table = Table("GPU", "GB", title=title)
+    for heading in ("tokens/s of one request", f"tokens/s of {MOST_BATCH} requests", "GPUs", "guide 4.2"):
+        table.add_column(heading, justify="right")
+    for estimate in cards:
+        card = estimate.card
+        if estimate.single is None or estimate.batch is None:
+            cells = ["-", "-", "does not fit"]
+        else:
+            cells = [f"{estimate.single:.0f}", f"{estimate.batch:.0f}", str(estimate.cards)]
+        table.add_row(card.name, str(card.vram_gb), *cells, card.pace)
+    return table
+
+
+def gpu_notes(cards: Sequence[CardEstimate], made: Plan, calibration: Calibration) -> Iterator[str]:
+    """Yield what published figures say about the plan's GPUs for the language model. Nothing without estimates.
+
+    An emulated engine needs no GPU, so its replicas may be fewer than the GPUs that a real model needs.
+    """
+    if not cards:
+        return
+    yield (
+        f"GPU figures are published, not measured here: vLLM with Llama 3.1 8B on one A100 and one H100, by bandwidth "
+        f"for other cards and models, at most {MOST_BATCH} requests at once, {TOKENS_PER_AUDIO_S:g} tokens a second of "
+        "speech."
+    )
+    sized = made.components["llm"].sized
+    kinds = {group.type.gpu.upper() for group in made.groups if "llm" in group.replicas}
+    for estimate in cards:
+        if estimate.card.name not in kinds or not calibration.engines["llm"].startswith("emulated"):
+            continue
+        planned = sized.needed * sized.unit.gpus
+        if estimate.cards is None:
+            yield f"The language model does not fit into one {estimate.card.name}."
+        elif estimate.cards > planned:
+            yield (
+                f"The plan has {planned:g} {estimate.card.name} for the emulated language model, and published figures "
+                f"say {estimate.cards}. Calibrate the real model on that card before you buy."
+            )
+
+
+def costs(total: Cost | None, rows: Sequence[SensitivityRow], currency: str) -> Table:
+    """Return a table of what a plan costs, and what other choices would cost.
+
+    Args:
+        total: Price of the plan. None if it is unknown.
+        rows: Other choices, with their price.
+        currency: Code of the currency.
+    """
+    table = Table("choice", "machines", f"{currency} an hour", f"{currency} a month", "change", title="Cost")
+    for row in rows:
+        if row.nodes is None or row.per_hour is None or total is None:
+            table.add_row(row.change, row.machines or "-", "-", "-", row.why)
+            continue
+        change = "this plan" if row.chosen else f"{row.per_hour / total.per_hour - 1:+.0%}"
+        month = f"{row.per_hour * MONTH_HOURS:,.0f}"
+        table.add_row(row.change, row.machines, f"{row.per_hour:.2f}", month, change)
+    if total and total.low_per_hour < total.per_hour:
+        table.add_row("at the lowest load of the day", "", f"{total.low_per_hour:.2f}", "", "")
+    return table
+
+
+def day(load: DayLoad, made: Plan) -> Table:
+    """Return a table of the highest and lowest load of a day, with the replicas that run then at least."""
+    table = Table("load of the day", "conversations", "at", "nodes", "replicas", title="Minimum and maximum")
+    low = made.low
+    if low is None:
+        return table
+    most = {name: component.sized.replicas for name, component in made.components.items()}
+    nodes = [group.nodes for group in made.groups]
+    for name, sessions, count, replicas in (
+        ("highest", load.most, nodes, most),
+        ("lowest", load.least, low.nodes, low.replicas),
+    ):
+        text = ", ".join(f"{stage} {number}" for stage, number in replicas.items())
+        table.add_row(name, str(sessions), load.at(sessions), " + ".join(map(str, count)), text)
+    return table
+
+
 def _batching(calibration: Calibration) -> Iterator[str]:
     """Yield a phrase for each stage: how many ms longer a request takes for each further concurrent request.
 
@@ -202,6 +291,19 @@ def notes(calibration: Calibration, made: Plan, *, published: bool) -> Iterator[
         )
     else:
         yield "The latencies have no interval: nothing bounds the model's error outside the calibrated range."
+    for check in made.checks:
+        if abs(check.errors["p95_ms"]) > MOST_ERROR:
+            yield (
+                f"The model does not fit the calibration: at {check.sessions} sessions, it predicts a p95 of "
+                f"{check.predicted['p95_ms']:.0f} ms, and {check.measured['p95_ms']:.0f} ms were measured. Calibrate "
+                "longer on an idle machine before you rely on the latencies."
+            )
+    if made.low:
+        yield (
+            "Replicas scale with the day. Between the lowest and the highest load, the autoscaler runs no spare "
+            "replicas, so turns are late after a node dies, until replacements have started. Plan the highest load "
+            "with --sessions to have the spare replicas all day."
+        )
     for name, component in made.components.items():
         if component.source:
             yield f"The size of {name} is a {component.source}."

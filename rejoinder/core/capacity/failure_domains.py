@@ -57,7 +57,7 @@ def spread(
     for component in components:
         _check_fits(component, node)
     for nodes in count(spare + 1):
-        most = [math.ceil(component.needed / (nodes - spare)) for component in components]
+        most = [math.ceil(c.needed / (nodes - spare)) if spare else c.needed for c in components]
         sized = [replace(component, spare=spare * k) for component, k in zip(components, most, strict=True)]
         if _placed(node, nodes, list(zip(sized, most, strict=True)), spare=spare, overhead=overhead):
             break

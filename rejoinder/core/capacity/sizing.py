@@ -163,13 +163,25 @@ def replicas(work: StageWork, unit: ReplicaUnit, turns_per_s: float, most_wait_s
 
 @dataclass(frozen=True, slots=True)
 class NodeType:
-    """Type of machine. `reserve` is the share (0 to 1) of cores and memory that is left to the operating system."""
+    """Type of machine.
+
+    Attributes:
+        name: Its name.
+        cores: CPU cores.
+        memory_mb: Memory in MB.
+        gpus: Number of GPUs.
+        reserve: Share of cores and memory that is left to the operating system, 0 to 1.
+        per_hour: Price of one machine for one hour, in the currency of the price file. None if it is unknown.
+        gpu: Kind of GPU as Ray names it, for example L4. Empty if it is unknown or there is none.
+    """
 
     name: str
     cores: float
     memory_mb: float
     gpus: float = 0.0
     reserve: float = 0.1
+    per_hour: float | None = None
+    gpu: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,18 @@ import pytest
 from loadtest.capacity.calibration import Calibration, Level, StageLevel
 from loadtest.capacity.inversion import SolvedReplicas
 from loadtest.capacity.network_fit import STAGES
-from loadtest.capacity.plan import PERCENTILES, LevelCheck, intervals_ms, target_basis
+from loadtest.capacity.plan import (
+    PERCENTILES,
+    LevelCheck,
+    PlannedComponent,
+    PlanResources,
+    intervals_ms,
+    spread_out,
+    target_basis,
+)
 from loadtest.capacity.prediction import Estimate, Prediction
 from loadtest.scenario.scenario import CallerBehavior
-from rejoinder.core.capacity.sizing import Basis
+from rejoinder.core.capacity.sizing import Basis, NodeType, ReplicaUnit, SizedComponent, Traffic
 
 PREDICTION = Prediction(
     sessions=20,
@@ -95,3 +103,34 @@ def test_an_interval_contains_the_models_error() -> None:
     assert set(widths) == set(PERCENTILES)
     assert widths["p95_ms"] == pytest.approx(50)
     assert widths["p99_ms"] == pytest.approx(5)
+
+
+def nodes(sessions: int, replicas: int, spare: int = 0, cores: float = 1.0) -> int:
+    """Return the number of nodes of 4 cores (of which 3.6 are used) for hosts of `cores` cores."""
+    components = {
+        "host": PlannedComponent(
+            SizedComponent(ReplicaUnit("host", 100, cores, 100), replicas, 0), Traffic(0, 0, 0, 0), Basis.PREDICTED
+        )
+    }
+    machine = NodeType("4:16", 4, 16_000)
+    groups, _ = spread_out(components, PlanResources({}, (machine,), (machine,)), spare, sessions)
+    return groups[0].nodes
+
+
+def test_the_entry_takes_cores_of_the_nodes() -> None:
+    """The HAProxies of 2,000 sessions take 2000 * 0.0013 * 1.3 = 3.4 cores, so six hosts need three nodes, not two."""
+    assert (nodes(0, 6), nodes(2000, 6)) == (2, 3)
+
+
+def test_the_head_takes_cores_of_one_node() -> None:
+    """Ray's own processes take 0.027 cores per replica: 72 hosts of 0.1 cores fill two nodes, and need a third."""
+    assert nodes(0, 35, cores=0.1) == 2
+    assert nodes(0, 72, cores=0.1) == 3
+
+
+def test_the_entry_fits_while_nodes_are_missing() -> None:
+    """While one of three nodes is missing, each of the others has 1.7 cores of the entry, and room for one host.
+
+    So three hosts need a fourth node. With the entry on all three nodes, each would have room for two.
+    """
+    assert nodes(2000, 3, spare=1) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loadtest.capacity.calibration import Calibration, Level, StageLevel
@@ -46,6 +48,28 @@ def test_a_stage_without_requests_gets_a_named_default() -> None:
     assert "44 ms per turn (docs/results/density.md)" in found.source
 
 
+@pytest.mark.parametrize("verdicts", [1, 20, 99])
+def test_a_stage_with_few_requests_gets_the_default(verdicts: int) -> None:
+    """A rate from fewer than 100 verdicts is not used: the plan has one verdict per turn, and the source says why.
+
+    1 to 20 verdicts in 1,000 turns of 500 a second would need one replica, and 99 in 1,000 also.
+    """
+    found = side_stages(calibration(verdicts), 500, Basis.PREDICTED, LLM)["turn_detector"]
+    assert (found.sized.needed, found.basis) == (37, Basis.DEFAULT)
+    assert f"the calibration had {verdicts} in 1000 turns, and 100 give a stable rate" in found.source
+
+
+def test_few_requests_may_show_that_the_default_is_too_small() -> None:
+    """If the few verdicts took 88 ms instead of 44, twice the replicas are planned."""
+    measured = calibration(20)
+    stage = measured.levels[0].stages["turn_detector"]
+    slow = replace(stage, cores=20 * 0.088 / 100)
+    level = replace(measured.levels[0], stages=measured.levels[0].stages | {"turn_detector": slow})
+    found = side_stages(replace(measured, levels=(level,)), 500, Basis.PREDICTED, LLM)["turn_detector"]
+    assert found.sized.needed == 74
+    assert "its verdicts took 88 ms" in found.source
+
+
 def test_a_backup_model_is_as_large_as_the_model_that_it_replaces() -> None:
     """A deployed backup language model gets the size of `llm`, as a default. Otherwise the plan has no such stage."""
     backup = {"engine": "emulated"}
@@ -55,6 +79,6 @@ def test_a_backup_model_is_as_large_as_the_model_that_it_replaces() -> None:
 
 
 def test_a_stage_of_unknown_cost_is_refused() -> None:
-    """A deployed answer cache that the calibration never asked cannot be sized; the error names it."""
+    """A deployed answer cache that the calibration asked too rarely cannot be sized; the error names it."""
     with pytest.raises(ConfigError, match="answer_cache is deployed, but the calibration did not exercise it"):
         side_stages(calibration(0, answer_cache={"enabled": True}), 10, Basis.PREDICTED, LLM)
