@@ -44,7 +44,7 @@ CALLS_S = 20.0
 MOVES, MOVE_EVERY_S = 5, 0.25
 # Pause between two attempts to synthesize a prepared clip, in seconds. Text-to-speech may still be starting.
 ATTEMPT_PAUSE_S = 1.0
-# A host synthesizes this many prepared clips at a time, so that it starts sooner. Other hosts may be busy with calls.
+# A host synthesizes up to this many prepared clips at a time, so that it starts sooner.
 CLIPS_AT_ONCE = 4
 
 
@@ -296,6 +296,7 @@ async def synthesize_held_clips(
     *,
     language: str = "en",
     lead_ins: tuple[str, ...] = (),
+    slots: int = 1,
 ) -> HeldClips:
     """Synthesize and return the prepared clips (held clips) of a host. Call it once, before the first conversation.
 
@@ -305,6 +306,8 @@ async def synthesize_held_clips(
         max_attempts: Maximum number of attempts per text, with a pause of one second between them.
         language: Two-letter code of the language that the voice speaks.
         lead_ins: Phrases that are said while a tool runs.
+        slots: Number of requests that a replica of text-to-speech serves at a time. Clips use half of them at most. If
+            clips waited for a slot, the admission would take the stage for overloaded.
 
     Raises:
         BackendError: A text could not be synthesized.
@@ -314,7 +317,7 @@ async def synthesize_held_clips(
     endings = (settings.failure, settings.no_answer, settings.declined, settings.bridge)
     others = (*endings, *lead_ins, *settings.phrases, *openings, *([settings.greeting] if settings.greeting else []))
     texts = dict.fromkeys((settings.apology, *fillers, *others))
-    free = asyncio.Semaphore(CLIPS_AT_ONCE)
+    free = asyncio.Semaphore(max(1, min(CLIPS_AT_ONCE, slots // 2)))
 
     async def hold(text: str) -> HeldClip:
         async with free:

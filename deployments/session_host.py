@@ -95,7 +95,11 @@ class SessionHost:
         exchange = _exchange(admission, watch, time.monotonic)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
         phrases = await synthesize_held_clips(
-            stages, settings.conversation, language=settings.tts.spoken_language, lead_ins=settings.tools.spoken
+            stages,
+            settings.conversation,
+            language=settings.tts.spoken_language,
+            lead_ins=settings.tools.spoken,
+            slots=slots["tts"],
         )
         self.host = Host(
             Services.over(

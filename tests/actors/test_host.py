@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -309,6 +310,24 @@ async def test_a_vad_result_of_the_wrong_size_is_a_failed_tick() -> None:
         done = await caller.say()
     assert done["response"]["status"] == "completed"
     assert play.metrics.counts["backend vad"] == 3
+
+
+@virtual
+@pytest.mark.parametrize(("slots", "at_once"), [(1, 1), (2, 1), (4, 2), (64, 4)])
+async def test_prepared_clips_leave_half_of_the_slots_free(slots: int, at_once: int) -> None:
+    """At most four clips are synthesized at a time, and no more than half of the slots, but at least one."""
+    most = 0
+
+    class Counted(ToneTts):
+        async def _chunks(self, text: str) -> AsyncIterator[bytes]:
+            nonlocal most
+            most = max(most, self.running)
+            async for chunk in super()._chunks(text):
+                yield chunk
+
+    stages = Stages(LoudnessVad(), turn_detector=ScriptedTurn(), stt=ScriptedStt(), llm=WordyLlm(), tts=Counted())
+    await synthesize_held_clips(stages, ConversationSettings(), slots=slots)
+    assert most == at_once
 
 
 @virtual
