@@ -90,6 +90,14 @@ class Metrics(Protocol):
         """Record a barge-in; `stop_s` is the time from the speech's arrival until the reply stopped, in s."""
         ...
 
+    def repeated_turn(self) -> None:
+        """Count a turn of the caller that repeats the turn before it."""
+        ...
+
+    def hung_up(self, when: str, turns: int) -> None:
+        """Record that the client ended a conversation after `turns` turns; `when` is a value of `HangUp`."""
+        ...
+
     def dismissed_speech(self, reading: str) -> None:
         """Count speech during or just after a reply that did not become a turn.
 

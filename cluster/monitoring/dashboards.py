@@ -213,11 +213,28 @@ def _callers(window: str) -> tuple[Panel, ...]:
     dismissed = _events("rejoinder_dismissed_speech_total", "reason", window)
     measures = _events("rejoinder_degradation_steps_total", "measure", window)
     fillers = f"sum({_rate('rejoinder_filler_seconds_count', window)}) or vector(0)"
+    hangups, repeated = "rejoinder_hangups_total", f"sum({_rate('rejoinder_repeated_turns_total', window)})"
+    soon = f'sum({_rate(f"""{hangups}{{when=~"during_reply|within_5s"}}""", window)})'
+    until = f"{_quantile('p50', 'rejoinder_hangup_turns', window)} or vector(0)"
     return (
         _graph("Interrupted replies per turn", "percentunit", f"({stops} / ({turns} > 0)) or vector(0)", "replies"),
         _graph("Time until an interrupted reply is silent, median", "s", stopped, "median"),
         _graph("Sounds over a reply that were no turn, a second", "ops", dismissed, "{{reason}}"),
         _graph("Length of the calls that ended, median", "s", length, "median"),
+        _graph(
+            "Share of hang-ups during a reply or within 5 s of it",
+            "percentunit",
+            f"({soon} / (sum({_rate(hangups, window)}) > 0)) or vector(0)",
+            "hang-ups",
+        ),
+        _graph("Hang-ups a second", "ops", _events(hangups, "when", window), "{{when}}"),
+        _graph("Turns until the caller hangs up, median", "short", until, "turns"),
+        _graph(
+            "Share of turns that repeat the turn before",
+            "percentunit",
+            f"({repeated} / ({turns} > 0)) or vector(0)",
+            "turns",
+        ),
         _graph("Fillers a second", "ops", fillers, "fillers"),
         _graph("Measures against slow stages, a second", "ops", measures, "{{measure}}"),
     )

@@ -3,7 +3,7 @@
 A request to `/metrics` through the load balancer would reach a random host, so every replica has a separate port. The
 histograms of latencies have bucket bounds at the limits of the latency guide, so that the share of turns within a limit
 is exact. Every label has a fixed set of values. They are values of the enums `Stage`, `AdmissionRefusal`,
-`DraftDeclined`, `CacheRefusal`, `SpeechKind` and `DegradationMeasure` of `rejoinder.core`, and the help texts
+`DraftDeclined`, `CacheRefusal`, `SpeechKind`, `HangUp` and `DegradationMeasure` of `rejoinder.core`, and the help texts
 explain them.
 """
 
@@ -27,6 +27,7 @@ STOP_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 # Bucket bounds of service times, from 1 ms to 30 s. Each is 1.125 times the one before, which is fine enough to draw
 # random service times from the histogram.
 SERVICE_BUCKETS_S = tuple(round(0.001 * 1.125**step, 6) for step in range(89))
+TURN_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
 SESSION_BUCKETS_S = (1, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 REPLICA_HELP = {
@@ -77,6 +78,15 @@ HOST_HELP = {
         "Utterances during or just after a reply that became no turn, by reason: no_words, backchannel, "
         "echo or background."
     ),
+    "rejoinder_repeated_turns_total": (
+        "Turns with the same content words as the caller's turn before, so that the caller was probably not understood "
+        "or not answered."
+    ),
+    "rejoinder_hangups_total": (
+        "Conversations that the client ended (a WebSocket with code 1000 or 1001), by when: before_reply, "
+        "during_reply, within_5s (after the end of a reply) or later."
+    ),
+    "rejoinder_hangup_turns": "Turns of the caller in the conversations that the client ended.",
     "rejoinder_degradation_steps_total": (
         "Degradation measures that a session took because a stage was slow, by measure: short_segment, no_speculation, "
         "small_model or filler."
@@ -188,6 +198,9 @@ class ConversationMetrics:
         self._stops = histogram("rejoinder_interruption_stop_seconds", buckets=STOP_BUCKETS_S)
         self._fillers = histogram("rejoinder_filler_seconds")
         self._dismissed = counter("rejoinder_dismissed_speech_total", "reason")
+        self._repeated = counter("rejoinder_repeated_turns_total")
+        self._hangups = counter("rejoinder_hangups_total", "when")
+        self._hangup_turns = histogram("rejoinder_hangup_turns", buckets=TURN_BUCKETS)
         self._degradation = counter("rejoinder_degradation_steps_total", "measure")
         self._survival = counter("rejoinder_session_journal_total", "outcome")
         self._errors = counter("rejoinder_errors_total", "fault", "stage")
@@ -280,6 +293,15 @@ class ConversationMetrics:
     def dismissed_speech(self, reading: str) -> None:
         """Count an utterance that became no turn. `reading`, the label `reason`, is a value of `SpeechKind`."""
         self._dismissed.labels(reading).inc()
+
+    def repeated_turn(self) -> None:
+        """Count a turn of the caller that repeats the turn before it."""
+        self._repeated.inc()
+
+    def hung_up(self, when: str, turns: int) -> None:
+        """Count a conversation that the client ended after `turns` turns. `when` is a value of `HangUp`."""
+        self._hangups.labels(when).inc()
+        self._hangup_turns.observe(turns)
 
     def survival(self, outcome: str, count: int = 1) -> None:
         """Count `count` events of the session journal. HOST_HELP lists the outcomes."""

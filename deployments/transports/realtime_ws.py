@@ -34,6 +34,8 @@ CLOSE_NORMAL = 1000
 """Code with which a client ends its session. Any other code, and uvicorn's 1005 for a connection that broke, leaves the
 session to be resumed.
 """
+CLOSE_HANGUP = frozenset({CLOSE_NORMAL, CLOSE_GOING_AWAY})
+"""Codes with which callers hang up: a client that ends its session, and a page that is left."""
 CLOSE_LIMITS = frozenset({1008, 1009})
 """Codes with which `CallProtocol` closes the connection of a client that breaks a limit."""
 
@@ -224,6 +226,8 @@ class RealtimeSocket:
                 if message["type"] == "websocket.disconnect":
                     if message.get("code") in CLOSE_LIMITS:
                         self._host.services.metrics.error("caller", "limit")
+                    if message.get("code") in CLOSE_HANGUP:
+                        session.hung_up()
                     if session.record and message.get("code") == CLOSE_NORMAL:
                         session.record.ended = True
                     return End(None)

@@ -402,6 +402,12 @@ class CountingMetrics:
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)
 
+    def repeated_turn(self) -> None:
+        self.counts["repeated turn"] += 1
+
+    def hung_up(self, when: str, turns: int) -> None:
+        self.counts[f"hung up {when} after {turns}"] += 1
+
     def dismissed_speech(self, reading: str) -> None:
         self.counts[f"overheard {reading}"] += 1
 

@@ -146,6 +146,10 @@ async def test_a_delay_raises_its_alert_and_no_other(tmp_path: Path, question: b
             assert prometheus.firing() == set()
             assert prometheus.value("rejoinder:turn_seconds:p50") < 1.2
             assert _empty_panels(prometheus) == []
+        # The callers have hung up. An emulated recognizer hears the same words in every turn.
+        await prometheus.until(f"sum(rejoinder_hangups_total) >= {CALLERS}")
+        await prometheus.until(f"sum(rejoinder_hangup_turns_count) >= {CALLERS}")
+        assert prometheus.value("sum(rejoinder_repeated_turns_total)") > 0
         stages = prometheus.ask("query", query="up == 1")["result"]
         assert {entry["metric"]["stage"] for entry in stages} >= {"host", "stt", "llm", "tts", "turn_detector"}
         async with _talking(system.url, question, SLOW_MS):

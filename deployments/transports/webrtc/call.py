@@ -120,7 +120,7 @@ class WebRtcCall:
     def carry(self, session: Session) -> Sequence[Coroutine[Any, Any, End]]:
         """Return the coroutines that carry the session (`Transport`)."""
         self._session = session
-        return self._read(session), self._fill(session), self._watch(), self._hung_up()
+        return self._read(session), self._fill(session), self._watch(), self._hung_up(session)
 
     # -- called by the session's replies (AudioOutput) -----------------------------------------------------------------
 
@@ -232,7 +232,8 @@ class WebRtcCall:
         self._host.services.metrics.error("caller", "slow_client")
         return End(CLOSE_TRY_LATER, "the client does not read its events, or sends too many")
 
-    async def _hung_up(self) -> End:
+    async def _hung_up(self, session: Session) -> End:
         """Return when the connection is closed. The client may go on with the session over another one for a while."""
         await self._closed.wait()
+        session.hung_up()
         return End(None)

@@ -16,6 +16,7 @@ from deployments.serving.replica import Replica
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED
 from rejoinder.core.reply.degradation import DegradationMeasure
+from rejoinder.core.reply.satisfaction import HangUp
 from rejoinder.core.resilience.admission import AdmissionRefusal
 from rejoinder.core.settings.settings import StageSettings
 from rejoinder.core.turns.barge_in import SpeechKind
@@ -57,6 +58,8 @@ def test_every_event_is_counted() -> None:
     metrics.filler(1.4)
     metrics.dismissed_speech("no_words")
     metrics.degradation("filler")
+    metrics.repeated_turn()
+    metrics.hung_up("within_5s", 3)
     assert _value(registry, "rejoinder_sessions_live") == 1
     assert _value(registry, "rejoinder_session_seconds_sum") == 3.0
     assert _value(registry, "rejoinder_sessions_refused_total", reason="full") == 1
@@ -70,10 +73,13 @@ def test_every_event_is_counted() -> None:
     assert _value(registry, "rejoinder_filler_seconds_sum") == 1.4
     assert _value(registry, "rejoinder_dismissed_speech_total", reason="no_words") == 1
     assert _value(registry, "rejoinder_degradation_steps_total", measure="filler") == 1
+    assert _value(registry, "rejoinder_repeated_turns_total") == 1
+    assert _value(registry, "rejoinder_hangups_total", when="within_5s") == 1
+    assert _value(registry, "rejoinder_hangup_turns_sum") == 3
 
 
 def test_the_help_texts_explain_the_labels() -> None:
-    """The HELP texts of refusals, degradation and dismissed speech name every value of the label.
+    """The HELP texts of refusals, degradation, dismissed speech and hang-ups name every value of the label.
 
     Each HELP text begins with a capital letter and ends with a full stop.
     """
@@ -81,6 +87,7 @@ def test_the_help_texts_explain_the_labels() -> None:
         ("rejoinder_sessions_refused_total", AdmissionRefusal),
         ("rejoinder_degradation_steps_total", DegradationMeasure),
         ("rejoinder_dismissed_speech_total", set(SpeechKind) - {SpeechKind.ADDRESSED}),
+        ("rejoinder_hangups_total", HangUp),
     ):
         assert all(value.value in HOST_HELP[name] for value in values), name
     assert all(text.endswith(".") and text[0].isupper() for text in (HOST_HELP | REPLICA_HELP).values())

@@ -23,9 +23,10 @@ SPEECH_S = 1.0
 
 
 class ScriptedSocket:
-    """Client that sends its messages without waiting, then listens for `listen_s` and disconnects."""
+    """Client that sends its messages without waiting, then listens for `listen_s` and disconnects with `code`."""
 
-    def __init__(self, messages: list[dict[str, Any]], listen_s: float) -> None:
+    def __init__(self, messages: list[dict[str, Any]], listen_s: float, code: int = 1005) -> None:
+        self._code = code
         self._messages = [json.dumps(message) for message in messages]
         self._listen_s = listen_s
         self.events: list[dict[str, Any]] = []
@@ -34,7 +35,7 @@ class ScriptedSocket:
         if self._messages:
             return {"type": "websocket.receive", "text": self._messages.pop(0)}
         await asyncio.sleep(self._listen_s)
-        return {"type": "websocket.disconnect"}
+        return {"type": "websocket.disconnect", "code": self._code}
 
     async def send_text(self, data: str) -> None:
         self.events.append(json.loads(data))
@@ -89,6 +90,16 @@ async def test_formats_may_change_between_messages() -> None:
         await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert not socket.of("error")
     assert [len(job.pcm) for job in play.stt.jobs] == [9 * 16_000 * 2]
+
+
+@pytest.mark.parametrize(("code", "hung_up"), [(1000, 1), (1001, 1), (1005, 0), (1006, 0)])
+@virtual
+async def test_a_client_hangs_up_by_closing_the_connection(code: int, hung_up: int) -> None:
+    """A connection that broke, or was closed without a code, is not counted as a hang-up."""
+    play = Play()
+    async with play.open() as host:
+        await RealtimeSocket(ScriptedSocket([], 1, code), host, SessionConfig()).converse()
+    assert play.metrics.counts["hung up before_reply after 0"] == hung_up
 
 
 @pytest.mark.parametrize("size", [1, 883])
