@@ -90,6 +90,10 @@ class Metrics(Protocol):
         """Record a barge-in; `stop_s` is the time from the speech's arrival until the reply stopped, in s."""
         ...
 
+    def round_trip(self, seconds: float, transport: Literal["websocket", "webrtc"]) -> None:
+        """Record a round trip between this host and a caller's device, in seconds."""
+        ...
+
     def repeated_turn(self) -> None:
         """Count a turn of the caller that repeats the turn before it."""
         ...

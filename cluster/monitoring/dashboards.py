@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.monitoring.alerts import OWN, QUANTILES, SHARE, TURN, Timing, recorded
+from cluster.monitoring.alerts import NETWORK, OWN, QUANTILES, SHARE, TURN, Timing, recorded
 from rejoinder.core.capacity.budgets import ALERTS, Metric, Tier, total_limit_ms
 
 SCHEMA = 39
@@ -166,9 +166,14 @@ def _waterfall(window: str) -> tuple[Panel, ...]:
 
 def _regions(window: str) -> tuple[Panel, ...]:
     refused = _events("rejoinder_sessions_refused_total", "region", window)
+    limit = tuple((row.alert_ms / 1000, "red") for row in ALERTS if row.metric is Metric.NETWORK_RTT)
+    round_trips = tuple(Query(recorded(NETWORK, name), f"{name} {{{{region}}}}") for name in ("p50", "p95"))
+    by_transport = _quantile("p50", NETWORK, window, "transport")
     return (
         _graph("Voice to voice by region, p50", "s", _quantile("p50", TURN, window, "region"), "{{region}}"),
         _graph("Voice to voice by region, p95", "s", _quantile("p95", TURN, window, "region"), "{{region}}"),
+        Panel("Round trip to the callers by region", "s", round_trips, limit),
+        _graph("Round trip to the callers by transport, p50", "s", by_transport, "{{transport}}"),
         _graph("Calls now by region", "short", "sum by (region) (rejoinder_sessions_live)", "{{region}}"),
         _graph("Refused handshakes a second by region", "ops", refused, "{{region}}"),
     )

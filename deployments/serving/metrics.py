@@ -78,6 +78,10 @@ HOST_HELP = {
         "Utterances during or just after a reply that became no turn, by reason: no_words, backchannel, "
         "echo or background."
     ),
+    "rejoinder_network_rtt_seconds": (
+        "Seconds of a round trip between the host and the caller's device, by transport: websocket (a ping every 5 s, "
+        "which passes through HAProxy) or webrtc (RTCP reports). Telephone calls are not measured."
+    ),
     "rejoinder_repeated_turns_total": (
         "Turns with the same content words as the caller's turn before, so that the caller was probably not understood "
         "or not answered."
@@ -198,6 +202,7 @@ class ConversationMetrics:
         self._stops = histogram("rejoinder_interruption_stop_seconds", buckets=STOP_BUCKETS_S)
         self._fillers = histogram("rejoinder_filler_seconds")
         self._dismissed = counter("rejoinder_dismissed_speech_total", "reason")
+        self._round_trips = histogram("rejoinder_network_rtt_seconds", "transport")
         self._repeated = counter("rejoinder_repeated_turns_total")
         self._hangups = counter("rejoinder_hangups_total", "when")
         self._hangup_turns = histogram("rejoinder_hangup_turns", buckets=TURN_BUCKETS)
@@ -293,6 +298,10 @@ class ConversationMetrics:
     def dismissed_speech(self, reading: str) -> None:
         """Count an utterance that became no turn. `reading`, the label `reason`, is a value of `SpeechKind`."""
         self._dismissed.labels(reading).inc()
+
+    def round_trip(self, seconds: float, transport: Literal["websocket", "webrtc"]) -> None:
+        """Observe a round trip between this host and a caller's device, in seconds."""
+        self._round_trips.labels(transport).observe(seconds)
 
     def repeated_turn(self) -> None:
         """Count a turn of the caller that repeats the turn before it."""

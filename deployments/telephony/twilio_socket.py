@@ -124,6 +124,9 @@ class TwilioSocket:
         if self._shortcut:
             self._shortcut.when_stopped(act)
 
+    def when_pinged(self, act: Callable[[float], None] | None) -> None:
+        """Do nothing: the other end is Twilio and not the caller."""
+
     def charge(self, size: int) -> None:
         """Do nothing: the session's events do not go to Twilio."""
 

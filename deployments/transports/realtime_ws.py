@@ -14,6 +14,7 @@ import base64
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocketDisconnect
@@ -84,6 +85,13 @@ class AudioShortcut(Protocol):
         """Call `act` when the server stops because the host is being drained; None to call nothing."""
         ...
 
+    def when_pinged(self, act: Callable[[float], None] | None) -> None:
+        """Call `act` with the round-trip time to the client in seconds whenever it is measured; None to call nothing.
+
+        A connection whose other end is not the caller's device measures none.
+        """
+        ...
+
     def answered(self) -> None:
         """Record that one message from `AcceptedSocket.receive` has been processed."""
         ...
@@ -105,6 +113,7 @@ class _NoShortcut:
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
     def when_stopped(self, act: Callable[[], None] | None) -> None: ...
+    def when_pinged(self, act: Callable[[float], None] | None) -> None: ...
     def answered(self) -> None: ...
     def charge(self, size: int) -> None: ...
     def abort_after(self, seconds: float) -> None: ...
@@ -169,9 +178,11 @@ class RealtimeSocket:
         """
         try:
             self._shortcut.when_stopped(self._host.drain)
+            self._shortcut.when_pinged(partial(self._host.services.metrics.round_trip, transport="websocket"))
             end = await converse(self, self._host, self._opening)
         finally:
             self._shortcut.when_stopped(None)
+            self._shortcut.when_pinged(None)
             self._stored.release(self._unsent)
         if end.code is not None:
             await self._close(end.code, end.reason)

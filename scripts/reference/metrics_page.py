@@ -29,6 +29,7 @@ LABEL_VALUES: dict[tuple[str, str], str] = {
         "`refused_length`, `late`, `failed`, `paused`, `stored`, `dropped`"
     ),
     ("rejoinder_dismissed_speech_total", "reason"): "`no_words`, `backchannel`, `echo`, `background`",
+    ("rejoinder_network_rtt_seconds", "transport"): "`websocket`, `webrtc`",
     ("rejoinder_hangups_total", "when"): ", ".join(f"`{when.value}`" for when in HangUp),
     ("rejoinder_degradation_steps_total", "measure"): "`short_segment`, `no_speculation`, `small_model`, `filler`",
     ("rejoinder_errors_total", "fault"): "`caller`, `backend`, `overload`, `internal`",

@@ -146,6 +146,7 @@ async def test_a_delay_raises_its_alert_and_no_other(tmp_path: Path, question: b
             assert prometheus.firing() == set()
             assert prometheus.value("rejoinder:turn_seconds:p50") < 1.2
             assert _empty_panels(prometheus) == []
+            assert 0 < prometheus.value("rejoinder:network_rtt_seconds:p50") < 0.15
         # The callers have hung up. An emulated recognizer hears the same words in every turn.
         await prometheus.until(f"sum(rejoinder_hangups_total) >= {CALLERS}")
         await prometheus.until(f"sum(rejoinder_hangup_turns_count) >= {CALLERS}")

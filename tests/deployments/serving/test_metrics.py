@@ -59,6 +59,7 @@ def test_every_event_is_counted() -> None:
     metrics.dismissed_speech("no_words")
     metrics.degradation("filler")
     metrics.repeated_turn()
+    metrics.round_trip(0.08, "webrtc")
     metrics.hung_up("within_5s", 3)
     assert _value(registry, "rejoinder_sessions_live") == 1
     assert _value(registry, "rejoinder_session_seconds_sum") == 3.0
@@ -74,6 +75,8 @@ def test_every_event_is_counted() -> None:
     assert _value(registry, "rejoinder_dismissed_speech_total", reason="no_words") == 1
     assert _value(registry, "rejoinder_degradation_steps_total", measure="filler") == 1
     assert _value(registry, "rejoinder_repeated_turns_total") == 1
+    assert _value(registry, "rejoinder_network_rtt_seconds_bucket", transport="webrtc", le="0.1") == 1
+    assert _value(registry, "rejoinder_network_rtt_seconds_bucket", transport="webrtc", le="0.05") == 0
     assert _value(registry, "rejoinder_hangups_total", when="within_5s") == 1
     assert _value(registry, "rejoinder_hangup_turns_sum") == 3
 

@@ -157,6 +157,7 @@ class ClosableSocket:
         self.aborted_after: float | None = None
 
     def when_stopped(self, act: object) -> None: ...
+    def when_pinged(self, act: object) -> None: ...
 
     async def receive(self) -> Mapping[str, Any]:
         if self._message is None:
