@@ -190,6 +190,7 @@ def _capacity(window: str) -> tuple[Panel, ...]:
         _by_stage("Wait in the replicas, p95", "s", _quantile("p95", queue, window, "stage")),
         _by_stage("Requests inside the replicas", "short", "sum by (stage) (rejoinder_requests_in_flight)"),
         _by_stage("Replicas that answer", "short", "count by (stage) (up == 1)"),
+        _by_stage("Replicas wanted", "short", "max by (stage) (rejoinder_replicas_wanted)"),
         _by_stage("Resident memory", "bytes", "sum by (stage) (process_resident_memory_bytes)"),
         _by_stage("CPU, in cores", "short", f"sum by (stage) ({cpu})"),
     )

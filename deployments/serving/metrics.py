@@ -9,7 +9,11 @@ explain them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
@@ -18,8 +22,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
+from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 from rejoinder.core.resilience.stage_admission import StageAdmission
+
+logger = logging.getLogger(__name__)
 
 # Bucket bounds, in seconds, for the time in which a barge-in stops the reply. The latency guide's limit is 150 ms;
 # callers notice differences of tens of milliseconds.
@@ -28,6 +35,8 @@ STOP_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 # random service times from the histogram.
 SERVICE_BUCKETS_S = tuple(round(0.001 * 1.125**step, 6) for step in range(89))
 TURN_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
+# Seconds for which the number of wanted replicas is reused. Every host asks Serve's controller.
+WANTED_S = 10.0
 SESSION_BUCKETS_S = (1, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 REPLICA_HELP = {
@@ -87,8 +96,8 @@ HOST_HELP = {
         "or not answered."
     ),
     "rejoinder_hangups_total": (
-        "Conversations that the client ended (a WebSocket with code 1000 or 1001), by when: before_reply, "
-        "during_reply, within_5s (after the end of a reply) or later."
+        "Conversations that the client ended (a WebSocket with code 1000, 1001 or none), by when: "
+        "before_reply, during_reply, within_5s (after the end of a reply) or later."
     ),
     "rejoinder_hangup_turns": "Turns of the caller in the conversations that the client ended.",
     "rejoinder_degradation_steps_total": (
@@ -111,6 +120,7 @@ ADMISSION_HELP = {
     "rejoinder_admission_yields": "1 while speculative replies and interim transcripts make room, else 0.",
     "rejoinder_stage_utilisation": "Share of the stage's slots in use by requests that turns wait for.",
     "rejoinder_stage_wait_seconds": "90th percentile of the recent waits for a slot of the stage, in seconds.",
+    "rejoinder_replicas_wanted": "Replicas of the stage that Ray Serve wants: those that run and those that start.",
     "rejoinder_stage_tokens_per_second": "Median rate at which the stage writes one answer, in tokens per second.",
 }
 
@@ -319,6 +329,50 @@ class ConversationMetrics:
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         """Count an error by the party at fault and by the stage where it occurred."""
         self._errors.labels(fault, stage).inc()
+
+
+class WantedReplicas(Collector):
+    """Metric of the replicas that Ray Serve wants of each stage.
+
+    Asking Serve takes long while the cluster's head is away. So a thread asks, and the newest answer is exported.
+    """
+
+    def __init__(self, ask: Callable[[], Mapping[str, int]], clock: Callable[[], float] = time.monotonic) -> None:
+        """Create the collector.
+
+        Args:
+            ask: Returns the number of replicas by stage. It may block, and raise BackendError.
+            clock: Returns the time in seconds.
+        """
+        self._ask, self._clock = ask, clock
+        self._newest: Mapping[str, int] = {}
+        self._asked_at = -math.inf
+        self._asking: threading.Thread | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        """Yield the metric, for the registry that checks the names. Serve is not asked."""
+        yield _gauge("rejoinder_replicas_wanted", {}, "stage")
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metric with the newest answer. Ask again if that is older than WANTED_S."""
+        wanted = {(stage,): number for stage, number in self._newest.items()}
+        idle = self._asking is None or not self._asking.is_alive()
+        if idle and self._clock() - self._asked_at >= WANTED_S:
+            self._asked_at = self._clock()
+            self._asking = threading.Thread(target=self._renew, daemon=True)
+            self._asking.start()
+        yield _gauge("rejoinder_replicas_wanted", wanted, "stage")
+
+    def settle(self) -> None:
+        """Wait until the thread that asks has ended, if one does."""
+        if self._asking:
+            self._asking.join()
+
+    def _renew(self) -> None:
+        try:
+            self._newest = self._ask()
+        except BackendError as fault:
+            logger.warning("Ray Serve does not say how many replicas it wants: %s", fault)
 
 
 class AdmissionCollector(Collector):

@@ -37,6 +37,10 @@ session to be resumed.
 """
 CLOSE_HANGUP = frozenset({CLOSE_NORMAL, CLOSE_GOING_AWAY})
 """Codes with which callers hang up: a client that ends its session, and a page that is left."""
+CLOSE_NO_CODE = 1005
+"""What uvicorn reports for a close frame without a code, as of a browser's `close()`, and for a connection that broke.
+Only of a close frame it also reports the reason.
+"""
 CLOSE_LIMITS = frozenset({1008, 1009})
 """Codes with which `CallProtocol` closes the connection of a client that breaks a limit."""
 
@@ -237,7 +241,7 @@ class RealtimeSocket:
                 if message["type"] == "websocket.disconnect":
                     if message.get("code") in CLOSE_LIMITS:
                         self._host.services.metrics.error("caller", "limit")
-                    if message.get("code") in CLOSE_HANGUP:
+                    if _is_hangup(message):
                         session.hung_up()
                     if session.record and message.get("code") == CLOSE_NORMAL:
                         session.record.ended = True
@@ -312,6 +316,12 @@ class RealtimeSocket:
         await self._overflow.wait()
         self._host.services.metrics.error("caller", "slow_client")
         return End(CLOSE_TRY_LATER, "the client does not read its events")
+
+
+def _is_hangup(message: Mapping[str, Any]) -> bool:
+    """Return True if the client has closed the connection, as the ASGI message websocket.disconnect says."""
+    code = message.get("code")
+    return code in CLOSE_HANGUP or (code == CLOSE_NO_CODE and "reason" in message)
 
 
 async def _resampled(clip: bytes, wire: AudioFormat) -> bytes:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from tables import joined, one_line, table
 
 from deployments.serving.load_exchange import open_admission
-from deployments.serving.metrics import AdmissionCollector, ConversationMetrics, ReplicaMetrics
+from deployments.serving.metrics import AdmissionCollector, ConversationMetrics, ReplicaMetrics, WantedReplicas
 from rejoinder.core.reply.satisfaction import HangUp
 from rejoinder.core.resilience.admission import AdmissionRefusal
 from rejoinder.core.resilience.stage_load import StageReport
@@ -76,6 +76,10 @@ def _host_metrics(registry: CollectorRegistry) -> None:
     admission.note("llm", report, 0.0)
     admission.tick(0.0)
     registry.register(AdmissionCollector(admission))
+    wanted = WantedReplicas(lambda: {"llm": 1})
+    list(wanted.collect())
+    wanted.settle()
+    registry.register(wanted)
 
 
 def _metrics(register: Callable[[CollectorRegistry], object]) -> str:

@@ -11,9 +11,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deployments.serving.autoscaling import ARRIVALS_PER_S, BEGAN, ENDED, LATE, SERVICE_S
-from deployments.serving.metrics import HOST_HELP, REPLICA_HELP, ConversationMetrics, MetricsPort, ReplicaMetrics
+from deployments.serving.metrics import (
+    HOST_HELP,
+    REPLICA_HELP,
+    ConversationMetrics,
+    MetricsPort,
+    ReplicaMetrics,
+    WantedReplicas,
+)
 from deployments.serving.replica import Replica
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
+from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED
 from rejoinder.core.reply.degradation import DegradationMeasure
 from rejoinder.core.reply.satisfaction import HangUp
@@ -131,6 +139,30 @@ def test_a_port_serves_its_registry() -> None:
     assert httpx2.get(f"http://{port.target}/metrics", timeout=5).status_code == 200
     assert metric(port.target, "rejoinder_requests_in_flight", stage="tts") == 1
     assert metric(port.target, "process_resident_memory_bytes") > 0
+
+
+def test_the_wanted_replicas_are_asked_for_in_the_background() -> None:
+    """A scrape gets the newest answer and never waits. Serve is asked again after ten seconds, and may fail."""
+    now, asked = [100.0], [0]
+
+    def ask() -> dict[str, int]:
+        asked[0] += 1
+        if asked[0] == 2:
+            raise BackendError("the controller does not answer.")
+        return {"llm": asked[0]}
+
+    registry = CollectorRegistry()
+    wanted = WantedReplicas(ask, lambda: now[0])
+    registry.register(wanted)
+
+    def scraped(at_s: float) -> float:
+        now[0] = at_s
+        found = _value(registry, "rejoinder_replicas_wanted", stage="llm")
+        wanted.settle()
+        return found
+
+    assert [scraped(at_s) for at_s in (100, 105, 111, 122, 123)] == [0, 1, 1, 1, 3]
+    assert asked == [3]
 
 
 async def _ended(replica: Replica) -> dict[str, float]:

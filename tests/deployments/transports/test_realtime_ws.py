@@ -23,10 +23,13 @@ SPEECH_S = 1.0
 
 
 class ScriptedSocket:
-    """Client that sends its messages without waiting, then listens for `listen_s` and disconnects with `code`."""
+    """Client that sends its messages without waiting, then listens for `listen_s` and disconnects.
 
-    def __init__(self, messages: list[dict[str, Any]], listen_s: float, code: int = 1005) -> None:
-        self._code = code
+    `end` has the further fields of the ASGI message about that; by default those of a connection that broke.
+    """
+
+    def __init__(self, messages: list[dict[str, Any]], listen_s: float, end: Mapping[str, Any] | None = None) -> None:
+        self._end = end or {"code": 1005}
         self._messages = [json.dumps(message) for message in messages]
         self._listen_s = listen_s
         self.events: list[dict[str, Any]] = []
@@ -35,7 +38,7 @@ class ScriptedSocket:
         if self._messages:
             return {"type": "websocket.receive", "text": self._messages.pop(0)}
         await asyncio.sleep(self._listen_s)
-        return {"type": "websocket.disconnect", "code": self._code}
+        return {"type": "websocket.disconnect"} | self._end
 
     async def send_text(self, data: str) -> None:
         self.events.append(json.loads(data))
@@ -92,13 +95,23 @@ async def test_formats_may_change_between_messages() -> None:
     assert [len(job.pcm) for job in play.stt.jobs] == [9 * 16_000 * 2]
 
 
-@pytest.mark.parametrize(("code", "hung_up"), [(1000, 1), (1001, 1), (1005, 0), (1006, 0)])
+@pytest.mark.parametrize(
+    ("end", "hung_up"),
+    [
+        ({"code": 1000, "reason": ""}, 1),
+        ({"code": 1001, "reason": ""}, 1),
+        ({"code": 1005, "reason": ""}, 1),
+        ({"code": 1011, "reason": ""}, 0),
+        ({"code": 1005}, 0),
+    ],
+    ids=str,
+)
 @virtual
-async def test_a_client_hangs_up_by_closing_the_connection(code: int, hung_up: int) -> None:
-    """A connection that broke, or was closed without a code, is not counted as a hang-up."""
+async def test_a_client_hangs_up_by_closing_the_connection(end: dict[str, Any], hung_up: int) -> None:
+    """A close frame without a code hangs up. A connection that broke, and a client that failed, are not counted."""
     play = Play()
     async with play.open() as host:
-        await RealtimeSocket(ScriptedSocket([], 1, code), host, SessionConfig()).converse()
+        await RealtimeSocket(ScriptedSocket([], 1, end), host, SessionConfig()).converse()
     assert play.metrics.counts["hung up before_reply after 0"] == hung_up
 
 
