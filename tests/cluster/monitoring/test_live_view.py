@@ -92,7 +92,7 @@ def test_a_distant_caller_is_marked() -> None:
     before = _reading(0.0, {"a": host})
     assert host.host
     for transport in ("websocket", "webrtc"):
-        host.host.round_trip(0.18, transport)  # type: ignore[arg-type]  # both are transports
+        host.host.round_trip(0.18, transport)
     assert _times(frame(before, _reading(1.0, {"a": host})), "network").alert
 
 

@@ -38,7 +38,7 @@ class ScriptedSocket:
         if self._messages:
             return {"type": "websocket.receive", "text": self._messages.pop(0)}
         await asyncio.sleep(self._listen_s)
-        return {"type": "websocket.disconnect"} | self._end
+        return {"type": "websocket.disconnect", **self._end}
 
     async def send_text(self, data: str) -> None:
         self.events.append(json.loads(data))
