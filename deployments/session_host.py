@@ -47,6 +47,7 @@ from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
 from deployments.survival.keeping import open_keeper, open_store
 from deployments.tool_servers.opening import open_tool_servers
+from deployments.tracing import open_tracer
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.access.stored_bytes import StoredBytes
@@ -112,6 +113,7 @@ class SessionHost:
                 stored=stored,
                 message_rate=message_rate,
                 tool_servers=open_tool_servers(settings.tools),
+                tracer=open_tracer(os.environ, time.monotonic),
             ),
             retries=handshake_retries(os.environ),
             watch=watch,

@@ -15,7 +15,7 @@ from actors.replying.recent_replies import RecentReplies
 from actors.replying.reply import Reply, ReplyPlan
 from actors.replying.requests import CommittedTurn, ReplyRequest, ReplyTerms, SpokenItem
 from actors.replying.response import ResponsePhase
-from actors.replying.turn_report import report
+from actors.replying.turn_report import report, trace_of
 from actors.stages.degradation import SessionDegradation
 from actors.stages.retry import StageFailures, contained
 from actors.stages.session_context import SessionContext
@@ -355,7 +355,10 @@ class Replies:
         )
 
         def report_end(reply: Reply, status: ResponseStatus) -> Json:
-            return report(self._services, answered_turn(), reply, status)
+            turn = answered_turn()
+            if self._services.tracer and turn:
+                self._services.tracer.turn(trace_of(self._context, turn, reply, status))
+            return report(self._services, turn, reply, status)
 
         return ReplyPlan(
             events,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 
@@ -120,6 +122,37 @@ class Metrics(Protocol):
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         """Count an error; `fault` says who or what caused it, and `stage` names the stage where it happened."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TurnTrace:
+    """One turn for a trace. Times are in monotonic seconds.
+
+    Attributes:
+        traceparent: W3C trace context that the client sent with its call; "" for none.
+        session_id: Id of the session.
+        began_at: When the caller's last speech arrived.
+        ended_at: When the first audio or text of the answer was sent; without an answer, when the reply ended.
+        stages: Start and end of each stage, by its name.
+        attributes: Facts about the turn, by name. They have words of the conversation only if the settings permit it.
+        failed: True if the turn was not answered.
+    """
+
+    traceparent: str
+    session_id: str
+    began_at: float
+    ended_at: float
+    stages: Mapping[str, tuple[float, float]]
+    attributes: Mapping[str, str | bool]
+    failed: bool
+
+
+class Tracer(Protocol):
+    """Receiver of the times of turns, for traces."""
+
+    def turn(self, trace: TurnTrace) -> None:
+        """Record a turn that has ended. It may neither block nor raise."""
         ...
 
 
