@@ -43,6 +43,10 @@ PREMATURE_S = 0.25
 speech."""
 
 
+PADDING_S = 0.3
+"""Padding, in seconds, by which the server begins speech before its first sample (`prefix_padding_ms`)."""
+
+
 class CallPhase(Enum):
     """Phase of a simulated call.
 
@@ -317,6 +321,9 @@ class SimulatedCaller:
         """Record the turn whose reply the caller interrupted, if it has not been recorded yet."""
         interrupted, self._interrupted = self._interrupted, None
         if interrupted:
+            reply, turn = interrupted.reply, self._turn
+            if reply and reply.over_at is not None and reply.cut_at is None and turn and turn is not interrupted:
+                self._shared.outcomes.count_unyielded(reply.over_at - turn.speech_begins, turn, self.path)
             self._close(interrupted)
 
     def _close(self, turn: OpenTurn) -> None:
@@ -371,6 +378,7 @@ class SimulatedCaller:
 
     def _on_done(self, event: dict[str, Any], now: float) -> None:
         response = event["response"]
+        self._shared.outcomes.count_response(now, failed=response["status"] == "failed")
         if response["status"] == "failed":
             self._shared.outcomes.count_error(_failure(response))
         reply = self._replies.get(response["id"])
@@ -392,7 +400,19 @@ class SimulatedCaller:
                 self._delayed_events.append((now + self.path.up_s, truncate(reply, now)))
                 reply.cut(now)
                 if self._interrupted and self._interrupted.reply is reply and self._turn:
-                    self._shared.outcomes.record_stop(now - self._turn.speech_begins, self._turn)
+                    self._shared.outcomes.record_stop(now - self._turn.speech_begins, self._turn, self.path)
+                elif self._silent_at(event["audio_start_ms"] / 1000):
+                    self._shared.outcomes.count_false_interruption(now)
+
+    def _silent_at(self, position_s: float) -> bool:
+        """Return True if the caller did not speak at a position of the call's audio, in seconds, nor speaks now.
+
+        The server puts the start of speech up to PADDING_S too early.
+        """
+        if self.phase is CallPhase.SPEAKING:
+            return False
+        turn = self._turn
+        return turn is None or position_s >= turn.first_frame * FRAME_S + turn.utterance.speech_end_s - PADDING_S
 
     def _on_stopped(self, event: dict[str, Any], now: float) -> None:
         turn = self._turn

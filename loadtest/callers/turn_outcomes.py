@@ -36,6 +36,10 @@ RESUME, GAP = "resume", "resume_gap"
 """Names of the series of lost connections: the time from the loss to the continued session, and the silence that a
 caller heard in a reply that continued."""
 
+YIELD_S = 0.3
+"""Longest time, in seconds, that a reply may go on when its caller talks over it, besides the round trip of the route.
+It is the limit of `rejoinder bench turn-taking`."""
+
 _SUMS = {EOU: (Stage.SILENCE.value, Stage.ENDPOINT.value), AUDIO: (Stage.DELIVERY.value, UNATTRIBUTED)}
 
 
@@ -123,15 +127,39 @@ class TurnOutcomes:
         """Record the silence, in seconds, inside a reply that continues on another connection."""
         self._histograms.record(GAP, max(0.0, seconds))
 
-    def record_stop(self, seconds: float, turn: OpenTurn) -> None:
+    def record_stop(self, seconds: float, turn: OpenTurn, path: NetworkPath) -> None:
         """Record how long an interrupted reply took to stop.
 
         Args:
             seconds: Time from the first speech of the interrupting turn to the end of the reply's playback.
             turn: The interrupting turn.
+            path: The emulated network of the call.
         """
         if self.measures(turn.speech_begins):
             self._histograms.record("stop", max(0.0, seconds))
+            self._histograms.counts["interruptions"] += 1
+            self._histograms.counts["late_yields"] += seconds - path.rtt_s > YIELD_S
+
+    def count_unyielded(self, seconds: float, turn: OpenTurn, path: NetworkPath) -> None:
+        """Count a reply that its caller talked over and that was played to its end, if it should have stopped before.
+
+        Args:
+            seconds: Time from the first speech of the interrupting turn to the end of the reply.
+            turn: The interrupting turn.
+            path: The emulated network of the call.
+        """
+        if self.measures(turn.speech_begins) and seconds - path.rtt_s > YIELD_S:
+            self._histograms.counts.update(("interruptions", "late_yields"))
+
+    def count_false_interruption(self, now: float) -> None:
+        """Count a reply that the server silenced at `now`, in seconds, although the caller said nothing."""
+        self._histograms.counts["false_interruptions"] += self.measures(now)
+
+    def count_response(self, now: float, *, failed: bool) -> None:
+        """Count a response that ended at `now`, in seconds. `failed` is True if it has an error."""
+        if self.measures(now):
+            self._histograms.counts["responses"] += 1
+            self._histograms.counts["responses_failed"] += failed
 
     def count_abandoned(self, turn: OpenTurn) -> None:
         """Count a turn whose caller hung up before the answer. Such a turn is neither a success nor a failure."""

@@ -36,6 +36,9 @@ SHARES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "calls dropped": (("sessions_dropped",), ("sessions_opened",)),
     "turns failed or unanswered": (("failed", "unanswered"), ("turns",)),
     "turns cut off": (("cut_off",), ("turns",)),
+    "replies falsely interrupted": (("false_interruptions",), ("answered", "interrupted")),
+    "interruptions without effect": (("late_yields",), ("interruptions",)),
+    "responses with an error": (("responses_failed",), ("responses",)),
 }
 """Compared shares: the keys of `Counts` whose sum has the property, and those whose sum is the total. Less is better.
 """
