@@ -206,7 +206,7 @@ class SimulatedCaller:
         now = due - self.path.up_s
         self._advance(now)
         turn = self._turn
-        message = self._shared.speech.silence
+        message = self._shared.speech.quiet(self._frames)
         if self.phase is CallPhase.SPEAKING and turn:
             message = turn.utterance.messages[turn.sent_frames]
             turn.sent_frames += 1
