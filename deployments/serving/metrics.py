@@ -34,6 +34,7 @@ STOP_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 # Bucket bounds of service times, from 1 ms to 30 s. Each is 1.125 times the one before, which is fine enough to draw
 # random service times from the histogram.
 SERVICE_BUCKETS_S = tuple(round(0.001 * 1.125**step, 6) for step in range(89))
+# Bucket bounds of the number of turns in a conversation.
 TURN_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
 # Seconds for which the number of wanted replicas is reused. Every host asks Serve's controller.
 WANTED_S = 10.0

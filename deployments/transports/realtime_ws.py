@@ -37,6 +37,8 @@ session to be resumed.
 """
 CLOSE_HANGUP = frozenset({CLOSE_NORMAL, CLOSE_GOING_AWAY})
 """Codes with which callers hang up: a client that ends its session, and a page that is left."""
+AGENT_ENDED = "the agent has hung up"
+"""Reason of a disconnection that the agent caused, so that it is no hang-up of the caller."""
 CLOSE_NO_CODE = 1005
 """What uvicorn reports for a close frame without a code, as of a browser's `close()`, and for a connection that broke.
 Only of a close frame it also reports the reason.
@@ -321,6 +323,8 @@ class RealtimeSocket:
 def _is_hangup(message: Mapping[str, Any]) -> bool:
     """Return True if the client has closed the connection, as the ASGI message websocket.disconnect says."""
     code = message.get("code")
+    if message.get("reason") == AGENT_ENDED:
+        return False
     return code in CLOSE_HANGUP or (code == CLOSE_NO_CODE and "reason" in message)
 
 

@@ -63,7 +63,7 @@ def show(console: Console, runs: tuple[PastRun, ...]) -> None:
         table.add_column(heading, no_wrap=True)
     for heading in ("calls", "turns", "p50 ms", "p95 ms"):
         table.add_column(heading, justify="right")
-    table.add_column("since the run before", min_width=20)
+    table.add_column("since the run before")
     for run in runs:
         figures = (f"{run.sessions}", f"{run.turns}", _number(run.p50_ms), _number(run.p95_ms))
         outcome = f"[{_COLOURS[run.outcome]}]{run.outcome}[/] ({run.tier})"

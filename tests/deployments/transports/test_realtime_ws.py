@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.transports.realtime_ws import CLOSE_S, RealtimeSocket
+from deployments.transports.realtime_ws import AGENT_ENDED, CLOSE_S, RealtimeSocket
 from rejoinder.core.settings.access.limits import LimitSettings
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.wire.formats import AudioFormat, WireEncoder
@@ -101,6 +101,7 @@ async def test_formats_may_change_between_messages() -> None:
         ({"code": 1000, "reason": ""}, 1),
         ({"code": 1001, "reason": ""}, 1),
         ({"code": 1005, "reason": ""}, 1),
+        ({"code": 1000, "reason": AGENT_ENDED}, 0),
         ({"code": 1011, "reason": ""}, 0),
         ({"code": 1005}, 0),
     ],
@@ -108,7 +109,10 @@ async def test_formats_may_change_between_messages() -> None:
 )
 @virtual
 async def test_a_client_hangs_up_by_closing_the_connection(end: dict[str, Any], hung_up: int) -> None:
-    """A close frame without a code hangs up. A connection that broke, and a client that failed, are not counted."""
+    """A close frame without a code hangs up.
+
+    The agent's own hang-up, a broken connection and a failed client are not counted.
+    """
     play = Play()
     async with play.open() as host:
         await RealtimeSocket(ScriptedSocket([], 1, end), host, SessionConfig()).converse()
