@@ -14,7 +14,7 @@ deadline minus the upstream delay.
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -94,6 +94,7 @@ class SimulatedCaller:
         ends_at: Time at which the call ends. No turn starts after it.
         resumption: What the call needs to continue on another connection.
         moving: True if the server has asked the caller to connect again.
+        faults: How often each fault occurred in the call, in words.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class SimulatedCaller:
         self.ends_at = began_at + (call.ends_s - call.at_s)
         self.resumption = ResumeState()
         self.moving = False
+        self.faults: Counter[str] = Counter()
         self._shared = shared
         self._send = send
         self._player = PlayoutBuffer(shared.speech.wire, shared.playout_buffer_s)
@@ -328,7 +330,7 @@ class SimulatedCaller:
 
     def _close(self, turn: OpenTurn) -> None:
         self._close_interrupted()
-        self._shared.outcomes.close(turn, self.call, self.path)
+        self.faults.update(self._shared.outcomes.close(turn, self.call, self.path))
 
     def _next_plan(self) -> TurnPlan:
         """Increase the number of the turn by 1, and return the plan of the turn with this number."""
@@ -402,7 +404,7 @@ class SimulatedCaller:
                 if self._interrupted and self._interrupted.reply is reply and self._turn:
                     self._shared.outcomes.record_stop(now - self._turn.speech_begins, self._turn, self.path)
                 elif self._silent_at(event["audio_start_ms"] / 1000):
-                    self._shared.outcomes.count_false_interruption(now)
+                    self.faults["a reply stopped for nothing"] += self._shared.outcomes.count_false_interruption(now)
 
     def _silent_at(self, position_s: float) -> bool:
         """Return True if the caller did not speak at a position of the call's audio, in seconds, nor speaks now.

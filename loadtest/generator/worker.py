@@ -134,10 +134,12 @@ class Worker:
             socket = await self._dial(lost)
         except CallRefused as refusal:
             counts["refused" if refusal.status in (429, 503) else "setup_failed"] += 1
+            self._outcomes.count_failing_call(Counter({f"refused with HTTP {refusal.status}": 1}), call.region)
             return
         except (ConnectionError, TimeoutError) as error:
             counts["setup_failed"] += 1
             counts[f"setup:{type(error).__name__}"] += 1
+            self._outcomes.count_failing_call(Counter({"the server was not reached": 1}), call.region)
             return
         counts["opened"] += 1
         self._histograms.record("setup", time.monotonic() - due)
@@ -242,6 +244,9 @@ class Worker:
         """
         now = time.monotonic()
         live.caller.hang_up(now, dropped=dropped)
+        if dropped:
+            live.caller.faults["the connection was lost"] = sys.maxsize  # the call ended with it
+        self._outcomes.count_failing_call(+live.caller.faults, live.call.region)
         self._traffic["scheduled"] += 0 if dropped else live.socket.overdue_frames(now)
         self._collect(live)
 

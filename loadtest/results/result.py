@@ -241,6 +241,21 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class FailingCalls:
+    """Calls of a run in which the same thing went wrong most often.
+
+    Attributes:
+        cause: What went wrong, in words.
+        calls: Number of calls.
+        regions: Number of the calls on each network route.
+    """
+
+    cause: str
+    calls: int
+    regions: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """Result of a whole run.
 
@@ -268,6 +283,7 @@ class RunResult:
             measured time.
         slowest: The slowest turns with their call, turn, clip, region, outcome, voice-to-voice latency (ms) and the
             server's stages (stages_ms), slowest first.
+        failing: The calls with faults, by the fault that each had most often, largest group first.
     """
 
     outcome: RunOutcome
@@ -286,6 +302,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
     memory_mb: tuple[tuple[float, float], ...] = ()
     slowest: tuple[dict[str, object], ...] = field(default=())
+    failing: tuple[FailingCalls, ...] = ()
 
     @property
     def emulated(self) -> dict[str, str]:

@@ -232,6 +232,16 @@ def test_a_reply_that_stops_although_nobody_speaks_is_counted(start_s: float, fa
     assert (counts["false_interruptions"], counts["interruptions"]) == (false, 0)
 
 
+def test_a_caller_remembers_what_went_wrong() -> None:
+    """An unanswered turn and a reply that stops for nothing are faults of the call, by how often they occurred."""
+    harness = Harness().until_spoken()
+    harness.until(harness.now + 3).until_spoken().stopped()
+    ended_ms = round(harness.frames * FRAME_S * 1000)
+    harness.reply(tenths=50, done=None).until(harness.now + 1)
+    harness.hear(type="input_audio_buffer.speech_started", item_id="j", audio_start_ms=ended_ms + 500)
+    assert harness.caller.faults == {"a turn had no answer": 1, "a reply stopped for nothing": 1}
+
+
 def test_responses_are_counted_with_their_errors() -> None:
     """A response that failed is counted, whoever asked for it."""
     harness = Harness().until_spoken().stopped().reply("a", done="failed").reply("b", done="completed")

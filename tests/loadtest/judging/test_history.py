@@ -67,4 +67,5 @@ def test_the_command_lists_the_results_of_a_folder(tmp_path: Path) -> None:
 def test_a_result_is_recognized() -> None:
     """A list, a number and a search's document are no results of runs."""
     assert is_result(_run(1, latencies(1)))
-    assert not any(is_result(other) for other in ([], 1, {"holds": 3}))
+    others: list[object] = [[], 1, {"holds": 3}]
+    assert not any(is_result(other) for other in others)
