@@ -34,6 +34,7 @@ from actors.turn_taking.barge_in import BargeInDetector
 from actors.turn_taking.command_executor import CommandExecutor
 from actors.turn_taking.utterance import CallerUtterance
 from rejoinder.core.errors import CallerError
+from rejoinder.core.reply.satisfaction import hang_up
 from rejoinder.core.reply.tools.calls import ToolMode
 from rejoinder.core.survival.snapshot import resume_count
 from rejoinder.core.turns import events as turn_events
@@ -260,6 +261,17 @@ class Session:
         """
         self._services.metrics.error("caller", "wire")
         self.emit(server.error(fault, client_event_id))
+
+    def hung_up(self) -> None:
+        """Count that the client has ended the conversation. Call it before the session is closed.
+
+        A client that goes on with the conversation at another host does not end it.
+        """
+        if self._record and (self._record.moving or self._record.taken.is_set()):
+            return
+        when = hang_up(self._services.clock(), speaking=self.replies.audible, reply_ended_at=self.replies.last_ended_at)
+        turns = sum(item.role == "user" and bool(item.text) for item in self.conversation)
+        self._services.metrics.hung_up(when.value, turns)
 
     def emit(self, event: Json) -> None:
         """Add an event_id to a server event and send it."""

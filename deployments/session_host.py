@@ -7,14 +7,16 @@ import gc
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.exceptions import RayError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.host import Host, synthesize_held_clips
@@ -39,12 +41,13 @@ from deployments.serving.handles import (
 from deployments.serving.http_routes import http_app
 from deployments.serving.journal import LogJournal
 from deployments.serving.load_exchange import LoadExchange, open_admission
-from deployments.serving.metrics import AdmissionCollector, ConversationMetrics, MetricsPort
+from deployments.serving.metrics import AdmissionCollector, ConversationMetrics, MetricsPort, WantedReplicas
 from deployments.serving.regions import RegionDirectory, places_of
 from deployments.serving.replica import ReplicaDescription
 from deployments.serving.ttl_cache import TtlCache
 from deployments.survival.keeping import open_keeper, open_store
 from deployments.tool_servers.opening import open_tool_servers
+from deployments.tracing import open_tracer
 from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.access.stored_bytes import StoredBytes
@@ -91,6 +94,7 @@ class SessionHost:
         slots = {name: int(replica["slots"]) for name, replica in described.items()}
         admission = open_admission(settings, slots, phase=random.random())
         self._port.registry.register(AdmissionCollector(admission))
+        self._port.registry.register(WantedReplicas(partial(_wanted_replicas, _stage_names(handles))))
         watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, time.monotonic)
         exchange = _exchange(admission, watch, time.monotonic)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
@@ -113,6 +117,7 @@ class SessionHost:
                 stored=stored,
                 message_rate=message_rate,
                 tool_servers=open_tool_servers(settings.tools),
+                tracer=open_tracer(os.environ, time.monotonic),
             ),
             retries=handshake_retries(os.environ),
             watch=watch,
@@ -251,6 +256,35 @@ def _exchange(admission: StageAdmission, watch: StageWatch, clock: Callable[[], 
         watch.answered(stage)
 
     return LoadExchange(serve.get_replica_context().replica_id.unique_id, lambda: admission.live, note)
+
+
+def _stage_names(handles: Mapping[str, DeploymentHandle]) -> dict[tuple[str, str], str]:
+    """Return the stage of each deployment, by the names of its application and of the deployment."""
+    context = serve.get_replica_context()
+    stages = {(context.app_name, handle.deployment_name): stage for stage, handle in handles.items()}
+    return stages | {(context.app_name, context.deployment): "host"}
+
+
+def _wanted_replicas(stages: Mapping[tuple[str, str], str]) -> dict[str, int]:
+    """Return the number of replicas by stage that run or start, as Serve's controller says. It may block.
+
+    `stages` is the result of `_stage_names`.
+
+    Raises:
+        BackendError: The controller does not answer.
+    """
+    try:
+        applications = serve.status().applications
+    except (RayError, RayServeException) as fault:
+        raise BackendError(f"Ray Serve's controller does not answer: {fault}", stage="host") from None
+    return {
+        stages[application, name]: sum(
+            number for state, number in deployment.replica_states.items() if state not in ("STOPPING", "STOPPED")
+        )
+        for application, status in applications.items()
+        for name, deployment in status.deployments.items()
+        if (application, name) in stages
+    }
 
 
 def _hosts() -> DeploymentHandle:

@@ -19,6 +19,7 @@ from rejoinder.core.http_api.transcription import RecordingPart, TimedText, cues
 from rejoinder.core.measuring.waterfall import Stage
 from rejoinder.core.reply import prompt_window
 from rejoinder.core.reply.prompt_window import ChatMessage
+from rejoinder.core.reply.satisfaction import repeats
 from rejoinder.core.reply.tools.calls import ToolOffer
 from rejoinder.core.wire import server
 from rejoinder.core.wire.session import SEGMENTS, WORDS
@@ -134,6 +135,8 @@ class Prompts:
                 self._context.emit(server.transcription_failed(spoken.item.id, str(fault)))
             return
         self._use(spoken, transcript, "heard")
+        if repeats(self._turn_before(spoken.item.id), transcript.text):
+            self._services.metrics.repeated_turn()
         if spoken.end_of_turn.correction:
             self._group.create_task(
                 self._correct(spoken, transcript, spoken.end_of_turn.correction, asked_for=asked_for)
@@ -165,6 +168,16 @@ class Prompts:
         self._context.conversation.update(replace(spoken.item, text=transcript.text))
         self._context.changed()
         self._services.journal.write(kind, {"item": spoken.item.id, "text": transcript.text})
+
+    def _turn_before(self, item_id: str) -> str:
+        """Return the words of the caller's last turn with words before this one; "" if there is none."""
+        words = ""
+        for item in self._context.conversation:
+            if item.id == item_id:
+                break
+            if item.role == "user" and item.text:
+                words = item.text
+        return words
 
     def _announce(self, spoken: SpokenItem, transcript: Transcript) -> None:
         seconds = spoken.end_of_turn.seconds

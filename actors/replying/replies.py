@@ -15,7 +15,7 @@ from actors.replying.recent_replies import RecentReplies
 from actors.replying.reply import Reply, ReplyPlan
 from actors.replying.requests import CommittedTurn, ReplyRequest, ReplyTerms, SpokenItem
 from actors.replying.response import ResponsePhase
-from actors.replying.turn_report import report
+from actors.replying.turn_report import report, trace_of
 from actors.stages.degradation import SessionDegradation
 from actors.stages.retry import StageFailures, contained
 from actors.stages.session_context import SessionContext
@@ -41,11 +41,13 @@ class Replies:
         recent: The replies to which the client may still refer.
         summaries: Summaries of the turns that leave the prompt.
         degradation: The session's degradation measures.
+        last_ended_at: Monotonic time at which the newest reply of the conversation ended; None if none has.
     """
 
     def __init__(self, context: SessionContext, group: asyncio.TaskGroup, ended: Callable[[Reply], None]) -> None:
         """Create an empty set of replies; `ended` is called with every reply that ends."""
         self.current: Reply | None = None
+        self.last_ended_at: float | None = None
         self.recent = RecentReplies()
         self._context = context
         self._services = services = context.services
@@ -300,6 +302,8 @@ class Replies:
 
     def _ended(self, reply: Reply) -> None:
         del self._running[reply]
+        if reply.plan.events.conversation_id is not None and reply.first_output_at is not None:
+            self.last_ended_at = self._services.clock()
         self.summaries.prepare(self._context.conversation.messages())
         self._on_end(reply)
 
@@ -351,7 +355,10 @@ class Replies:
         )
 
         def report_end(reply: Reply, status: ResponseStatus) -> Json:
-            return report(self._services, answered_turn(), reply, status)
+            turn = answered_turn()
+            if self._services.tracer and turn:
+                self._services.tracer.turn(trace_of(self._context, turn, reply, status))
+            return report(self._services, turn, reply, status)
 
         return ReplyPlan(
             events,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from actors.replying.reply import Reply
 from actors.replying.requests import CommittedTurn
+from actors.stages.ports import TurnTrace
 from actors.stages.services import Services
+from actors.stages.session_context import SessionContext
 from rejoinder.core.audio.pcm import STT_RATE
 from rejoinder.core.measuring.waterfall import Waterfall, waterfall
 from rejoinder.core.wire.fields import Json
@@ -65,6 +67,42 @@ def report(services: Services, turn: CommittedTurn | None, reply: Reply, status:
             services.metrics.turn(times.total_s, stages_s, raw_s=raw_s, engines=services.stages.engines)
     services.journal.write("replied", facts | {"status": status, "text": reply.answer})
     return facts
+
+
+def trace_of(context: SessionContext, turn: CommittedTurn, reply: Reply, status: ResponseStatus) -> TurnTrace:
+    """Return the times and facts of a turn whose reply has ended, for a trace.
+
+    Args:
+        context: The session.
+        turn: The turn that was answered.
+        reply: The reply.
+        status: The status of its response on the wire.
+    """
+    services = context.services
+    ended_at = services.clock() if reply.first_output_at is None else reply.first_output_at
+    facts: dict[str, str | bool] = {
+        "rejoinder.response_id": reply.plan.events.response_id,
+        "rejoinder.item_id": turn.item.id,
+        "rejoinder.status": status,
+        "rejoinder.interrupted": status == "cancelled",
+        "rejoinder.hedged": reply.generation.hedged,
+        "rejoinder.drafted": reply.drafted,
+        "rejoinder.cache": reply.generation.cache or "",
+    }
+    facts |= {f"rejoinder.engine.{stage}": engine for stage, engine in services.stages.engines.items()}
+    if services.settings.host.trace_texts:
+        heard = [item.text or "" for item in context.conversation if item.id == turn.item.id]
+        facts |= {"rejoinder.heard": " ".join(heard), "rejoinder.answer": reply.answer}
+    spans = turn.marks.spans(ended_at)
+    return TurnTrace(
+        context.config.traceparent,
+        session_id=context.id,
+        began_at=turn.speech_ended_at,
+        ended_at=ended_at,
+        stages={stage.value: span for stage, span in spans.items()},
+        attributes=facts,
+        failed=status == "failed" or (reply.first_output_at is None and status != "cancelled"),
+    )
 
 
 def _timing(turn: CommittedTurn, times: Waterfall) -> Json:

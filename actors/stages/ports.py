@@ -31,6 +31,8 @@ from typing import Literal, Protocol
 
 from actors.stages.reporting import Journal as Journal
 from actors.stages.reporting import Metrics as Metrics
+from actors.stages.reporting import Tracer as Tracer
+from actors.stages.reporting import TurnTrace as TurnTrace
 from rejoinder.core.reply.answer_cache import CacheHit, CacheQuestion
 from rejoinder.core.reply.prompt_window import ChatMessage
 from rejoinder.core.reply.tools.calls import NO_TOOLS, ToolCall, ToolOffer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 
@@ -90,6 +92,18 @@ class Metrics(Protocol):
         """Record a barge-in; `stop_s` is the time from the speech's arrival until the reply stopped, in s."""
         ...
 
+    def round_trip(self, seconds: float, transport: Literal["websocket", "webrtc"]) -> None:
+        """Record a round trip between this host and a caller's device, in seconds."""
+        ...
+
+    def repeated_turn(self) -> None:
+        """Count a turn of the caller that repeats the turn before it."""
+        ...
+
+    def hung_up(self, when: str, turns: int) -> None:
+        """Record that the client ended a conversation after `turns` turns; `when` is a value of `HangUp`."""
+        ...
+
     def dismissed_speech(self, reading: str) -> None:
         """Count speech during or just after a reply that did not become a turn.
 
@@ -108,6 +122,37 @@ class Metrics(Protocol):
 
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         """Count an error; `fault` says who or what caused it, and `stage` names the stage where it happened."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TurnTrace:
+    """One turn for a trace. Times are in monotonic seconds.
+
+    Attributes:
+        traceparent: W3C trace context that the client sent with its call; "" for none.
+        session_id: Id of the session.
+        began_at: When the caller's last speech arrived.
+        ended_at: When the first audio or text of the answer was sent; without an answer, when the reply ended.
+        stages: Start and end of each stage, by its name.
+        attributes: Facts about the turn, by name. They have words of the conversation only if the settings permit it.
+        failed: True if the turn was not answered.
+    """
+
+    traceparent: str
+    session_id: str
+    began_at: float
+    ended_at: float
+    stages: Mapping[str, tuple[float, float]]
+    attributes: Mapping[str, str | bool]
+    failed: bool
+
+
+class Tracer(Protocol):
+    """Receiver of the times of turns, for traces."""
+
+    def turn(self, trace: TurnTrace) -> None:
+        """Record a turn that has ended. It may neither block nor raise."""
         ...
 
 

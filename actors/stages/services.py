@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from actors.stages.answer_cache import AnswerCacheClient
 from actors.stages.hedged_llm import Hedger
-from actors.stages.ports import Journal, Metrics, Stages
+from actors.stages.ports import Journal, Metrics, Stages, Tracer
 from actors.stages.tool_servers import NO_SERVERS, ToolServers
 from actors.stages.turn_detector_queue import TurnDetectorQueue
 from rejoinder.core.access.frame_guard import shared_rate
@@ -41,6 +41,7 @@ class Services:
         message_rate: Rate of large messages that all connections of the host share (`FrameGuard`).
         stage_admission: Admission by the load of the stages; None if the stages report no load.
         tool_servers: The servers of tools that this system calls.
+        tracer: Receives the times of turns; None if no traces are made.
         turn_detector_queue: Limits the concurrent requests to the turn detector.
         latency_estimator: Predicts when a reply's first audio will be ready, for fillers.
         first_segment_sizer: Chooses the length of a reply's first segment.
@@ -60,6 +61,7 @@ class Services:
     message_rate: TokenBucket
     stage_admission: StageAdmission | None = None
     tool_servers: ToolServers = NO_SERVERS
+    tracer: Tracer | None = None
     turn_detector_queue: TurnDetectorQueue = field(default_factory=TurnDetectorQueue)
     latency_estimator: StageLatencyEstimator = field(default_factory=StageLatencyEstimator)
     first_segment_sizer: FirstSegmentSizer = field(default_factory=FirstSegmentSizer)
@@ -78,6 +80,7 @@ class Services:
         stored: StoredBytes | None = None,
         message_rate: TokenBucket | None = None,
         tool_servers: ToolServers = NO_SERVERS,
+        tracer: Tracer | None = None,
     ) -> Services:
         """Return the services of a host whose conversations use `stages`. The other services are created here.
 
@@ -92,6 +95,7 @@ class Services:
             stored: Bytes that all clients of the host make it keep; None for a new count.
             message_rate: Rate of large messages of all connections; None for that of the settings.
             tool_servers: The servers of tools that this system calls.
+            tracer: Receives the times of turns; None if no traces are made.
         """
         hedger = Hedger(stages.llm, settings=settings, metrics=metrics, clock=clock, backup=stages.llm_backup)
         draft_budget = DraftBudget(settings.speculation)
@@ -111,4 +115,5 @@ class Services:
             message_rate=message_rate or shared_rate(settings.limits),
             stage_admission=stage_admission,
             tool_servers=tool_servers,
+            tracer=tracer,
         )

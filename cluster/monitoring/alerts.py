@@ -3,7 +3,7 @@
 Recording rules compute percentiles of all hosts together from histograms. Alerts compare them with the thresholds.
 Every threshold is a bucket bound, so the comparison is exact and does not depend on interpolation. A stage's alert uses
 the stage's whole duration, not the time that it added to the turn, because the added time omits what overlaps with
-other stages.
+other stages. The network's alert uses the round trips that the hosts measure, in each region for itself.
 """
 
 from __future__ import annotations
@@ -20,14 +20,7 @@ from rejoinder.core.measuring.waterfall import Stage
 
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 TURN, OWN, SHARE = "rejoinder_turn_seconds", "rejoinder_stage_own_seconds", "rejoinder_stage_seconds"
-
-NOT_MEASURED = {
-    Metric.NETWORK_RTT: "hosts are behind a load balancer and measure its round trip, not the caller's; callers measure"
-    " their own (`rejoinder load run` reports it by region)"
-}
-"""Rows of the latency guide's section 7.1 without a rule, and the reason for each. A rule over a series that does not
-exist never fires.
-"""
+NETWORK = "rejoinder_network_rtt_seconds"
 
 _STAGES = {Metric.STT: Stage.STT, Metric.LLM_TTFT: Stage.LLM_FIRST_TOKEN, Metric.TTS_TTFB: Stage.TTS_FIRST_AUDIO}
 
@@ -37,6 +30,7 @@ _RUNBOOKS = {
     Metric.END_TO_END_P99: "Tail latency: check hedges sent and won, and whether a replica restarts.",
     Metric.STT: "Add an Stt replica if requests wait in its queue. Otherwise choose a smaller model.",
     Metric.LLM_TTFT: "Check the engine's own queue. Add a replica, or lower conversation.context_turns.",
+    Metric.NETWORK_RTT: "Compare the regions and the transports. Serve the callers from a nearer region.",
     Metric.TTS_TTFB: "Add a Tts replica if its slots are taken. Otherwise lower conversation.first_segment_words.",
 }
 
@@ -59,12 +53,14 @@ class Timing:
 def rules(timing: Timing = Timing()) -> dict[str, Any]:
     """Return the content of a Prometheus rules file.
 
-    It has recording rules for the percentiles of the durations of turns and stages, then an alert for each row of the
-    latency guide's section 7.1 that is measured. `timing` sets the window, the delay of alerts and the interval.
+    It has recording rules for the percentiles of turns, stages and the network, then an alert for each row of the
+    latency guide's section 7.1. `timing` sets the window, the delay of alerts and the interval.
     """
     ordered = [_record(TURN, (), name, timing) for name in QUANTILES]
     ordered += [_record(series, ("stage",), name, timing) for series in (OWN, SHARE) for name in QUANTILES]
-    ordered += [_alert(alert, timing) for alert in ALERTS if alert.metric not in NOT_MEASURED]
+    # A distant region must not hide behind a near one, so its round trips are not added to those of the others.
+    ordered += [_record(NETWORK, ("region",), name, timing) for name in QUANTILES]
+    ordered += [_alert(alert, timing) for alert in ALERTS]
     # Rules of one group are evaluated in order, so an alert uses the percentile of the same evaluation.
     return {"groups": [{"name": "rejoinder", "interval": timing.interval, "rules": ordered}]}
 
@@ -75,7 +71,13 @@ def alert_name(metric: Metric) -> str:
 
 
 def configuration(
-    url: str, rules_file: str, timing: Timing = Timing(), *, key_file: str = "", ca_file: str = ""
+    url: str,
+    rules_file: str,
+    timing: Timing = Timing(),
+    *,
+    key_file: str = "",
+    ca_file: str = "",
+    alertmanager: str = "",
 ) -> dict[str, Any]:
     """Return the content of prometheus.yml for a running system. Prometheus gets the replicas' addresses from any host.
 
@@ -85,6 +87,7 @@ def configuration(
         timing: Scrape and evaluation interval.
         key_file: File on Prometheus's machine with an API key of the scope `metrics`. "" if the hosts have no keys.
         ca_file: File on Prometheus's machine with the certificate authority of an https address. "" for the system's.
+        alertmanager: Address of the Alertmanager that gets the alerts, as "host:port". "" for none.
 
     Raises:
         ConfigError: `url` is not an http(s) address.
@@ -98,9 +101,11 @@ def configuration(
         source["authorization"] = {"credentials_file": key_file}
     if ca_file:
         source["tls_config"] = {"ca_file": ca_file}
+    alerting = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
     return {
         "global": {"scrape_interval": timing.interval, "evaluation_interval": timing.interval},
         "rule_files": [rules_file],
+        **({"alerting": alerting} if alertmanager else {}),
         "scrape_configs": [
             {
                 "job_name": "rejoinder",
@@ -119,13 +124,8 @@ def as_yaml(document: dict[str, Any], comment: str = "") -> str:
     return lines + yaml.safe_dump(document, sort_keys=False, width=120)
 
 
-def omissions() -> str:
-    """Return one line of text for each row of the guide's section 7.1 without a rule, with the reason."""
-    return "\n".join(f"No rule for {metric.value}: {why}." for metric, why in NOT_MEASURED.items())
-
-
 def recorded(series: str, statistic: str) -> str:
-    """Return the name of the recorded percentile (p50, p95 or p99) of a histogram: TURN, OWN or SHARE."""
+    """Return the name of the recorded percentile (p50, p95 or p99) of a histogram: TURN, OWN, SHARE or NETWORK."""
     return f"{series.replace('_', ':', 1)}:{statistic}"
 
 
@@ -140,14 +140,15 @@ def _record(series: str, labels: tuple[str, ...], statistic: str, timing: Timing
 
 def _alert(alert: Alert, timing: Timing) -> dict[str, Any]:
     stage = _STAGES.get(alert.metric)
-    series = recorded(OWN if stage else TURN, alert.statistic)
+    one_part = stage is not None or alert.metric is Metric.NETWORK_RTT
+    series = recorded(OWN if stage else NETWORK if one_part else TURN, alert.statistic)
     selector = f'{{stage="{stage.value}"}}' if stage else ""
     metric = alert.metric.value.removesuffix(f"_{alert.statistic}").replace("_", " ")
     return {
         "alert": alert_name(alert.metric),
         "expr": f"{series}{selector} > {alert.alert_ms / 1000:g}",
         "for": timing.hold,
-        "labels": {"severity": "warning" if stage else "critical", "section": alert.section},
+        "labels": {"severity": "warning" if one_part else "critical", "section": alert.section},
         "annotations": {
             "summary": f"{metric} {alert.statistic} is above {alert.alert_ms:g} ms (target {alert.target_ms:g} ms)",
             "description": f"{{{{ $value | humanizeDuration }}}} over the last {timing.window}.",

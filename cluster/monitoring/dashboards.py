@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.monitoring.alerts import OWN, QUANTILES, SHARE, TURN, Timing, recorded
+from cluster.monitoring.alerts import NETWORK, OWN, QUANTILES, SHARE, TURN, Timing, recorded
 from rejoinder.core.capacity.budgets import ALERTS, Metric, Tier, total_limit_ms
 
 SCHEMA = 39
@@ -166,9 +166,14 @@ def _waterfall(window: str) -> tuple[Panel, ...]:
 
 def _regions(window: str) -> tuple[Panel, ...]:
     refused = _events("rejoinder_sessions_refused_total", "region", window)
+    limit = tuple((row.alert_ms / 1000, "red") for row in ALERTS if row.metric is Metric.NETWORK_RTT)
+    round_trips = tuple(Query(recorded(NETWORK, name), f"{name} {{{{region}}}}") for name in ("p50", "p95"))
+    by_transport = _quantile("p50", NETWORK, window, "transport")
     return (
         _graph("Voice to voice by region, p50", "s", _quantile("p50", TURN, window, "region"), "{{region}}"),
         _graph("Voice to voice by region, p95", "s", _quantile("p95", TURN, window, "region"), "{{region}}"),
+        Panel("Round trip to the callers by region", "s", round_trips, limit),
+        _graph("Round trip to the callers by transport, p50", "s", by_transport, "{{transport}}"),
         _graph("Calls now by region", "short", "sum by (region) (rejoinder_sessions_live)", "{{region}}"),
         _graph("Refused handshakes a second by region", "ops", refused, "{{region}}"),
     )
@@ -185,6 +190,7 @@ def _capacity(window: str) -> tuple[Panel, ...]:
         _by_stage("Wait in the replicas, p95", "s", _quantile("p95", queue, window, "stage")),
         _by_stage("Requests inside the replicas", "short", "sum by (stage) (rejoinder_requests_in_flight)"),
         _by_stage("Replicas that answer", "short", "count by (stage) (up == 1)"),
+        _by_stage("Replicas wanted", "short", "max by (stage) (rejoinder_replicas_wanted)"),
         _by_stage("Resident memory", "bytes", "sum by (stage) (process_resident_memory_bytes)"),
         _by_stage("CPU, in cores", "short", f"sum by (stage) ({cpu})"),
     )
@@ -213,11 +219,28 @@ def _callers(window: str) -> tuple[Panel, ...]:
     dismissed = _events("rejoinder_dismissed_speech_total", "reason", window)
     measures = _events("rejoinder_degradation_steps_total", "measure", window)
     fillers = f"sum({_rate('rejoinder_filler_seconds_count', window)}) or vector(0)"
+    hangups, repeated = "rejoinder_hangups_total", f"sum({_rate('rejoinder_repeated_turns_total', window)})"
+    soon = f'sum({_rate(f"""{hangups}{{when=~"during_reply|within_5s"}}""", window)})'
+    until = f"{_quantile('p50', 'rejoinder_hangup_turns', window)} or vector(0)"
     return (
         _graph("Interrupted replies per turn", "percentunit", f"({stops} / ({turns} > 0)) or vector(0)", "replies"),
         _graph("Time until an interrupted reply is silent, median", "s", stopped, "median"),
         _graph("Sounds over a reply that were no turn, a second", "ops", dismissed, "{{reason}}"),
         _graph("Length of the calls that ended, median", "s", length, "median"),
+        _graph(
+            "Share of hang-ups during a reply or within 5 s of it",
+            "percentunit",
+            f"({soon} / (sum({_rate(hangups, window)}) > 0)) or vector(0)",
+            "hang-ups",
+        ),
+        _graph("Hang-ups a second", "ops", _events(hangups, "when", window), "{{when}}"),
+        _graph("Turns until the caller hangs up, median", "short", until, "turns"),
+        _graph(
+            "Share of turns that repeat the turn before",
+            "percentunit",
+            f"({repeated} / ({turns} > 0)) or vector(0)",
+            "turns",
+        ),
         _graph("Fillers a second", "ops", fillers, "fillers"),
         _graph("Measures against slow stages, a second", "ops", measures, "{{measure}}"),
     )

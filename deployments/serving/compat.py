@@ -33,6 +33,7 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets import auto
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
@@ -59,6 +60,8 @@ __all__ = [
 
 # Time in seconds that a client whose connection failed has to read the close frame.
 LINGER_S = 1.0
+# Seconds from the handshake to the first ping.
+FIRST_PING_S = 1.0
 # Close code for a protocol error (RFC 6455, section 7.4.1).
 _PROTOCOL_ERROR = 1002
 
@@ -287,8 +290,8 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
     uvicorn closes every WebSocket when it stops (code 1012) and documents no way to prevent it:
     https://github.com/Kludex/uvicorn/pull/1140. It also documents no class to derive from. This class overrides
-    `shutdown`, `handle_connect`, `handle_parser_exception`, `keepalive_timeout`, `send`, `connection_lost` and
-    `send_receive_event_to_app`, and uses the attributes that these methods use.
+    `shutdown`, `handle_connect`, `handle_parser_exception`, `start_keepalive`, `handle_pong`, `keepalive_timeout`,
+    `send`, `connection_lost` and `send_receive_event_to_app`, and uses the attributes that these methods use.
 
     uvicorn closes a connection with `transport.close`, which first waits until all written data is sent. For a client
     that does not read this never ends, and neither its socket nor its data is freed. So every end of a connection is
@@ -350,6 +353,12 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self.on_lost()
 
+    def on_round_trip(self, seconds: float) -> None:
+        """Hook for a subclass: called when the client has answered a ping after `seconds`.
+
+        The default does nothing.
+        """
+
     def on_stop(self) -> None:
         """Hook for a subclass: called when uvicorn stops, because Serve drains this replica.
 
@@ -398,6 +407,18 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         if self.close_timer is not None:
             self.close_timer.cancel()
         self.close_timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def start_keepalive(self) -> None:
+        """Send the first ping after FIRST_PING_S, and further ones as uvicorn does, each after `ws_ping_interval`."""
+        if self.ping_interval:
+            self.ping_timer = self.loop.call_later(FIRST_PING_S, self.send_keepalive_ping)
+
+    def handle_pong(self, event: Frame) -> None:
+        """Handle a pong as uvicorn does, and call `on_round_trip` if it answers the ping that was sent last."""
+        pending = self.pending_ping_payload
+        super().handle_pong(event)
+        if pending is not None and self.pending_ping_payload is None:
+            self.on_round_trip(self.last_ping_rtt)
 
     def keepalive_timeout(self) -> None:
         """Close the connection as uvicorn does if the client does not answer a ping, and abort it soon after."""

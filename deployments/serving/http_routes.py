@@ -40,7 +40,7 @@ from deployments.transports.realtime_ws import RealtimeSocket
 from rejoinder.core.access.access_control import AccessControl, Client
 from rejoinder.core.access.api_keys import Scope
 from rejoinder.core.errors import BackendError, Overloaded
-from rejoinder.core.wire.handshake import MODEL, PATHS, drops_replies, started, unserved_handshake
+from rejoinder.core.wire.handshake import MODEL, PATHS, drops_replies, started, trace_context, unserved_handshake
 
 NOT_READY = (
     "HAProxy does not reach this host yet, and Serve's Python proxy cannot carry audio. Try again in a second. If the "
@@ -267,10 +267,15 @@ async def _serve(host: Host, socket: WebSocket, client: Client, resume: ResumeRe
     offered = socket.scope.get("subprotocols") or []
     await socket.accept("realtime" if "realtime" in offered else None)
     shortcut = socket.scope.get("extensions", {}).get(EXTENSION)
+    config = replace(
+        started(client.session, socket.query_params),
+        drops_replies=drops_replies(socket.headers),
+        traceparent=trace_context(socket.headers, socket.query_params),
+    )
     await RealtimeSocket(
         socket,
         host=host,
-        config=replace(started(client.session, socket.query_params), drops_replies=drops_replies(socket.headers)),
+        config=config,
         shortcut=shortcut,
         tenant=client.tenant,
         owner=owner,

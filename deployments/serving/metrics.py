@@ -3,13 +3,17 @@
 A request to `/metrics` through the load balancer would reach a random host, so every replica has a separate port. The
 histograms of latencies have bucket bounds at the limits of the latency guide, so that the share of turns within a limit
 is exact. Every label has a fixed set of values. They are values of the enums `Stage`, `AdmissionRefusal`,
-`DraftDeclined`, `CacheRefusal`, `SpeechKind` and `DegradationMeasure` of `rejoinder.core`, and the help texts
+`DraftDeclined`, `CacheRefusal`, `SpeechKind`, `HangUp` and `DegradationMeasure` of `rejoinder.core`, and the help texts
 explain them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
@@ -18,8 +22,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
+from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
 from rejoinder.core.resilience.stage_admission import StageAdmission
+
+logger = logging.getLogger(__name__)
 
 # Bucket bounds, in seconds, for the time in which a barge-in stops the reply. The latency guide's limit is 150 ms;
 # callers notice differences of tens of milliseconds.
@@ -27,6 +34,10 @@ STOP_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 # Bucket bounds of service times, from 1 ms to 30 s. Each is 1.125 times the one before, which is fine enough to draw
 # random service times from the histogram.
 SERVICE_BUCKETS_S = tuple(round(0.001 * 1.125**step, 6) for step in range(89))
+# Bucket bounds of the number of turns in a conversation.
+TURN_BUCKETS = (0, 1, 2, 3, 5, 8, 13, 21, 34)
+# Seconds for which the number of wanted replicas is reused. Every host asks Serve's controller.
+WANTED_S = 10.0
 SESSION_BUCKETS_S = (1, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 REPLICA_HELP = {
@@ -77,6 +88,19 @@ HOST_HELP = {
         "Utterances during or just after a reply that became no turn, by reason: no_words, backchannel, "
         "echo or background."
     ),
+    "rejoinder_network_rtt_seconds": (
+        "Seconds of a round trip between the host and the caller's device, by transport: websocket (a ping every 5 s, "
+        "which passes through HAProxy) or webrtc (RTCP reports). Telephone calls are not measured."
+    ),
+    "rejoinder_repeated_turns_total": (
+        "Turns with the same content words as the caller's turn before, so that the caller was probably not understood "
+        "or not answered."
+    ),
+    "rejoinder_hangups_total": (
+        "Conversations that the client ended (a WebSocket with code 1000, 1001 or none), by when: "
+        "before_reply, during_reply, within_5s (after the end of a reply) or later."
+    ),
+    "rejoinder_hangup_turns": "Turns of the caller in the conversations that the client ended.",
     "rejoinder_degradation_steps_total": (
         "Degradation measures that a session took because a stage was slow, by measure: short_segment, no_speculation, "
         "small_model or filler."
@@ -97,6 +121,7 @@ ADMISSION_HELP = {
     "rejoinder_admission_yields": "1 while speculative replies and interim transcripts make room, else 0.",
     "rejoinder_stage_utilisation": "Share of the stage's slots in use by requests that turns wait for.",
     "rejoinder_stage_wait_seconds": "90th percentile of the recent waits for a slot of the stage, in seconds.",
+    "rejoinder_replicas_wanted": "Replicas of the stage that Ray Serve wants: those that run and those that start.",
     "rejoinder_stage_tokens_per_second": "Median rate at which the stage writes one answer, in tokens per second.",
 }
 
@@ -188,6 +213,10 @@ class ConversationMetrics:
         self._stops = histogram("rejoinder_interruption_stop_seconds", buckets=STOP_BUCKETS_S)
         self._fillers = histogram("rejoinder_filler_seconds")
         self._dismissed = counter("rejoinder_dismissed_speech_total", "reason")
+        self._round_trips = histogram("rejoinder_network_rtt_seconds", "transport")
+        self._repeated = counter("rejoinder_repeated_turns_total")
+        self._hangups = counter("rejoinder_hangups_total", "when")
+        self._hangup_turns = histogram("rejoinder_hangup_turns", buckets=TURN_BUCKETS)
         self._degradation = counter("rejoinder_degradation_steps_total", "measure")
         self._survival = counter("rejoinder_session_journal_total", "outcome")
         self._errors = counter("rejoinder_errors_total", "fault", "stage")
@@ -281,6 +310,19 @@ class ConversationMetrics:
         """Count an utterance that became no turn. `reading`, the label `reason`, is a value of `SpeechKind`."""
         self._dismissed.labels(reading).inc()
 
+    def round_trip(self, seconds: float, transport: Literal["websocket", "webrtc"]) -> None:
+        """Observe a round trip between this host and a caller's device, in seconds."""
+        self._round_trips.labels(transport).observe(seconds)
+
+    def repeated_turn(self) -> None:
+        """Count a turn of the caller that repeats the turn before it."""
+        self._repeated.inc()
+
+    def hung_up(self, when: str, turns: int) -> None:
+        """Count a conversation that the client ended after `turns` turns. `when` is a value of `HangUp`."""
+        self._hangups.labels(when).inc()
+        self._hangup_turns.observe(turns)
+
     def survival(self, outcome: str, count: int = 1) -> None:
         """Count `count` events of the session journal. HOST_HELP lists the outcomes."""
         self._survival.labels(outcome).inc(count)
@@ -288,6 +330,50 @@ class ConversationMetrics:
     def error(self, fault: Literal["caller", "backend", "overload", "internal"], stage: str) -> None:
         """Count an error by the party at fault and by the stage where it occurred."""
         self._errors.labels(fault, stage).inc()
+
+
+class WantedReplicas(Collector):
+    """Metric of the replicas that Ray Serve wants of each stage.
+
+    Asking Serve takes long while the cluster's head is away. So a thread asks, and the newest answer is exported.
+    """
+
+    def __init__(self, ask: Callable[[], Mapping[str, int]], clock: Callable[[], float] = time.monotonic) -> None:
+        """Create the collector.
+
+        Args:
+            ask: Returns the number of replicas by stage. It may block, and raise BackendError.
+            clock: Returns the time in seconds.
+        """
+        self._ask, self._clock = ask, clock
+        self._newest: Mapping[str, int] = {}
+        self._asked_at = -math.inf
+        self._asking: threading.Thread | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        """Yield the metric, for the registry that checks the names. Serve is not asked."""
+        yield _gauge("rejoinder_replicas_wanted", {}, "stage")
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metric with the newest answer. Ask again if that is older than WANTED_S."""
+        wanted = {(stage,): number for stage, number in self._newest.items()}
+        idle = self._asking is None or not self._asking.is_alive()
+        if idle and self._clock() - self._asked_at >= WANTED_S:
+            self._asked_at = self._clock()
+            self._asking = threading.Thread(target=self._renew, daemon=True)
+            self._asking.start()
+        yield _gauge("rejoinder_replicas_wanted", wanted, "stage")
+
+    def settle(self) -> None:
+        """Wait until the thread that asks has ended, if one does."""
+        if self._asking:
+            self._asking.join()
+
+    def _renew(self) -> None:
+        try:
+            self._newest = self._ask()
+        except BackendError as fault:
+            logger.warning("Ray Serve does not say how many replicas it wants: %s", fault)
 
 
 class AdmissionCollector(Collector):

@@ -18,7 +18,7 @@ from typing import Any
 from starlette.websockets import WebSocketDisconnect
 
 from deployments.telephony.phone_webhook import PhoneWebhook
-from deployments.transports.realtime_ws import AcceptedSocket, AudioShortcut
+from deployments.transports.realtime_ws import AGENT_ENDED, AcceptedSocket, AudioShortcut
 from rejoinder.core.errors import CallerError
 from rejoinder.core.telephony import twilio_messages as twilio
 from rejoinder.core.telephony.phone_call import DropAudio, EndCall, PhoneCall, PhoneCommand, PlayAudio, ToSession
@@ -124,6 +124,9 @@ class TwilioSocket:
         if self._shortcut:
             self._shortcut.when_stopped(act)
 
+    def when_pinged(self, act: Callable[[float], None] | None) -> None:
+        """Do nothing: the other end is Twilio and not the caller."""
+
     def charge(self, size: int) -> None:
         """Do nothing: the session's events do not go to Twilio."""
 
@@ -210,8 +213,8 @@ class TwilioSocket:
                 case DropAudio():
                     await self._socket.send_text(twilio.clear_message(stream))
                 case EndCall():
-                    self._close_with = CLOSE_NORMAL, "the agent has hung up"
-                    await self._submit(_ENDED)
+                    self._close_with = CLOSE_NORMAL, AGENT_ENDED
+                    await self._submit(_ENDED | {"reason": AGENT_ENDED})
                 case _:
                     self._spawn(self._hand_over(command.transfer))
 

@@ -39,6 +39,9 @@ EXTENSION = "rejoinder.audio"
 # is buffered until it is complete, which would cost too much for longer frames.
 SHORT_BYTES = 65_536
 
+# Seconds between two pings, from which the round trip to the client is measured.
+PING_EVERY_S = 5.0
+
 # Bits of a frame header (RFC 6455, section 5.2): the first byte has FIN and the opcode, the second MASK and the payload
 # length. _WHOLE_TEXT is the first byte of an unfragmented text frame.
 _WHOLE_TEXT = 0x81
@@ -88,9 +91,11 @@ class CallProtocol(UvicornWebSocket):
         config.ws_per_message_deflate = False
         limits = limits or LimitSettings()
         config.ws_max_size = limits.audio_message_bytes
+        config.ws_ping_interval = PING_EVERY_S
         super().__init__(config, *args, **more)
         self._take: Callable[[bytes], bool] | None = None
         self._act_on_stop: Callable[[], None] | None = None
+        self._note_round_trip: Callable[[float], None] | None = None
         self._guard = FrameGuard(limits, shared)
         self._unanswered = 0
         self._in_message = False
@@ -134,6 +139,13 @@ class CallProtocol(UvicornWebSocket):
         """Call `act` when uvicorn stops because Serve drains the host; None to call nothing."""
         self._act_on_stop = act
 
+    def when_pinged(self, act: Callable[[float], None] | None) -> None:
+        """Call `act` with the round-trip time in seconds when the client has answered a ping; None to call nothing.
+
+        The proxy in front passes pings on, so the time is that to the client and back.
+        """
+        self._note_round_trip = act
+
     # -- methods that uvicorn calls --------------------------------------------------------------------------------
 
     def on_upgrade(self, extensions: dict[str, Any]) -> None:
@@ -149,6 +161,11 @@ class CallProtocol(UvicornWebSocket):
         """Tell the application that the host is being drained."""
         if self._act_on_stop:
             self._act_on_stop()
+
+    def on_round_trip(self, seconds: float) -> None:
+        """Tell the application that the client has answered a ping after `seconds`."""
+        if self._note_round_trip:
+            self._note_round_trip(seconds)
 
     def on_message(self) -> None:
         """Count a message for uvicorn's path. The fast path is closed until the application calls `answered` for it."""

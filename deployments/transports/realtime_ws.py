@@ -14,6 +14,7 @@ import base64
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.websockets import WebSocketDisconnect
@@ -33,6 +34,14 @@ CLOSE_UNSUPPORTED = 1003
 CLOSE_NORMAL = 1000
 """Code with which a client ends its session. Any other code, and uvicorn's 1005 for a connection that broke, leaves the
 session to be resumed.
+"""
+CLOSE_HANGUP = frozenset({CLOSE_NORMAL, CLOSE_GOING_AWAY})
+"""Codes with which callers hang up: a client that ends its session, and a page that is left."""
+AGENT_ENDED = "the agent has hung up"
+"""Reason of a disconnection that the agent caused, so that it is no hang-up of the caller."""
+CLOSE_NO_CODE = 1005
+"""What uvicorn reports for a close frame without a code, as of a browser's `close()`, and for a connection that broke.
+Only of a close frame it also reports the reason.
 """
 CLOSE_LIMITS = frozenset({1008, 1009})
 """Codes with which `CallProtocol` closes the connection of a client that breaks a limit."""
@@ -82,6 +91,13 @@ class AudioShortcut(Protocol):
         """Call `act` when the server stops because the host is being drained; None to call nothing."""
         ...
 
+    def when_pinged(self, act: Callable[[float], None] | None) -> None:
+        """Call `act` with the round-trip time to the client in seconds whenever it is measured; None to call nothing.
+
+        A connection whose other end is not the caller's device measures none.
+        """
+        ...
+
     def answered(self) -> None:
         """Record that one message from `AcceptedSocket.receive` has been processed."""
         ...
@@ -103,6 +119,7 @@ class _NoShortcut:
 
     def attend(self, take: Callable[[bytes], bool] | None) -> None: ...
     def when_stopped(self, act: Callable[[], None] | None) -> None: ...
+    def when_pinged(self, act: Callable[[float], None] | None) -> None: ...
     def answered(self) -> None: ...
     def charge(self, size: int) -> None: ...
     def abort_after(self, seconds: float) -> None: ...
@@ -167,9 +184,11 @@ class RealtimeSocket:
         """
         try:
             self._shortcut.when_stopped(self._host.drain)
+            self._shortcut.when_pinged(partial(self._host.services.metrics.round_trip, transport="websocket"))
             end = await converse(self, self._host, self._opening)
         finally:
             self._shortcut.when_stopped(None)
+            self._shortcut.when_pinged(None)
             self._stored.release(self._unsent)
         if end.code is not None:
             await self._close(end.code, end.reason)
@@ -224,6 +243,8 @@ class RealtimeSocket:
                 if message["type"] == "websocket.disconnect":
                     if message.get("code") in CLOSE_LIMITS:
                         self._host.services.metrics.error("caller", "limit")
+                    if _is_hangup(message):
+                        session.hung_up()
                     if session.record and message.get("code") == CLOSE_NORMAL:
                         session.record.ended = True
                     return End(None)
@@ -297,6 +318,14 @@ class RealtimeSocket:
         await self._overflow.wait()
         self._host.services.metrics.error("caller", "slow_client")
         return End(CLOSE_TRY_LATER, "the client does not read its events")
+
+
+def _is_hangup(message: Mapping[str, Any]) -> bool:
+    """Return True if the client has closed the connection, as the ASGI message websocket.disconnect says."""
+    code = message.get("code")
+    if message.get("reason") == AGENT_ENDED:
+        return False
+    return code in CLOSE_HANGUP or (code == CLOSE_NO_CODE and "reason" in message)
 
 
 async def _resampled(clip: bytes, wire: AudioFormat) -> bytes:

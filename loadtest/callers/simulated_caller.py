@@ -14,7 +14,7 @@ deadline minus the upstream delay.
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -41,6 +41,10 @@ one cycle: this time plus the think time. Without the delay, calls that start to
 PREMATURE_S = 0.25
 """An utterance is premature if the server ended it more than this number of seconds before the last sample of
 speech."""
+
+
+PADDING_S = 0.3
+"""Padding, in seconds, by which the server begins speech before its first sample (`prefix_padding_ms`)."""
 
 
 class CallPhase(Enum):
@@ -90,6 +94,7 @@ class SimulatedCaller:
         ends_at: Time at which the call ends. No turn starts after it.
         resumption: What the call needs to continue on another connection.
         moving: True if the server has asked the caller to connect again.
+        faults: How often each fault occurred in the call, in words.
     """
 
     def __init__(
@@ -116,6 +121,7 @@ class SimulatedCaller:
         self.ends_at = began_at + (call.ends_s - call.at_s)
         self.resumption = ResumeState()
         self.moving = False
+        self.faults: Counter[str] = Counter()
         self._shared = shared
         self._send = send
         self._player = PlayoutBuffer(shared.speech.wire, shared.playout_buffer_s)
@@ -202,7 +208,7 @@ class SimulatedCaller:
         now = due - self.path.up_s
         self._advance(now)
         turn = self._turn
-        message = self._shared.speech.silence
+        message = self._shared.speech.quiet(self._frames)
         if self.phase is CallPhase.SPEAKING and turn:
             message = turn.utterance.messages[turn.sent_frames]
             turn.sent_frames += 1
@@ -317,11 +323,14 @@ class SimulatedCaller:
         """Record the turn whose reply the caller interrupted, if it has not been recorded yet."""
         interrupted, self._interrupted = self._interrupted, None
         if interrupted:
+            reply, turn = interrupted.reply, self._turn
+            if reply and reply.over_at is not None and reply.cut_at is None and turn and turn is not interrupted:
+                self._shared.outcomes.count_unyielded(reply.over_at - turn.speech_begins, turn, self.path)
             self._close(interrupted)
 
     def _close(self, turn: OpenTurn) -> None:
         self._close_interrupted()
-        self._shared.outcomes.close(turn, self.call, self.path)
+        self.faults.update(self._shared.outcomes.close(turn, self.call, self.path))
 
     def _next_plan(self) -> TurnPlan:
         """Increase the number of the turn by 1, and return the plan of the turn with this number."""
@@ -371,6 +380,7 @@ class SimulatedCaller:
 
     def _on_done(self, event: dict[str, Any], now: float) -> None:
         response = event["response"]
+        self._shared.outcomes.count_response(now, failed=response["status"] == "failed")
         if response["status"] == "failed":
             self._shared.outcomes.count_error(_failure(response))
         reply = self._replies.get(response["id"])
@@ -392,7 +402,19 @@ class SimulatedCaller:
                 self._delayed_events.append((now + self.path.up_s, truncate(reply, now)))
                 reply.cut(now)
                 if self._interrupted and self._interrupted.reply is reply and self._turn:
-                    self._shared.outcomes.record_stop(now - self._turn.speech_begins, self._turn)
+                    self._shared.outcomes.record_stop(now - self._turn.speech_begins, self._turn, self.path)
+                elif self._silent_at(event["audio_start_ms"] / 1000):
+                    self.faults["a reply stopped for nothing"] += self._shared.outcomes.count_false_interruption(now)
+
+    def _silent_at(self, position_s: float) -> bool:
+        """Return True if the caller did not speak at a position of the call's audio, in seconds, nor speaks now.
+
+        The server puts the start of speech up to PADDING_S too early.
+        """
+        if self.phase is CallPhase.SPEAKING:
+            return False
+        turn = self._turn
+        return turn is None or position_s >= turn.first_frame * FRAME_S + turn.utterance.speech_end_s - PADDING_S
 
     def _on_stopped(self, event: dict[str, Any], now: float) -> None:
         turn = self._turn

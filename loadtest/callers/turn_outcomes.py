@@ -7,7 +7,8 @@ fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,16 @@ EOU, AUDIO = "eou", "audio"
 """Names of the series of the latency guide's VAD/EOU component (silence + endpoint) and audio pipeline (delivery +
 unattributed)."""
 
+FAILING = "failing:"
+"""Prefix of the names of counts of failing calls; REGION:CAUSE follows."""
+
 RESUME, GAP = "resume", "resume_gap"
 """Names of the series of lost connections: the time from the loss to the continued session, and the silence that a
 caller heard in a reply that continued."""
+
+YIELD_S = 0.3
+"""Longest time, in seconds, that a reply may go on when its caller talks over it, besides the round trip of the route.
+It is the limit of `rejoinder bench turn-taking`."""
 
 _SUMS = {EOU: (Stage.SILENCE.value, Stage.ENDPOINT.value), AUDIO: (Stage.DELIVERY.value, UNATTRIBUTED)}
 
@@ -123,32 +131,64 @@ class TurnOutcomes:
         """Record the silence, in seconds, inside a reply that continues on another connection."""
         self._histograms.record(GAP, max(0.0, seconds))
 
-    def record_stop(self, seconds: float, turn: OpenTurn) -> None:
+    def record_stop(self, seconds: float, turn: OpenTurn, path: NetworkPath) -> None:
         """Record how long an interrupted reply took to stop.
 
         Args:
             seconds: Time from the first speech of the interrupting turn to the end of the reply's playback.
             turn: The interrupting turn.
+            path: The emulated network of the call.
         """
         if self.measures(turn.speech_begins):
             self._histograms.record("stop", max(0.0, seconds))
+            self._histograms.counts["interruptions"] += 1
+            self._histograms.counts["late_yields"] += seconds - path.rtt_s > YIELD_S
+
+    def count_unyielded(self, seconds: float, turn: OpenTurn, path: NetworkPath) -> None:
+        """Count a reply that its caller talked over and that was played to its end, if it should have stopped before.
+
+        Args:
+            seconds: Time from the first speech of the interrupting turn to the end of the reply.
+            turn: The interrupting turn.
+            path: The emulated network of the call.
+        """
+        if self.measures(turn.speech_begins) and seconds - path.rtt_s > YIELD_S:
+            self._histograms.counts.update(("interruptions", "late_yields"))
+
+    def count_false_interruption(self, now: float) -> bool:
+        """Count a reply that the server silenced at `now`, in seconds, although the caller said nothing.
+
+        Return True if `now` is within the measured time.
+        """
+        measured = self.measures(now)
+        self._histograms.counts["false_interruptions"] += measured
+        return measured
+
+    def count_response(self, now: float, *, failed: bool) -> None:
+        """Count a response that ended at `now`, in seconds. `failed` is True if it has an error."""
+        if self.measures(now):
+            self._histograms.counts["responses"] += 1
+            self._histograms.counts["responses_failed"] += failed
 
     def count_abandoned(self, turn: OpenTurn) -> None:
         """Count a turn whose caller hung up before the answer. Such a turn is neither a success nor a failure."""
         self._histograms.counts["abandoned" if self.measures(turn.speech_ends) else "discarded"] += 1
 
-    def close(self, turn: OpenTurn, call: Call, path: NetworkPath) -> None:
+    def close(self, turn: OpenTurn, call: Call, path: NetworkPath) -> tuple[str, ...]:
         """Record a finished turn: its outcome, its latency and, if it was answered, its stages.
 
         Args:
             turn: The turn.
             call: The call of the turn.
             path: The emulated network of the call.
+
+        Returns:
+            What was wrong with the turn, in words.
         """
         counts, reply = self._histograms.counts, turn.reply
         if not self.measures(turn.speech_ends):
             counts["discarded"] += 1
-            return
+            return ()
         counts["turns"] += 1
         counts["premature"] += turn.premature
         counts["cut_off"] += turn.premature > 0
@@ -161,6 +201,18 @@ class TurnOutcomes:
         self._histograms.record(VOICE_TO_VOICE, max(0.0, latency_s))
         self._histograms.record(REGION + call.region, max(0.0, latency_s))
         self._histograms.offer_slow_turn(latency_s, _turn_summary(turn, call, outcome, latency_s))
+        return tuple(_faults(turn, outcome))
+
+    def count_failing_call(self, faults: Counter[str], region: str) -> None:
+        """Count a call with faults, by the one that it had most often and by its region. Count nothing without faults.
+
+        Args:
+            faults: How often each fault occurred in the call.
+            region: The call's region.
+        """
+        if faults:
+            cause, _ = faults.most_common(1)[0]
+            self._histograms.counts[f"{FAILING}{region}:{cause}"] += 1
 
     def _record_stages(self, turn: OpenTurn, reply: BufferedReply, latency_s: float, path: NetworkPath) -> None:
         """Record the reply's underruns and audio, and the stages of the turn if the server reported them.
@@ -190,6 +242,16 @@ class TurnOutcomes:
             histograms.record(RAW + stage, raw_ms / 1000)
         if shares is None and not reply.continued:
             counts["unreported"] += 1
+
+
+def _faults(turn: OpenTurn, outcome: str) -> Iterator[str]:
+    """Yield what was wrong with a turn of this outcome, in words."""
+    if outcome in ("failed", "unanswered"):
+        yield f"a turn {'failed' if outcome == 'failed' else 'had no answer'}"
+    if turn.premature:
+        yield "a reply started before the caller had finished"
+    if turn.reply and turn.reply.underruns:
+        yield "the audio had gaps"
 
 
 def _outcome(reply: BufferedReply | None) -> str:

@@ -17,10 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from loadtest.capacity.service_times import Quantiles, bucketed
 from loadtest.generator.measuring import MeasuredWindow
-from loadtest.generator.stage_metrics import Histogram, StageCounts
+from loadtest.generator.stage_metrics import StageCounts
 from loadtest.results.result import VOICE_TO_VOICE, Latency, RunResult
 from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.measuring.histogram import Histogram
 from rejoinder.core.measuring.waterfall import Stage
 
 SHARES = (0.2, 0.4, 0.6)

@@ -11,20 +11,20 @@ import ipaddress
 import socket
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from hdrh.histogram import HdrHistogram
 
-from loadtest.callers.turn_outcomes import REGION, RESUME
+from loadtest.callers.turn_outcomes import FAILING, REGION, RESUME
 from loadtest.generator.assignment import WorkerAssignment, scenario_document
 from loadtest.generator.self_check import failure_causes
 from loadtest.generator.server_view import MemoryWatch, ServerView
 from loadtest.generator.workers import ProgressCallback, RunProgress, run_workers
 from loadtest.judging import verdicts
-from loadtest.results.result import CURVE, Counts, Latency, Region, RunResult, emulated
+from loadtest.results.result import CURVE, Counts, FailingCalls, Latency, Region, RunResult, emulated
 from loadtest.scenario import schedule
 from loadtest.scenario.network import route
 from loadtest.scenario.scenario import Scenario
@@ -141,7 +141,21 @@ def result(
         notes=tuple(_notes(progress.merged.counts, series, emulated(engines))),
         memory_mb=memory_mb,
         slowest=tuple(turn for _, turn in progress.merged.slowest),
+        failing=failing_calls(progress.merged.counts),
     )
+
+
+def failing_calls(counts: Mapping[str, int]) -> tuple[FailingCalls, ...]:
+    """Return the calls with faults by cause, largest group first, from the workers' counts by name."""
+    causes: dict[str, dict[str, int]] = {}
+    for name, number in counts.items():
+        if name.startswith(FAILING):
+            region, _, cause = name.removeprefix(FAILING).partition(":")
+            causes.setdefault(cause, {})[region] = number
+    groups = [
+        FailingCalls(cause, sum(regions.values()), dict(sorted(regions.items()))) for cause, regions in causes.items()
+    ]
+    return tuple(sorted(groups, key=lambda group: (-group.calls, group.cause)))
 
 
 def latency(histogram: HdrHistogram) -> Latency:
@@ -181,6 +195,11 @@ def _counts(progress: RunProgress, scheduled: int) -> Counts:
         unanswered=counts["unanswered"],
         premature=counts["premature"],
         cut_off=counts["cut_off"],
+        interruptions=counts["interruptions"],
+        late_yields=counts["late_yields"],
+        false_interruptions=counts["false_interruptions"],
+        responses=counts["responses"],
+        responses_failed=counts["responses_failed"],
         hedged=counts["hedged"],
         underruns=counts["underruns"],
         audio_s=round(counts["audio_us"] / 1e6, 3),

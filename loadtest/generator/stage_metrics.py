@@ -15,50 +15,12 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 from rejoinder.core.errors import BackendError
+from rejoinder.core.measuring.histogram import Histogram, from_cumulative
 
 TIMEOUT_S = 5.0
 """Timeout of a request in seconds."""
 
 MEGABYTE = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """A histogram of durations.
-
-    Attributes:
-        bounds_s: Upper bounds of the buckets in seconds.
-        counts: Number of values in each bucket, not cumulative.
-        sum_s: Exact sum of all values in seconds.
-    """
-
-    bounds_s: tuple[float, ...] = ()
-    counts: tuple[int, ...] = ()
-    sum_s: float = 0.0
-
-    @property
-    def count(self) -> int:
-        """Number of values in all buckets."""
-        return sum(self.counts)
-
-    @property
-    def mean_s(self) -> float:
-        """Exact mean in seconds. Raise ValueError if the histogram is empty."""
-        if not self.count:
-            raise ValueError("the histogram is empty")
-        return self.sum_s / self.count
-
-    def __sub__(self, earlier: Histogram) -> Histogram:
-        if not earlier.counts:
-            return self
-        counts = tuple(later - before for later, before in zip(self.counts, earlier.counts, strict=True))
-        return Histogram(self.bounds_s, counts, self.sum_s - earlier.sum_s)
-
-    def __add__(self, other: Histogram) -> Histogram:
-        if not self.counts or not other.counts:
-            return self if self.counts else other
-        counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
-        return Histogram(self.bounds_s, counts, self.sum_s + other.sum_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +38,8 @@ class ReplicaCounts:
     """
 
     stage: str
-    queue: Histogram = Histogram()
-    service: Histogram = Histogram()
+    queue: Histogram = field(default_factory=Histogram)
+    service: Histogram = field(default_factory=Histogram)
     ends: Mapping[str, float] = field(default_factory=dict)
     cpu_s: float = 0.0
     memory_mb: float = 0.0
@@ -207,15 +169,10 @@ def _summed(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def _histogram(family: object) -> Histogram:
     samples = getattr(family, "samples", [])
-    cumulative = sorted(
-        (float(sample.labels["le"]), int(sample.value)) for sample in samples if sample.name.endswith("_bucket")
-    )
-    total = sum(sample.value for sample in samples if sample.name.endswith("_sum"))
-    counts, below = [], 0
-    for _, count in cumulative:
-        counts.append(count - below)
-        below = count
-    return Histogram(tuple(bound for bound, _ in cumulative), tuple(counts), float(total))
+    cumulative = {
+        float(sample.labels["le"]): int(sample.value) for sample in samples if sample.name.endswith("_bucket")
+    }
+    return from_cumulative(cumulative, sum(sample.value for sample in samples if sample.name.endswith("_sum")))
 
 
 def _get(url: str, api_key: str = "") -> str:

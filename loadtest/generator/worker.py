@@ -29,7 +29,8 @@ from loadtest.generator.assignment import WorkerAssignment
 from loadtest.generator.pacer import FramePacer
 from loadtest.generator.self_check import CpuSnapshot, LoopLag, drain
 from loadtest.results.histograms import TurnHistograms
-from loadtest.scenario.network import NetworkPath, route
+from loadtest.scenario.background import background
+from loadtest.scenario.network import NetworkPath, lossier, route
 from loadtest.scenario.schedule import Call
 from loadtest.scenario.utterances import encode, read_clips
 
@@ -88,7 +89,10 @@ class Worker:
             self._histograms, start + assignment.measure_from_s, measure_to, scenario.behavior.answer_timeout_s
         )
         self._outcomes = outcomes
-        speech = encode(read_clips(scenario.clips), scenario.codec)
+        clips, around = read_clips(scenario.clips), None
+        if scenario.background != "none":
+            around = background(scenario.background, clips, scenario.snr_db, scenario.seed)
+        speech = encode(clips, scenario.codec, around)
         self._shared = SharedCallerSettings(
             speech,
             behavior=scenario.behavior,
@@ -130,14 +134,16 @@ class Worker:
             socket = await self._dial(lost)
         except CallRefused as refusal:
             counts["refused" if refusal.status in (429, 503) else "setup_failed"] += 1
+            self._outcomes.count_failing_call(Counter({f"refused with HTTP {refusal.status}": 1}), call.region)
             return
         except (ConnectionError, TimeoutError) as error:
             counts["setup_failed"] += 1
             counts[f"setup:{type(error).__name__}"] += 1
+            self._outcomes.count_failing_call(Counter({"the server was not reached": 1}), call.region)
             return
         counts["opened"] += 1
         self._histograms.record("setup", time.monotonic() - due)
-        path = NetworkPath(route(call.region), random.Random(call.seed))
+        path = NetworkPath(lossier(route(call.region), self._assignment.scenario.loss), random.Random(call.seed))
         caller = SimulatedCaller(
             call, path=path, shared=self._shared, send=socket.send_event, began_at=time.monotonic()
         )
@@ -238,6 +244,9 @@ class Worker:
         """
         now = time.monotonic()
         live.caller.hang_up(now, dropped=dropped)
+        if dropped:
+            live.caller.faults["the connection was lost"] = sys.maxsize  # the call ended with it
+        self._outcomes.count_failing_call(+live.caller.faults, live.call.region)
         self._traffic["scheduled"] += 0 if dropped else live.socket.overdue_frames(now)
         self._collect(live)
 

@@ -36,6 +36,9 @@ SHARES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "calls dropped": (("sessions_dropped",), ("sessions_opened",)),
     "turns failed or unanswered": (("failed", "unanswered"), ("turns",)),
     "turns cut off": (("cut_off",), ("turns",)),
+    "replies falsely interrupted": (("false_interruptions",), ("answered", "interrupted")),
+    "interruptions without effect": (("late_yields",), ("interruptions",)),
+    "responses with an error": (("responses_failed",), ("responses",)),
 }
 """Compared shares: the keys of `Counts` whose sum has the property, and those whose sum is the total. Less is better.
 """
@@ -162,6 +165,10 @@ def _sum(counts: Mapping[str, int], keys: Sequence[str]) -> int:
 def _warnings(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     if before.get("schedule_sha256") != after.get("schedule_sha256"):
         yield "The runs did not offer the same calls: their schedules differ."
+    for key in ("background", "snr_db", "loss"):
+        old, new = (run.get("scenario", {}).get(key) for run in (before, after))
+        if old != new:
+            yield f"The callers' {key} differs: {old} and {new}."
     for stage in sorted({*before["engines"], *after["engines"]}):
         old, new = before["engines"].get(stage, "none"), after["engines"].get(stage, "none")
         if old != new:

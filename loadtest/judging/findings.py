@@ -1,9 +1,9 @@
 """What is wrong with a run, worst first: the cause of each missed limit, its evidence, and the first thing to try.
 
-Counted faults come first, in this order: refused calls, answered half sentences, errors, gaps in the audio. A caller
-notices them most, and each may cause those behind it. Stages that are later than the latency guide allows follow,
-ordered by the milliseconds above their limit. Unanswered turns without an error come last: they are mostly the effect
-of such a stage.
+Counted faults come first, in this order: refused calls, answered half sentences, replies that do not stop or stop for
+nothing, errors, gaps in the audio. A caller notices them most, and each may cause those behind it. Stages that are
+later than the latency guide allows follow, ordered by the milliseconds above their limit. Unanswered turns without an
+error come last: they are mostly the effect of such a stage.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from loadtest.judging.verdicts import ANSWERED_SHARE, FINISHED_SHARE, SETUP_SHARE, UNDERRUN_SHARE
+from loadtest.judging.verdicts import (
+    ANSWERED_SHARE,
+    FINISHED_SHARE,
+    SETUP_SHARE,
+    SOUND_SHARE,
+    UNDERRUN_SHARE,
+    UNDISTURBED_SHARE,
+    YIELD_SHARE,
+)
 from loadtest.results.result import RunResult
 from rejoinder.core.capacity.budgets import Component, Tier, component_limit_ms
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED, Stage
@@ -110,11 +118,45 @@ def _counted(result: RunResult) -> Iterator[FaultFinding]:
                 "endpointing.eagerness: lower it, so that a pause is waited for longer.",
             ),
         ),
-        (counts.failed + counts.unanswered if _errors(result) else 0, counts.turns, ANSWERED_SHARE, _broken(result)),
+        (counts.late_yields, counts.interruptions, YIELD_SHARE, _talkative(result)),
+        (counts.false_interruptions, counts.answered + counts.interrupted, UNDISTURBED_SHARE, _jumpy(result)),
+        *_errors_found(result),
         (round(counts.underrun_s * 1000), round(counts.audio_s * 1000), 1 - UNDERRUN_SHARE, _gaps(result)),
     ):
         if total and bad / total > 1 - least:
             yield finding
+
+
+def _errors_found(result: RunResult) -> Iterator[tuple[int, int, float, FaultFinding]]:
+    """Yield the share of lost turns if the server reported errors, else of responses with an error that were not lost.
+
+    A share is (number of faults, total, smallest share without them that passes, finding).
+    """
+    counts = result.counts
+    lost = counts.failed + counts.unanswered if _errors(result) else 0
+    if counts.turns and lost / counts.turns > 1 - ANSWERED_SHARE:
+        yield lost, counts.turns, ANSWERED_SHARE, _broken(result)
+    else:
+        yield counts.responses_failed, counts.responses, SOUND_SHARE, _broken(result)
+
+
+def _talkative(result: RunResult) -> FaultFinding:
+    counts = result.counts
+    return FaultFinding(
+        "The agent talks on while its caller speaks.",
+        f"{counts.late_yields} of {counts.interruptions} interruptions did not stop the reply within 300 ms.",
+        "barge_in: check the words and the time that an interruption needs, and that speech to text is in time.",
+    )
+
+
+def _jumpy(result: RunResult) -> FaultFinding:
+    counts = result.counts
+    heard = counts.answered + counts.interrupted
+    return FaultFinding(
+        "Sounds that are no speech of the caller stop the agent.",
+        f"The server silenced {counts.false_interruptions} of {heard} replies although their callers said nothing.",
+        "noise and background: suppress noise, or demand more of speech during a reply (barge_in).",
+    )
 
 
 def _errors(result: RunResult) -> str:
@@ -130,7 +172,8 @@ def _lost_turns(result: RunResult) -> str:
 def _broken(result: RunResult) -> FaultFinding:
     return FaultFinding(
         "A stage or its provider returns errors.",
-        f"{_lost_turns(result)} {_errors(result)}",
+        f"{result.counts.responses_failed} of {result.counts.responses} responses failed. {_lost_turns(result)}"
+        f" {_errors(result)}".strip(),
         "The server's log names the request; check the backend's limits, address and key.",
     )
 

@@ -32,12 +32,16 @@ MAX_NEEDED = 1_000_000
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 # Rejoinder's own limits, as shares: calls set up, turns answered, turns in which the caller could finish, and audio
-# time lost to underruns. The latency guide has no such limits, but a fast system that refuses calls, drops turns or
-# answers half sentences must fail.
+# time lost to underruns. Also replies that stop when their caller talks over them, replies that go on if nobody does
+# (both as in `rejoinder bench turn-taking`), and responses without an error. The latency guide has no such limits, but
+# a fast system that refuses calls, drops turns, answers half sentences or does not listen must fail.
 SETUP_SHARE = 0.995
 ANSWERED_SHARE = 0.99
 FINISHED_SHARE = 0.95
 UNDERRUN_SHARE = 0.005
+YIELD_SHARE = 0.95
+UNDISTURBED_SHARE = 0.95
+SOUND_SHARE = 0.99
 
 COMPONENT_SERIES: Mapping[Component, tuple[str, ...]] = {
     Component.NETWORK: ("rtt",),
@@ -180,8 +184,9 @@ def share_verdict(name: str, good: int, total: int, share: float) -> Verdict:
 def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
     """Return the verdicts that decide the outcome of the run.
 
-    They are on the tier's median latency, the p95 and p99 targets, and five shares: calls set up, calls not dropped,
-    turns answered, turns in which the caller could finish, and audio without underruns.
+    They are on the tier's median latency, the p95 and p99 targets, and on shares: calls set up, calls not dropped,
+    turns answered, turns in which the caller could finish, audio without underruns, replies that nothing but their
+    caller stopped, responses without an error, and, if callers interrupted, interruptions that stopped the reply.
 
     Args:
         tier: The latency tier that the run must meet.
@@ -214,7 +219,21 @@ def gates(tier: Tier, series: Series, counts: Counts) -> tuple[Verdict, ...]:
         share_verdict(
             "audio without underruns", round(smooth_s * 1000), round(counts.audio_s * 1000), 1 - UNDERRUN_SHARE
         ),
+        *_conversation(counts),
     )
+
+
+def _conversation(counts: Counts) -> Iterator[Verdict]:
+    """Yield the verdicts on how the system converses. What did not happen in the run is not judged."""
+    heard = counts.answered + counts.interrupted
+    judged = (
+        ("replies not falsely interrupted", min(counts.false_interruptions, heard), heard, UNDISTURBED_SHARE),
+        ("interruptions that stop the reply", counts.late_yields, counts.interruptions, YIELD_SHARE),
+        ("responses without an error", counts.responses_failed, counts.responses, SOUND_SHARE),
+    )
+    for name, bad, total, share in judged:
+        if total:
+            yield share_verdict(name, total - bad, total, share)
 
 
 def guide_verdicts(series: Series) -> Iterator[Verdict]:

@@ -174,6 +174,11 @@ class Counts:
         premature: Replies that started before the caller's utterance was over, because the server took a pause for its
             end.
         cut_off: Turns in which at least one premature reply started.
+        interruptions: Replies that a caller talked over for long enough to notice whether they stop.
+        late_yields: Of these, the replies that went on for more than 300 ms, besides the round trip of the route.
+        false_interruptions: Replies that the server silenced although their caller said nothing.
+        responses: Responses that ended in the measured time, of all kinds.
+        responses_failed: Of these, the responses with an error of a stage or its provider.
         hedged: Answered or interrupted turns whose language model request was hedged.
         underruns: Playback underruns in the replies of answered and interrupted turns. An underrun happens when the
             player runs out of audio before the end of a reply.
@@ -199,6 +204,11 @@ class Counts:
     unanswered: int = 0
     premature: int = 0
     cut_off: int = 0
+    interruptions: int = 0
+    late_yields: int = 0
+    false_interruptions: int = 0
+    responses: int = 0
+    responses_failed: int = 0
     hedged: int = 0
     underruns: int = 0
     audio_s: float = 0.0
@@ -231,6 +241,21 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class FailingCalls:
+    """Calls of a run in which the same thing went wrong most often.
+
+    Attributes:
+        cause: What went wrong, in words.
+        calls: Number of calls.
+        regions: Number of the calls on each network route.
+    """
+
+    cause: str
+    calls: int
+    regions: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """Result of a whole run.
 
@@ -258,6 +283,7 @@ class RunResult:
             measured time.
         slowest: The slowest turns with their call, turn, clip, region, outcome, voice-to-voice latency (ms) and the
             server's stages (stages_ms), slowest first.
+        failing: The calls with faults, by the fault that each had most often, largest group first.
     """
 
     outcome: RunOutcome
@@ -276,6 +302,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
     memory_mb: tuple[tuple[float, float], ...] = ()
     slowest: tuple[dict[str, object], ...] = field(default=())
+    failing: tuple[FailingCalls, ...] = ()
 
     @property
     def emulated(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtest.scenario.microphone import FRAME_MS
 from rejoinder.core.errors import ConfigError
@@ -101,6 +101,11 @@ def route(name: str) -> Route:
         loss=direct.loss,
         source=f"{direct.source}; relay +20-100 ms",
     )
+
+
+def lossier(direct: Route, loss: float) -> Route:
+    """Return the route with a further share of lost messages, 0 to 1."""
+    return replace(direct, loss=min(1.0, direct.loss + loss))
 
 
 def weighted(region: str) -> tuple[str, float]:

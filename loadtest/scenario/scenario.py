@@ -39,6 +39,8 @@ SCENARIO_RANGES: Mapping[str, tuple[float, float]] = {
     "warm_up_s": (0, MAX_FOR_S),
     "drain_s": (0, 600),
     "seed": (0, 2**63),
+    "snr_db": (0, 60),
+    "loss": (0, 0.5),
     "silence_ms": (0, 10_000),
     "playout_buffer_ms": (0, 2000),
     "rate_per_s": (0.001, MAX_FOR_S),
@@ -128,6 +130,11 @@ class Scenario:
         behavior: Caller behavior; see `CallerBehavior` for the keys `behavior.KEY`. Default: the default of every key.
         regions: Network routes of the callers, as a list of NAME, NAME+relay or NAME=WEIGHT. The names are local,
             same-region, us-east-west, us-europe and us-asia. Default local.
+        background: Sound around the callers, besides what their recordings have: none, noise, babble or music. Default
+            none.
+        snr_db: Ratio of the callers' speech to `background`, in decibels. Default 15. Range 0 to 60.
+        loss: Share of messages whose first transmission is lost, in addition to the loss of the route. A lost message
+            is late, because TCP repeats it. Default 0. Range 0 to 0.5.
         turn_detection: End-of-turn detection of the server: semantic_vad, or server_vad with `silence_ms`. Default
             semantic_vad.
         silence_ms: Silence that ends a turn with server_vad, in milliseconds. Default 200. Range 0 to 10000.
@@ -150,7 +157,8 @@ class Scenario:
         ray_address: HOST:PORT of a Ray cluster whose nodes run the workers. Default: this machine runs them.
 
     Raises:
-        ValueError: A number is outside its range, `url` is not a WebSocket URL, or `turn_detection` is unknown.
+        ValueError: A number is outside its range, `url` is not a WebSocket URL, or `background` or `turn_detection` is
+            unknown.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # pydantic's configuration, not a field
@@ -167,6 +175,9 @@ class Scenario:
     codec: AudioFormat = AudioFormat.PCM
     behavior: CallerBehavior = field(default_factory=CallerBehavior)
     regions: tuple[str, ...] = ("local",)
+    background: str = "none"
+    snr_db: float = 15.0
+    loss: float = 0.0
     turn_detection: str = "semantic_vad"
     silence_ms: int = 200
     workers: int = 1
@@ -188,6 +199,8 @@ class Scenario:
         for url in (self.url, *self.fallbacks):
             if not url.startswith(("ws://", "wss://")):
                 raise ValueError(f"url must begin with ws:// or wss://, not {url!r}")
+        if self.background not in ("none", "noise", "babble", "music"):
+            raise ValueError(f"background must be none, noise, babble or music, not {self.background!r}")
         if self.turn_detection not in ("semantic_vad", "server_vad"):
             raise ValueError(f"turn_detection must be semantic_vad or server_vad, not {self.turn_detection!r}")
 

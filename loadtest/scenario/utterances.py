@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import soxr
 
 from loadtest.scenario.clips import Clip, make_clip, read_clip
 from loadtest.scenario.microphone import FRAME_MS
-from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE, float_to_pcm16, pcm16_to_float
+from rejoinder.core.audio.pcm import SAMPLE_BYTES, WIRE_RATE, Samples, float_to_pcm16, pcm16_to_float
 from rejoinder.core.errors import ConfigError
 from rejoinder.core.settings.settings import ModelStoreSettings
 from rejoinder.core.wire.formats import AudioFormat
@@ -60,19 +61,45 @@ class Speech:
         wire: Audio format of the messages.
         utterances: The encoded utterances.
         silence: The message with one 20 ms frame of silence.
+        background: The messages with the sound around callers who say nothing, which they repeat; empty for silence.
     """
 
     wire: AudioFormat
     utterances: tuple[Utterance, ...]
     silence: bytes
+    background: tuple[bytes, ...] = ()
+
+    def quiet(self, frame: int) -> bytes:
+        """Return the message that a caller who says nothing sends as frame number `frame` of its call."""
+        return self.background[frame % len(self.background)] if self.background else self.silence
 
 
-def encode(clips: Sequence[Clip], wire: AudioFormat) -> Speech:
-    """Encode clips as messages in the audio format `wire`. Raise ConfigError if `clips` is empty."""
+def encode(clips: Sequence[Clip], wire: AudioFormat, background: Samples | None = None) -> Speech:
+    """Encode clips as messages in the audio format `wire`.
+
+    Args:
+        clips: The clips.
+        wire: Format of the audio.
+        background: Sound around the callers at 24 kHz, which is repeated. It is added to the clips, and takes the place
+            of silence. None for no sound.
+
+    Raises:
+        ConfigError: `clips` is empty.
+    """
     if not clips:
         raise ConfigError("the list of clips is empty.", "Give at least one recording.", field="--set clips")
+    around: tuple[bytes, ...] = ()
+    if background is not None:
+        around = tuple(frames(float_to_pcm16(background), wire))
+        clips = [replace(clip, pcm=_mixed(clip.pcm, background)) for clip in clips]
     silence = frames(bytes(WIRE_RATE * FRAME_MS // 1000 * SAMPLE_BYTES), wire)[0]
-    return Speech(wire, tuple(_utterance(clip, wire) for clip in clips), silence)
+    return Speech(wire, tuple(_utterance(clip, wire) for clip in clips), silence, around)
+
+
+def _mixed(pcm: bytes, background: Samples) -> bytes:
+    """Return 24 kHz PCM with a background, which is repeated if it is shorter. Too loud samples are clipped."""
+    speech = pcm16_to_float(pcm)
+    return float_to_pcm16(np.clip(speech + np.resize(background, speech.size), -1.0, 1.0))
 
 
 def default_clips() -> list[Clip]:

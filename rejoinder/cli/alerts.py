@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.monitoring.alerts import Timing, as_yaml, configuration, omissions, rules
+from cluster.monitoring.alerts import Timing, as_yaml, configuration, rules
 from rejoinder.core.errors import ConfigError
 
 RULES, CONFIGURATION = "rules.yml", "prometheus.yml"
@@ -36,6 +36,9 @@ def alerts(
         str,
         typer.Option(help="File on Prometheus's machine with the certificate authority of an https URL."),
     ] = "",
+    alertmanager: Annotated[
+        str, typer.Option(help="Address of the Alertmanager that gets the alerts, as HOST:PORT. Without it none does.")
+    ] = "",
     interval: Annotated[
         str, typer.Option(help="Time between two scrapes, and between two evaluations.")
     ] = Timing().interval,
@@ -47,11 +50,11 @@ def alerts(
     Exit status: 0, or 2 after an error.
     """
     timing = Timing(window, hold, interval)
-    text = as_yaml(rules(timing), f"Written by `rejoinder alerts` from the latency guide, section 7.1.\n{omissions()}")
+    text = as_yaml(rules(timing), "Written by `rejoinder alerts` from the latency guide, section 7.1.")
     if folder is None:
         typer.echo(text, nl=False)
         return
-    document = configuration(url, RULES, timing, key_file=key_file, ca_file=ca)
+    document = configuration(url, RULES, timing, key_file=key_file, ca_file=ca, alertmanager=alertmanager)
     write_files(folder, {RULES: text, CONFIGURATION: as_yaml(document)})
     typer.echo(f"Wrote {folder / RULES} and {folder / CONFIGURATION}. Start: prometheus --config.file={CONFIGURATION}")
 

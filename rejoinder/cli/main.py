@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rejoinder.cli import alerts, chat, dashboards, demo, doctor, models, serve, talk
+from rejoinder.cli import alerts, chat, dashboards, demo, doctor, models, serve, talk, top
 from rejoinder.cli.bench import app as bench
 from rejoinder.cli.launch.app import app as launch
 from rejoinder.cli.load import app as load
@@ -23,6 +23,7 @@ app.add_typer(launch, name="launch")
 app.command()(serve.serve)
 app.command()(alerts.alerts)
 app.command()(dashboards.dashboards)
+app.command()(top.top)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 app.command()(talk.talk)

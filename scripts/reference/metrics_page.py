@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry
 from tables import joined, one_line, table
 
 from deployments.serving.load_exchange import open_admission
-from deployments.serving.metrics import AdmissionCollector, ConversationMetrics, ReplicaMetrics
+from deployments.serving.metrics import AdmissionCollector, ConversationMetrics, ReplicaMetrics, WantedReplicas
+from rejoinder.core.reply.satisfaction import HangUp
 from rejoinder.core.resilience.admission import AdmissionRefusal
 from rejoinder.core.resilience.stage_load import StageReport
 from rejoinder.core.settings.settings import Settings
@@ -28,6 +29,8 @@ LABEL_VALUES: dict[tuple[str, str], str] = {
         "`refused_length`, `late`, `failed`, `paused`, `stored`, `dropped`"
     ),
     ("rejoinder_dismissed_speech_total", "reason"): "`no_words`, `backchannel`, `echo`, `background`",
+    ("rejoinder_network_rtt_seconds", "transport"): "`websocket`, `webrtc`",
+    ("rejoinder_hangups_total", "when"): ", ".join(f"`{when.value}`" for when in HangUp),
     ("rejoinder_degradation_steps_total", "measure"): "`short_segment`, `no_speculation`, `small_model`, `filler`",
     ("rejoinder_errors_total", "fault"): "`caller`, `backend`, `overload`, `internal`",
     ("rejoinder_requests_total", "end"): "`done`, `cancelled`, `failed`",
@@ -73,6 +76,10 @@ def _host_metrics(registry: CollectorRegistry) -> None:
     admission.note("llm", report, 0.0)
     admission.tick(0.0)
     registry.register(AdmissionCollector(admission))
+    wanted = WantedReplicas(lambda: {"llm": 1})
+    list(wanted.collect())
+    wanted.settle()
+    registry.register(wanted)
 
 
 def _metrics(register: Callable[[CollectorRegistry], object]) -> str:

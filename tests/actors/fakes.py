@@ -349,12 +349,13 @@ class CountingMetrics:
     """Fake metrics that count each call by its name and labels.
 
     `turns` has the seconds of each turn, in total and per stage. `stops_s` has the seconds from each barge-in until the
-    reply stopped.
+    reply stopped, `round_trips_s` those of each round trip to a caller.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     turns: list[dict[str, float]] = field(default_factory=list)
     stops_s: list[float] = field(default_factory=list)
+    round_trips_s: list[float] = field(default_factory=list)
 
     def turn(
         self,
@@ -401,6 +402,15 @@ class CountingMetrics:
 
     def interrupted(self, stop_s: float) -> None:
         self.stops_s.append(stop_s)
+
+    def round_trip(self, seconds: float, transport: Literal["websocket", "webrtc"]) -> None:
+        self.round_trips_s.append(seconds)
+
+    def repeated_turn(self) -> None:
+        self.counts["repeated turn"] += 1
+
+    def hung_up(self, when: str, turns: int) -> None:
+        self.counts[f"hung up {when} after {turns}"] += 1
 
     def dismissed_speech(self, reading: str) -> None:
         self.counts[f"overheard {reading}"] += 1

@@ -18,7 +18,7 @@ import numpy as np
 
 from actors.host import Host
 from actors.session import Session
-from actors.stages.ports import AnswerCachePort, NoiseSuppressor, Stages
+from actors.stages.ports import AnswerCachePort, NoiseSuppressor, Stages, Tracer
 from actors.stages.services import Services
 from actors.stages.stage_watch import StageWatch
 from actors.stages.tool_servers import NO_SERVERS, ToolServers
@@ -29,6 +29,7 @@ from rejoinder.core.resilience.stage_admission import StageAdmission
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.survival.journal_table import JournalTable
 from rejoinder.core.wire import client
+from rejoinder.core.wire.session import SessionConfig
 from tests.actors.fakes import CountingMetrics, LoudnessVad, ScriptedStt, ScriptedTurn, SilentJournal, ToneTts, WordyLlm
 from tests.actors.wire_rules import Wire
 
@@ -78,6 +79,7 @@ class Play:
     retries: int = 0
     tool_servers: ToolServers = NO_SERVERS
     watch: StageWatch | None = None
+    tracer: Tracer | None = None
     table: JournalTable | None = None
     """Table in which the hosts keep their sessions; None for no journal. Several plays may share one."""
     store: SnapshotStore | None = None
@@ -102,6 +104,7 @@ class Play:
             clock=clock,
             stage_admission=self.stage_admission,
             tool_servers=self.tool_servers,
+            tracer=self.tracer,
         )
         host = Host(services, retries=self.retries, keeper=self._keeper(clock), watch=self.watch)
         running = asyncio.create_task(host.run())
@@ -120,11 +123,14 @@ class Play:
         )
 
     @asynccontextmanager
-    async def call(self) -> AsyncIterator[Caller]:
-        """Run a host and yield the caller of one conversation. At the end, check all events with `wire_rules`."""
+    async def call(self, config: SessionConfig | str = "rejoinder") -> AsyncIterator[Caller]:
+        """Run a host and yield the caller of one conversation, which begins with `config`.
+
+        At the end, check all events with `wire_rules`.
+        """
         async with self.open() as host:
             caller = Caller()
-            async with host.converse("test", caller.take, "rejoinder") as session:
+            async with host.converse("test", caller.take, config) as session:
                 caller.session = session
                 try:
                     yield caller

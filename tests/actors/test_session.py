@@ -6,6 +6,7 @@ from collections import deque
 
 import pytest
 
+from rejoinder.core.reply.satisfaction import HangUp
 from rejoinder.core.settings.settings import ConversationSettings, Settings
 from tests.actors.asking import RESPONSE_ENDS, TURN, prompts
 from tests.actors.fakes import ANSWER, ScriptedStt, ToneTts, WordyLlm, voice
@@ -128,3 +129,39 @@ async def test_an_answer_without_words_is_no_answer() -> None:
         play.llm.answer = ANSWER
         await caller.say()
     assert caller.transcript == play.settings.conversation.no_answer + ANSWER
+
+
+@virtual
+async def test_a_repeated_question_is_counted_once() -> None:
+    """A turn is compared with the caller's turn before it, whatever the agent said between them."""
+    turns = ["When do you open on Sunday?", "I said, when do you open on Sunday?", "Thank you very much."]
+    play = Play(stt=ScriptedStt(deque(turns)))
+    async with play.call() as caller:
+        for _ in turns:
+            await caller.say()
+            await caller.hush(8)
+    assert play.metrics.counts["repeated turn"] == 1
+
+
+@pytest.mark.parametrize(
+    ("quiet_s", "when"), [(0.0, HangUp.DURING_REPLY), (8.0, HangUp.SOON), (30.0, HangUp.LATER)], ids=lambda value: value
+)
+@virtual
+async def test_a_hang_up_is_counted_by_the_time_since_the_reply(quiet_s: float, when: HangUp) -> None:
+    """The agent's answer is heard for some seconds after it was sent, and hanging up then is during the reply."""
+    play = Play()
+    async with play.call() as caller:
+        await caller.speak(1.0)
+        await caller.listen("response.output_audio.delta")
+        await caller.hush(quiet_s)
+        caller.session.hung_up()
+    assert play.metrics.counts[f"hung up {when.value} after 1"] == 1
+
+
+@virtual
+async def test_a_hang_up_before_the_first_reply_has_no_turns() -> None:
+    """A caller who says nothing and hangs up has had no turn."""
+    play = Play()
+    async with play.call() as caller:
+        caller.session.hung_up()
+    assert play.metrics.counts[f"hung up {HangUp.BEFORE_REPLY.value} after 0"] == 1

@@ -91,6 +91,13 @@ async def _talk(caller: WireCaller, question: bytes, silence_ms: int) -> None:
         await caller.until("response.done", answered + 1)
 
 
+async def _ask_and_hang_up(url: str, question: bytes) -> None:
+    """Ask the question once, and close the connection when the answer has arrived."""
+    async with calling(url) as caller:
+        caller.say(question)
+        await caller.until("response.done")
+
+
 @asynccontextmanager
 async def _talking(url: str, question: bytes, silence_ms: int) -> AsyncIterator[None]:
     """Run CALLERS conversations, each with `_talk`, until the block ends."""
@@ -146,6 +153,12 @@ async def test_a_delay_raises_its_alert_and_no_other(tmp_path: Path, question: b
             assert prometheus.firing() == set()
             assert prometheus.value("rejoinder:turn_seconds:p50") < 1.2
             assert _empty_panels(prometheus) == []
+            assert 0 < prometheus.value("rejoinder:network_rtt_seconds:p50") < 0.15
+        await _ask_and_hang_up(system.url, question)
+        await prometheus.until('sum(rejoinder_hangups_total{when=~"during_reply|within_5s"}) == 1')
+        await prometheus.until("sum(rejoinder_hangup_turns_sum) == 1")
+        # An emulated recognizer hears the same words in every turn of the same length.
+        assert prometheus.value("sum(rejoinder_repeated_turns_total)") > 0
         stages = prometheus.ask("query", query="up == 1")["result"]
         assert {entry["metric"]["stage"] for entry in stages} >= {"host", "stt", "llm", "tts", "turn_detector"}
         async with _talking(system.url, question, SLOW_MS):

@@ -18,6 +18,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -44,7 +45,7 @@ from rejoinder.core.access.turn_credentials import turn_credentials
 from rejoinder.core.errors import BackendError, CallerError, Overloaded
 from rejoinder.core.settings.access.webrtc import IceServer, WebRtcSettings
 from rejoinder.core.wire.fields import Json, refuse
-from rejoinder.core.wire.handshake import started
+from rejoinder.core.wire.handshake import started, trace_context
 from rejoinder.core.wire.sdp import MAX_SDP
 
 logger = logging.getLogger(__name__)
@@ -217,6 +218,7 @@ async def _answered(calls: WebRtcCalls, served: CallHost, request: Request, *, d
     try:
         offer, session = await _parts(request)
         config = started({**client.session, **session}, request.query_params)
+        config = replace(config, traceparent=trace_context(request.headers, request.query_params))
         origin = await keeper.claim(resume.token, resume.report) if resume and keeper else None
         if resume and origin is None:
             return refusal_of(404, "session_not_found", NOT_FOUND)

@@ -89,6 +89,15 @@ def packets_received(connection: RTCPeerConnection) -> int:
     return sum(int(entry.packetsReceived) for transport in transports for entry in transport._get_stats().values())
 
 
+def round_trip_s(connection: RTCPeerConnection) -> float | None:
+    """Return the smoothed round-trip time of a connection in seconds; None until the client has reported it.
+
+    Uses `RTCRtpSender.__rtt`, which `RTCRtpSender.getStats` reports as `roundTripTime` with much else.
+    """
+    times = (vars(sender)["_RTCRtpSender__rtt"] for sender in connection.getSenders())
+    return next((float(seconds) for seconds in times if seconds is not None), None)
+
+
 def max_event_bytes(connection: RTCPeerConnection) -> int:
     """Return the maximum size of one message that the client accepts; 0 for any. Uses `_remote_max_message_size`."""
     return int(connection.sctp._remote_max_message_size) if connection.sctp else 0

@@ -28,6 +28,7 @@ from deployments.transports.webrtc.aiortc_internals import (
     decode_with,
     max_event_bytes,
     packets_received,
+    round_trip_s,
 )
 from deployments.transports.webrtc.opus import OpusDecoder, OpusEncoder
 from deployments.transports.webrtc.peer import CHANNEL, PeerPlan
@@ -146,6 +147,11 @@ class AiortcPeer:
     def packets_received(self) -> int:
         """Number of packets that the client has sent (`MediaPeer`)."""
         return packets_received(self._connection)
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """Smoothed round-trip time to the client in seconds (`MediaPeer`)."""
+        return round_trip_s(self._connection)
 
     async def close(self) -> None:
         """Close the connection (`MediaPeer`)."""

@@ -32,6 +32,8 @@ SILENCE_S = 0.04
 """Seconds between two checks whether the client's audio has stopped, so that silence takes its place."""
 WATCH_S = 1.0
 """Seconds between two checks whether the client is still there and reads its events."""
+ROUND_TRIP_S = 5.0
+"""Seconds between two records of the round-trip time."""
 SPEEDUP, BURST_S = 1.5, 5.0
 """How much faster than time passes a client's audio may arrive, and the seconds that may arrive at once."""
 
@@ -120,7 +122,7 @@ class WebRtcCall:
     def carry(self, session: Session) -> Sequence[Coroutine[Any, Any, End]]:
         """Return the coroutines that carry the session (`Transport`)."""
         self._session = session
-        return self._read(session), self._fill(session), self._watch(), self._hung_up()
+        return self._read(session), self._fill(session), self._watch(), self._hung_up(session)
 
     # -- called by the session's replies (AudioOutput) -----------------------------------------------------------------
 
@@ -216,7 +218,7 @@ class WebRtcCall:
 
     async def _watch(self) -> End:
         """Return when the client is lost, or does not read its events."""
-        packets, heard_at, read_at = -1, self._clock(), self._clock()
+        packets, heard_at, read_at, pinged_at = -1, self._clock(), self._clock(), self._clock()
         while not self._flooded.is_set():
             await asyncio.sleep(WATCH_S)
             now = self._clock()
@@ -224,6 +226,9 @@ class WebRtcCall:
                 packets, heard_at = self._peer.packets_received, now
             if not self._peer.unsent_bytes:
                 read_at = now
+            if now - pinged_at >= ROUND_TRIP_S and (round_trip_s := self._peer.round_trip_s) is not None:
+                self._host.services.metrics.round_trip(round_trip_s, "webrtc")
+                pinged_at = now
             if now - heard_at >= self._settings.lost_after_s:
                 self._host.services.metrics.error("caller", "lost")
                 return End(CLOSE_GOING_AWAY, "the client is lost")
@@ -232,7 +237,8 @@ class WebRtcCall:
         self._host.services.metrics.error("caller", "slow_client")
         return End(CLOSE_TRY_LATER, "the client does not read its events, or sends too many")
 
-    async def _hung_up(self) -> End:
+    async def _hung_up(self, session: Session) -> End:
         """Return when the connection is closed. The client may go on with the session over another one for a while."""
         await self._closed.wait()
+        session.hung_up()
         return End(None)

@@ -68,6 +68,11 @@ class MediaPeer(Protocol):
         """Number of packets that the client has sent: audio, events and reports."""
         ...
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """Smoothed round-trip time to the client in seconds; None until the client has reported on our audio."""
+        ...
+
     async def close(self) -> None:
         """Close the connection."""
         ...

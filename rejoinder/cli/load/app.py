@@ -20,6 +20,7 @@ from rejoinder.cli.extras import need_load_extra
 from rejoinder.cli.load import bandwidth as load_bandwidth
 from rejoinder.cli.load import concurrency as load_concurrency
 from rejoinder.cli.load import diff as load_diff
+from rejoinder.cli.load import history as load_history
 from rejoinder.cli.talk import nearest_region
 from rejoinder.cli.trust import Ca, trust
 from rejoinder.core.capacity.budgets import Tier
@@ -35,6 +36,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.command()(load_bandwidth.bandwidth)
 app.command()(load_concurrency.concurrency)
 app.command()(load_diff.diff)
+app.command()(load_history.history)
 
 API_KEY = "REJOINDER_API_KEY"
 """Environment variable with the server's API key."""

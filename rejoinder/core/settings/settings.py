@@ -332,6 +332,8 @@ class HostSettings(Section):
     """Event-loop lag in milliseconds above which autoscaling adds a host, even if it has few calls."""
     metrics_port: int = Field(0, ge=0, le=65535)
     """Port of each host's Prometheus metrics. 0: a free port, listed by GET /metrics/targets."""
+    trace_texts: bool = False
+    """True: traces of turns have the words of caller and agent, which are personal data."""
     api_keys_env: str = "REJOINDER_API_KEYS"
     """Environment variable with the accepted API keys, separated by commas. Without the variable, and without keys in
     `access`, everyone is accepted. A variable without a key is refused.

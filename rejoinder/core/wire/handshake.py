@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from rejoinder.core.wire.session import (
     refused_tools,
 )
 from rejoinder.core.wire.unserved import left_out
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 PATHS = ("/v1/realtime", "/realtime", "/openai/v1/realtime")
 """Paths of the WebSocket, also with a slash at the end. The last one is Azure's."""
@@ -62,6 +65,16 @@ def drops_replies(headers: Mapping[str, str]) -> bool:
         or "x-openai-agents-sdk" in headers
         or any(name.startswith("openai-agents-sdk") for name in protocols)
     )
+
+
+def trace_context(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
+    """Return the W3C trace context of a client: its header or its parameter `traceparent`; "" if it is malformed.
+
+    Browsers cannot send headers with a WebSocket, so the address may have it as a parameter.
+    Source: https://www.w3.org/TR/trace-context/#traceparent-header
+    """
+    sent = headers.get("traceparent") or query.get("traceparent") or ""
+    return sent if _TRACEPARENT.fullmatch(sent) else ""
 
 
 def unserved_handshake(query: Mapping[str, str], headers: Mapping[str, str]) -> CallerError | None:

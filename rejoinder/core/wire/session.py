@@ -55,6 +55,7 @@ class SessionConfig:
         type: REALTIME or TRANSCRIPTION.
         mcp: The tools of type mcp that are permitted, as `mcp_tools.McpRequest.wire` returns them.
         drops_replies: True if the client is known to drop a reply for good at input_audio_buffer.speech_started.
+        traceparent: W3C trace context that the client sent when it connected; "" for none.
         include: What the client wants with each transcript: WORDS, SEGMENTS or both. Only if `type` is TRANSCRIPTION.
     """
 
@@ -77,6 +78,7 @@ class SessionConfig:
     type: str = REALTIME
     mcp: tuple[Json, ...] = ()
     drops_replies: bool = False
+    traceparent: str = ""
     include: tuple[str, ...] = ()
 
     @property

@@ -37,16 +37,21 @@ def test_a_query_is_over_metrics_that_exist(panel: Panel, query: Query) -> None:
     """Each query names at least one metric, and each of them is defined, recorded by a rule, or Prometheus's own."""
     found = metrics(query.expression)
     assert found
-    series = {re.sub(r"(?<=_seconds)_(bucket|sum|count)$", "", name) for name in found}
+    series = {re.sub(r"(_seconds|_turns)_(bucket|sum|count)$", r"\1", name) for name in found}
     assert series <= DEFINED | RECORDED | FROM_PROMETHEUS
 
 
 @pytest.mark.parametrize(("panel", "query"), QUERIES)
 def test_the_unit_fits_the_query(panel: Panel, query: Query) -> None:
-    """Durations are in seconds, rates of events in events a second, quotients of equal things in shares."""
+    """Durations are in seconds, rates of events in events a second, quotients of equal things in shares.
+
+    A percentile of a number of turns is a number.
+    """
     expression = query.expression
     quotient = " / " in expression
-    if "histogram_quantile" in expression or re.search(r":p\d\d", expression) or "_wait_seconds" in expression:
+    if "rejoinder_hangup_turns" in expression:
+        assert panel.unit == "short"
+    elif "histogram_quantile" in expression or re.search(r":p\d\d", expression) or "_wait_seconds" in expression:
         assert panel.unit == "s"
     elif quotient:
         assert panel.unit == ("s" if "_sum[" in expression else "percentunit")

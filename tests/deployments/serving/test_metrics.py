@@ -11,11 +11,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deployments.serving.autoscaling import ARRIVALS_PER_S, BEGAN, ENDED, LATE, SERVICE_S
-from deployments.serving.metrics import HOST_HELP, REPLICA_HELP, ConversationMetrics, MetricsPort, ReplicaMetrics
+from deployments.serving.metrics import (
+    HOST_HELP,
+    REPLICA_HELP,
+    ConversationMetrics,
+    MetricsPort,
+    ReplicaMetrics,
+    WantedReplicas,
+)
 from deployments.serving.replica import Replica
 from rejoinder.core.capacity.budgets import HISTOGRAM_BUCKETS_S
+from rejoinder.core.errors import BackendError
 from rejoinder.core.measuring.waterfall import UNATTRIBUTED
 from rejoinder.core.reply.degradation import DegradationMeasure
+from rejoinder.core.reply.satisfaction import HangUp
 from rejoinder.core.resilience.admission import AdmissionRefusal
 from rejoinder.core.settings.settings import StageSettings
 from rejoinder.core.turns.barge_in import SpeechKind
@@ -57,6 +66,9 @@ def test_every_event_is_counted() -> None:
     metrics.filler(1.4)
     metrics.dismissed_speech("no_words")
     metrics.degradation("filler")
+    metrics.repeated_turn()
+    metrics.round_trip(0.08, "webrtc")
+    metrics.hung_up("within_5s", 3)
     assert _value(registry, "rejoinder_sessions_live") == 1
     assert _value(registry, "rejoinder_session_seconds_sum") == 3.0
     assert _value(registry, "rejoinder_sessions_refused_total", reason="full") == 1
@@ -70,10 +82,15 @@ def test_every_event_is_counted() -> None:
     assert _value(registry, "rejoinder_filler_seconds_sum") == 1.4
     assert _value(registry, "rejoinder_dismissed_speech_total", reason="no_words") == 1
     assert _value(registry, "rejoinder_degradation_steps_total", measure="filler") == 1
+    assert _value(registry, "rejoinder_repeated_turns_total") == 1
+    assert _value(registry, "rejoinder_network_rtt_seconds_bucket", transport="webrtc", le="0.1") == 1
+    assert _value(registry, "rejoinder_network_rtt_seconds_bucket", transport="webrtc", le="0.05") == 0
+    assert _value(registry, "rejoinder_hangups_total", when="within_5s") == 1
+    assert _value(registry, "rejoinder_hangup_turns_sum") == 3
 
 
 def test_the_help_texts_explain_the_labels() -> None:
-    """The HELP texts of refusals, degradation and dismissed speech name every value of the label.
+    """The HELP texts of refusals, degradation, dismissed speech and hang-ups name every value of the label.
 
     Each HELP text begins with a capital letter and ends with a full stop.
     """
@@ -81,6 +98,7 @@ def test_the_help_texts_explain_the_labels() -> None:
         ("rejoinder_sessions_refused_total", AdmissionRefusal),
         ("rejoinder_degradation_steps_total", DegradationMeasure),
         ("rejoinder_dismissed_speech_total", set(SpeechKind) - {SpeechKind.ADDRESSED}),
+        ("rejoinder_hangups_total", HangUp),
     ):
         assert all(value.value in HOST_HELP[name] for value in values), name
     assert all(text.endswith(".") and text[0].isupper() for text in (HOST_HELP | REPLICA_HELP).values())
@@ -121,6 +139,30 @@ def test_a_port_serves_its_registry() -> None:
     assert httpx2.get(f"http://{port.target}/metrics", timeout=5).status_code == 200
     assert metric(port.target, "rejoinder_requests_in_flight", stage="tts") == 1
     assert metric(port.target, "process_resident_memory_bytes") > 0
+
+
+def test_the_wanted_replicas_are_asked_for_in_the_background() -> None:
+    """A scrape gets the newest answer and never waits. Serve is asked again after ten seconds, and may fail."""
+    now, asked = [100.0], [0]
+
+    def ask() -> dict[str, int]:
+        asked[0] += 1
+        if asked[0] == 2:
+            raise BackendError("the controller does not answer.")
+        return {"llm": asked[0]}
+
+    registry = CollectorRegistry()
+    wanted = WantedReplicas(ask, lambda: now[0])
+    registry.register(wanted)
+
+    def scraped(at_s: float) -> float:
+        now[0] = at_s
+        found = _value(registry, "rejoinder_replicas_wanted", stage="llm")
+        wanted.settle()
+        return found
+
+    assert [scraped(at_s) for at_s in (100, 105, 111, 122, 123)] == [0, 1, 1, 1, 3]
+    assert asked == [3]
 
 
 async def _ended(replica: Replica) -> dict[str, float]:

@@ -315,10 +315,14 @@ async def test_twilio_needs_no_key() -> None:
 
 @virtual
 async def test_the_agent_hangs_up() -> None:
-    """After `hang_up` the stream is closed when all audio was played, and the call ends."""
+    """After `hang_up` the stream is closed when all audio was played, and the call ends.
+
+    It does not count as a hang-up of the caller.
+    """
     table = JournalTable(1_000_000, 120)
     llm = EventLlm(ANSWER, scripts=[(TokenDelta("Goodbye then. ", 0), *_call("hang_up"))])
-    async with application(_play(llm=llm, table=table, hang_up=True)) as served:
+    play = _play(llm=llm, table=table, hang_up=True)
+    async with application(play) as served:
         twilio = Twilio(served)
         async with twilio.talking() as stream:
             stream.speak(1.0)
@@ -326,6 +330,7 @@ async def test_the_agent_hangs_up() -> None:
             assert stream.close_code == 1000
             assert stream.heard == stream.got != b""
             await asyncio.sleep(0.5)
+        assert not [name for name in play.metrics.counts if name.startswith("hung up")]
         _, again = await twilio.voice(f"{PUBLIC}/v1/telephony/twilio/voice?attempt=1")
         assert ElementTree.fromstring(again)[0].tag == "Hangup"
 

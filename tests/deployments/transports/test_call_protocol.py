@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
@@ -223,6 +224,33 @@ def test_a_call_outlives_the_listener() -> None:
         return received
 
     assert asyncio.run(scenario()) == [("fast", b"a1"), ("fast", b"a2")]
+
+
+def test_the_round_trip_to_the_client_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server pings, the client's library answers, and the application gets the time between them."""
+    monkeypatch.setattr("deployments.serving.compat.FIRST_PING_S", 0.05)
+    found: asyncio.Queue[float] = asyncio.Queue()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        scope["extensions"][EXTENSION].when_pinged(found.put_nowait)
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    async def scenario() -> float:
+        server = uvicorn.Server(
+            Config(application, ws=CallProtocol, host="127.0.0.1", port=0, lifespan="off", log_level="critical")
+        )
+        serving = asyncio.create_task(server.serve())
+        await _until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}/"), asyncio.timeout(10):
+            round_trip_s = await found.get()
+        server.should_exit = True
+        await serving
+        return round_trip_s
+
+    assert 0 < asyncio.run(scenario()) < 1
 
 
 async def _refused(port: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.transports.realtime_ws import CLOSE_S, RealtimeSocket
+from deployments.transports.realtime_ws import AGENT_ENDED, CLOSE_S, RealtimeSocket
 from rejoinder.core.settings.access.limits import LimitSettings
 from rejoinder.core.settings.settings import Settings
 from rejoinder.core.wire.formats import AudioFormat, WireEncoder
@@ -23,9 +23,13 @@ SPEECH_S = 1.0
 
 
 class ScriptedSocket:
-    """Client that sends its messages without waiting, then listens for `listen_s` and disconnects."""
+    """Client that sends its messages without waiting, then listens for `listen_s` and disconnects.
 
-    def __init__(self, messages: list[dict[str, Any]], listen_s: float) -> None:
+    `end` has the further fields of the ASGI message about that; by default those of a connection that broke.
+    """
+
+    def __init__(self, messages: list[dict[str, Any]], listen_s: float, end: Mapping[str, Any] | None = None) -> None:
+        self._end = end or {"code": 1005}
         self._messages = [json.dumps(message) for message in messages]
         self._listen_s = listen_s
         self.events: list[dict[str, Any]] = []
@@ -34,7 +38,7 @@ class ScriptedSocket:
         if self._messages:
             return {"type": "websocket.receive", "text": self._messages.pop(0)}
         await asyncio.sleep(self._listen_s)
-        return {"type": "websocket.disconnect"}
+        return {"type": "websocket.disconnect", **self._end}
 
     async def send_text(self, data: str) -> None:
         self.events.append(json.loads(data))
@@ -89,6 +93,30 @@ async def test_formats_may_change_between_messages() -> None:
         await RealtimeSocket(socket, host, SessionConfig()).converse()
     assert not socket.of("error")
     assert [len(job.pcm) for job in play.stt.jobs] == [9 * 16_000 * 2]
+
+
+@pytest.mark.parametrize(
+    ("end", "hung_up"),
+    [
+        ({"code": 1000, "reason": ""}, 1),
+        ({"code": 1001, "reason": ""}, 1),
+        ({"code": 1005, "reason": ""}, 1),
+        ({"code": 1000, "reason": AGENT_ENDED}, 0),
+        ({"code": 1011, "reason": ""}, 0),
+        ({"code": 1005}, 0),
+    ],
+    ids=str,
+)
+@virtual
+async def test_a_client_hangs_up_by_closing_the_connection(end: dict[str, Any], hung_up: int) -> None:
+    """A close frame without a code hangs up.
+
+    The agent's own hang-up, a broken connection and a failed client are not counted.
+    """
+    play = Play()
+    async with play.open() as host:
+        await RealtimeSocket(ScriptedSocket([], 1, end), host, SessionConfig()).converse()
+    assert play.metrics.counts["hung up before_reply after 0"] == hung_up
 
 
 @pytest.mark.parametrize("size", [1, 883])
@@ -146,6 +174,7 @@ class ClosableSocket:
         self.aborted_after: float | None = None
 
     def when_stopped(self, act: object) -> None: ...
+    def when_pinged(self, act: object) -> None: ...
 
     async def receive(self) -> Mapping[str, Any]:
         if self._message is None:

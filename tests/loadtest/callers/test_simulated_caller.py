@@ -195,6 +195,59 @@ def test_a_barge_in_stops_playback_and_reports_how_much_was_played() -> None:
     assert harness.recorded_ms("stop") == [pytest.approx(200, abs=45)]
 
 
+@pytest.mark.parametrize(("after_s", "late"), [(0.3, 0), (0.6, 1)])
+def test_an_interruption_must_stop_the_reply_in_time(after_s: float, late: int) -> None:
+    """200 ms after the interruption's first sample of speech are in time, and 500 ms are too late."""
+    harness = Harness(replace(BEHAVIOR, barge_in=1.0))
+    harness.until_spoken().stopped().reply(tenths=50, done=None)
+    first = len(harness.speech_at)
+    while len(harness.speech_at) == first:
+        harness.until(harness.now + FRAME_S)
+    harness.until(harness.speech_at[first] + after_s)
+    harness.hear(type="input_audio_buffer.speech_started", item_id="j", audio_start_ms=0)
+    harness.done(status="cancelled")
+    counts = harness.histograms.counts
+    assert (counts["interruptions"], counts["late_yields"], counts["false_interruptions"]) == (1, late, 0)
+
+
+def test_a_reply_that_is_played_to_its_end_did_not_yield() -> None:
+    """An agent that talks on over its caller has not yielded, although no event says so."""
+    harness = Harness(replace(BEHAVIOR, barge_in=1.0))
+    harness.until_spoken().stopped().reply(tenths=40, done=None).until_spoken()
+    harness.until(harness.now + 1).done()
+    counts = harness.histograms.counts
+    assert (counts["interruptions"], counts["late_yields"], counts["answered"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("start_s", "false"), [(-0.5, 0), (0.5, 1)])
+def test_a_reply_that_stops_although_nobody_speaks_is_counted(start_s: float, false: int) -> None:
+    """Speech that the server finds after the caller's utterance is none; the utterance itself is, however late."""
+    harness = Harness().until_spoken().stopped()
+    ended_ms = round(harness.frames * FRAME_S * 1000)
+    harness.reply(tenths=50, done=None).until(harness.now + 1)
+    start_ms = ended_ms + round(start_s * 1000)
+    harness.hear(type="input_audio_buffer.speech_started", item_id="j", audio_start_ms=start_ms)
+    harness.until(harness.now + 0.2)
+    counts = harness.histograms.counts
+    assert (counts["false_interruptions"], counts["interruptions"]) == (false, 0)
+
+
+def test_a_caller_remembers_what_went_wrong() -> None:
+    """An unanswered turn and a reply that stops for nothing are faults of the call, by how often they occurred."""
+    harness = Harness().until_spoken()
+    harness.until(harness.now + 3).until_spoken().stopped()
+    ended_ms = round(harness.frames * FRAME_S * 1000)
+    harness.reply(tenths=50, done=None).until(harness.now + 1)
+    harness.hear(type="input_audio_buffer.speech_started", item_id="j", audio_start_ms=ended_ms + 500)
+    assert harness.caller.faults == {"a turn had no answer": 1, "a reply stopped for nothing": 1}
+
+
+def test_responses_are_counted_with_their_errors() -> None:
+    """A response that failed is counted, whoever asked for it."""
+    harness = Harness().until_spoken().stopped().reply("a", done="failed").reply("b", done="completed")
+    assert (harness.histograms.counts["responses"], harness.histograms.counts["responses_failed"]) == (2, 1)
+
+
 def test_client_events_have_the_upstream_delay() -> None:
     """The truncation after a barge-in reaches the server one round trip after the server sent `speech_started`."""
     harness = Harness(replace(BEHAVIOR, barge_in=1.0), route="us-asia")

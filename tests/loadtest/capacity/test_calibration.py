@@ -25,10 +25,10 @@ from loadtest.capacity.prediction import predict, predicted_knee
 from loadtest.capacity.queueing import QueueStage
 from loadtest.capacity.service_times import Curved, Quantiles, fixed, sampled
 from loadtest.capacity.turn_network import CallerModel, ReplyModel, SimulatedRun, TurnNetwork, simulate
-from loadtest.generator.stage_metrics import Histogram
 from loadtest.results.result import Latency
 from loadtest.scenario.scenario import CallerBehavior
 from rejoinder.core.errors import ConfigError
+from rejoinder.core.measuring.histogram import Histogram
 from rejoinder.core.measuring.service_curves import ServiceCurve
 from rejoinder.core.settings.settings import parse_settings
 

@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from loadtest.generator import workers
-from loadtest.generator.run import run
-from loadtest.results.result import VOICE_TO_VOICE, RunOutcome, RunResult
+from loadtest.generator.run import failing_calls, run
+from loadtest.results.result import VOICE_TO_VOICE, FailingCalls, RunOutcome, RunResult
 from loadtest.scenario.scenario import CallerBehavior, Scenario
 
 pytestmark = [pytest.mark.timed, pytest.mark.models, pytest.mark.timeout(180)]
@@ -125,7 +125,14 @@ def test_refused_calls_are_counted_as_refused(results: Callable[[ServerRun], Run
     """A server with room for 10 of 20 calls refuses 10. None counts as failed, and the run fails."""
     result = results(REFUSING)
     assert (result.counts.sessions_opened, result.counts.sessions_refused, result.counts.sessions_failed) == (10, 10, 0)
+    assert result.failing == (FailingCalls("refused with HTTP 503", 10, {"local": 10}),)
     assert result.outcome is RunOutcome.FAIL
+
+
+def test_failing_calls_are_grouped_by_cause_and_route() -> None:
+    """Counts of failing calls become groups with their routes, the largest first; other counts are ignored."""
+    found = failing_calls({"failing:us-asia+relay:a: b": 2, "failing:local:c": 1, "failing:local:a: b": 1, "turns": 9})
+    assert found == (FailingCalls("a: b", 3, {"local": 1, "us-asia+relay": 2}), FailingCalls("c", 1, {"local": 1}))
 
 
 def test_a_starved_generator_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None:

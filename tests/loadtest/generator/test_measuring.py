@@ -8,9 +8,10 @@ from collections import Counter
 import pytest
 
 from loadtest.generator.measuring import WindowWatcher, http_root
-from loadtest.generator.stage_metrics import Histogram, ReplicaCounts
+from loadtest.generator.stage_metrics import ReplicaCounts
 from loadtest.generator.workers import RunProgress
 from rejoinder.core.errors import BackendError
+from rejoinder.core.measuring.histogram import Histogram
 
 
 class Replicas:

@@ -6,8 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from deployments.serving.metrics import ConversationMetrics, ReplicaMetrics
-from loadtest.generator.stage_metrics import Histogram, ReplicaCounts, difference, parse, read
+from loadtest.generator.stage_metrics import ReplicaCounts, difference, parse, read
 from rejoinder.core.errors import BackendError
+from rejoinder.core.measuring.histogram import Histogram
 
 
 class Replica:

@@ -116,9 +116,12 @@ def test_calls_that_outlast_the_drain_are_counted(clip: str, monkeypatch: pytest
 
 @pytest.mark.parametrize(("status", "count"), [(503, "refused"), (429, "refused"), (404, "setup_failed")])
 def test_a_refusal_is_not_a_failure(clip: str, monkeypatch: pytest.MonkeyPatch, status: int, count: str) -> None:
-    """HTTP 429 and 503 count as refused. Every other status counts as a failed setup."""
+    """HTTP 429 and 503 count as refused. Every other status counts as a failed setup.
+
+    The cause of the failing call has the status.
+    """
     counts = Counter(hold(clip, FakeServer(refuse=status), monkeypatch)[-1]["counts"])
-    assert counts == Counter({count: 2})
+    assert counts == Counter({count: 2, f"failing:local:refused with HTTP {status}": 2})
 
 
 def test_a_call_that_the_server_ends_counts_as_dropped(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +129,7 @@ def test_a_call_that_the_server_ends_counts_as_dropped(clip: str, monkeypatch: p
     reports = hold(clip, FakeServer(drop_after_s=3.0), monkeypatch)
     counts = Counter(reports[-1]["counts"])
     assert (counts["opened"], counts["dropped"], counts["undrained"]) == (2, 2, 0)
+    assert counts["failing:local:the connection was lost"] == 2
     assert reports[-1]["live"] == 0
 
 

@@ -52,6 +52,13 @@ def test_shares_are_compared_with_newcombes_interval() -> None:
     assert found.change is Change.WORSE
 
 
+def test_another_background_is_named() -> None:
+    """Noise and lost packets change latencies, so a comparison with a quiet run says so."""
+    noisy = document(latencies(1), scenario={"background": "noise", "snr_db": 10.0, "loss": 0.0})
+    quiet = document(latencies(1), scenario={"background": "none", "snr_db": 10.0, "loss": 0.0})
+    assert compare(quiet, noisy).warnings == ("The callers' background differs: none and noise.",)
+
+
 def test_what_else_differs_is_named() -> None:
     """Another schedule, another engine and an invalid run are named, because the difference may come from them."""
     other = document(latencies(1), schedule_sha256="b", engines={"llm": "y"}, outcome="INVALID")

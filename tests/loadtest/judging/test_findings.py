@@ -149,6 +149,21 @@ def test_a_busy_machine_is_not_taken_for_a_network() -> None:
     assert findings(replace(good, latencies=uneven))[0].cause == "The voice is slower than its speech."
 
 
+@pytest.mark.parametrize(
+    ("counts", "cause"),
+    [
+        ({"interruptions": 20, "late_yields": 4}, "The agent talks on while its caller speaks."),
+        ({"false_interruptions": 4}, "Sounds that are no speech of the caller stop the agent."),
+        ({"responses": 60, "responses_failed": 5}, "A stage or its provider returns errors."),
+    ],
+)
+def test_a_bad_conversation_has_its_cause(counts: dict[str, int], cause: str) -> None:
+    """A talkative agent, one that stops for nothing, and errors that cost no turn are named first."""
+    found = findings(sample_results.result(whole_ms=300.0, counts=Counts(turns=50, answered=50, **counts)))
+    assert found[0].cause == cause
+    assert str(next(reversed(counts.values()))) in found[0].evidence
+
+
 def test_what_callers_notice_comes_before_what_is_late() -> None:
     """Answered half sentences come before a language model that is late, however late it is."""
     counts = Counts(sessions_opened=3, turns=50, answered=50, premature=6, cut_off=5)

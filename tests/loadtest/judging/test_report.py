@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loadtest.judging.findings import TIPS
 from loadtest.judging.report import EXPLANATIONS, html, largest_stage
-from loadtest.results.result import RunOutcome
+from loadtest.results.result import Counts, FailingCalls, RunOutcome
 from loadtest.results.turn_record import WATERFALL
 from rejoinder.core.settings.settings import Settings
 from tests.loadtest.results.sample_results import latency, result
@@ -31,6 +33,26 @@ def test_a_result_without_stages_has_no_largest_stage() -> None:
     page = html(whole)
     assert "The largest stage" not in page
     assert page.count("<svg") == 2
+
+
+def test_the_page_says_how_the_system_conversed() -> None:
+    """Interruptions without effect, false interruptions and failed responses are in the text, as is the background."""
+    counts = Counts(turns=50, answered=50, interruptions=9, late_yields=2, false_interruptions=3, responses=60)
+    noisy = result(counts=counts)
+    scenario = noisy.scenario | {"background": "babble", "snr_db": 10.0, "loss": 0.02}
+    page = " ".join(html(replace(noisy, scenario=scenario)).split())
+    assert "Callers interrupted 9 replies, and 2 of them did not stop within 300 ms." in page
+    assert "silenced 3 replies although their callers said nothing. 0 of 60 responses failed." in page
+    assert "Background: babble at 10 dB. Lost messages: 2%." in page
+
+
+def test_failing_calls_are_grouped_by_cause() -> None:
+    """The table has a row for each cause with its calls and routes. Without failing calls there is no table."""
+    group = FailingCalls("the audio had gaps", 3, {"local": 1, "us-asia": 2})
+    page = html(replace(result(), failing=(group,)))
+    row = page[page.index('id="failing"') :]
+    assert row.index("the audio had gaps") < row.index("local: 1, us-asia: 2")
+    assert 'id="failing"' not in html(result())
 
 
 def test_every_stage_has_a_tip_with_an_existing_setting() -> None:

@@ -67,7 +67,10 @@ def test_a_value_at_the_limit_is_a_violation() -> None:
 
 
 def test_gates_fail_for_lost_calls_and_turns() -> None:
-    """A run fails for refused calls, dropped calls, unanswered turns or underruns, even if its answers are fast."""
+    """A run fails for lost calls, lost turns, underruns, or a bad conversation, even if its answers are fast.
+
+    More than 5% of the replies stop for nothing, more than 5% do not stop for their caller, or more than 1% fail.
+    """
     series = {VOICE_TO_VOICE: recorded([500.0] * 1000)}
     good = Counts(sessions_opened=100, turns=1000, answered=1000, audio_s=3000)
     assert verdicts.overall(verdicts.gates(Tier.GOOD, series, good), ()) is RunOutcome.PASS
@@ -76,8 +79,18 @@ def test_gates_fail_for_lost_calls_and_turns() -> None:
         Counts(sessions_opened=100, sessions_dropped=1, turns=1000, answered=1000, audio_s=3000),
         Counts(sessions_opened=100, turns=1000, answered=980, unanswered=20, audio_s=3000),
         Counts(sessions_opened=100, turns=1000, answered=1000, audio_s=3000, underrun_s=30),
+        Counts(sessions_opened=100, turns=1000, answered=1000, audio_s=3000, false_interruptions=51),
+        Counts(sessions_opened=100, turns=1000, answered=1000, audio_s=3000, interruptions=100, late_yields=6),
+        Counts(sessions_opened=100, turns=1000, answered=1000, audio_s=3000, responses=1000, responses_failed=11),
     ):
         assert verdicts.overall(verdicts.gates(Tier.GOOD, series, bad), ()) is RunOutcome.FAIL
+
+
+def test_what_did_not_happen_is_not_judged() -> None:
+    """Without interruptions there is no verdict on them, and without replies none on replies."""
+    names = {row.name for row in verdicts.gates(Tier.GOOD, {}, Counts(turns=10, answered=10))}
+    assert "replies not falsely interrupted" in names
+    assert not names & {"interruptions that stop the reply", "responses without an error"}
 
 
 def test_a_failed_self_check_makes_the_run_invalid() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadtest.generator.stage_metrics import Histogram, StageCounts
+from loadtest.generator.stage_metrics import StageCounts
 from loadtest.results.result import (
     VOICE_TO_VOICE,
     Counts,
@@ -17,6 +17,7 @@ from loadtest.results.result import (
     Verdict,
 )
 from loadtest.results.turn_record import WATERFALL
+from rejoinder.core.measuring.histogram import Histogram
 
 
 def latency(ms: float, count: int = 50) -> Latency:

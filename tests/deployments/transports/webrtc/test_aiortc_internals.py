@@ -13,6 +13,7 @@ from deployments.transports.webrtc.aiortc_internals import (
     decode_with,
     max_event_bytes,
     packets_received,
+    round_trip_s,
 )
 from tests.deployments.transports.webrtc.webrtc_client import Microphone
 
@@ -46,6 +47,7 @@ async def test_media_uses_the_given_address_and_a_free_port_of_the_range() -> No
         assert {address for address, _ in candidates} == {"127.0.0.1"}
         assert all(int(used) in ports and int(used) != port for _, used in candidates)
         assert packets_received(connection) == 0
+        assert round_trip_s(connection) is None
         assert max_event_bytes(connection) == 0
         connection.createDataChannel("oai-events")
         assert max_event_bytes(connection) > 0

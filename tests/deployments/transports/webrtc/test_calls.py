@@ -17,7 +17,7 @@ from aiortc import RTCPeerConnection
 from actors.host import Host
 from deployments.serving.http_routes import http_app
 from rejoinder.core.settings.settings import parse_settings
-from tests.actors.fakes import ScriptedStt, WordyLlm
+from tests.actors.fakes import CountingMetrics, ScriptedStt, WordyLlm
 from tests.actors.stage_play import Play
 from tests.deployments.transports.webrtc.webrtc_client import WebRtcClient, calling, post_offer
 from tests.loadtest.callers.server import Served, listening, running
@@ -97,6 +97,19 @@ async def test_talking_over_a_reply_silences_it_and_keeps_what_was_sent() -> Non
         text = first["output"][0]["content"][0]["transcript"]
         assert text
         assert LONG.startswith(text)
+
+
+async def test_the_round_trip_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the client hears a reply it reports on the audio, and the host records the round trip of the reports."""
+    monkeypatch.setattr("deployments.transports.webrtc.call.ROUND_TRIP_S", 0.5)
+    async with served("Tell me.", answer=LONG) as (url, host), calling(url) as client:
+        await client.speak(0.8)
+        metrics = host.services.metrics
+        assert isinstance(metrics, CountingMetrics)
+        async with asyncio.timeout(15):
+            while not metrics.round_trips_s:  # noqa: ASYNC110  # the reports have no event
+                await asyncio.sleep(0.1)
+        assert 0 < metrics.round_trips_s[0] < 0.5
 
 
 async def test_the_client_may_clear_the_output() -> None:
