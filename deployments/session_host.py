@@ -52,6 +52,7 @@ from deployments.transports import call_protocol
 from deployments.vad import load_silero
 from rejoinder.core.access.stored_bytes import StoredBytes
 from rejoinder.core.errors import BackendError
+from rejoinder.core.reply.held_clips import HeldClips
 from rejoinder.core.resilience.redispatch import handshake_retries
 from rejoinder.core.resilience.stage_admission import StageAdmission
 from rejoinder.core.resilience.stage_load import StageReport
@@ -98,13 +99,7 @@ class SessionHost:
         watch = StageWatch(self._probes(), settings.host.stage_lost_after_s, metrics, time.monotonic)
         exchange = _exchange(admission, watch, time.monotonic)
         stages = self._stages({name: str(replica["engine"]) for name, replica in described.items()}, exchange)
-        phrases = await synthesize_held_clips(
-            stages,
-            settings.conversation,
-            language=settings.tts.spoken_language,
-            lead_ins=settings.tools.spoken,
-            slots=slots["tts"],
-        )
+        phrases = await _held_clips(stages, settings, slots["tts"])
         self.host = Host(
             Services.over(
                 stages,
@@ -246,6 +241,11 @@ class SessionHost:
             raise BackendError(f"the host's task ended: {self._running!r}", stage="host")
         if self.host.loop_lag_s * 1000 > self._settings.host.max_loop_lag_ms:
             raise BackendError(f"the event loop is {self.host.loop_lag_s:.1f} s late.", stage="host")
+
+
+async def _held_clips(stages: Stages, settings: Settings, slots: int) -> HeldClips:
+    language, lead_ins = settings.tts.spoken_language, settings.tools.spoken
+    return await synthesize_held_clips(stages, settings.conversation, language=language, lead_ins=lead_ins, slots=slots)
 
 
 def _exchange(admission: StageAdmission, watch: StageWatch, clock: Callable[[], float]) -> LoadExchange:
