@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 ROOT=$PWD
 VENV=${REJOINDER_VENV:-$ROOT/.venv}
 # The extras of the environment that check, test and test-clients share. With another list each would install again.
-EXTRAS=dev,docs,piper,noise,load,chat,redis,mcp,webrtc
+EXTRAS=dev,docs,piper,noise,load,chat,redis,mcp,webrtc,tracing
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
 

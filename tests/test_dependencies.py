@@ -20,6 +20,9 @@ DATA_ONLY = {"silero-vad"}
 # Modules of the product's engines that only a separate environment has, and the packages that provide them.
 # `scripts/test-vllm` makes this environment.
 OWN_ENVIRONMENT = {"vllm": ["vllm"]}
+# Modules that several packages share, and the one that the product imports. Exporters are found by their entry points.
+SHARED = {"opentelemetry": ["opentelemetry-sdk"]}
+BY_ENTRY_POINT = {"opentelemetry-exporter-otlp-proto-http"}
 # Programs that run another voice AI framework for a comparison, each in a separate environment. The values are the
 # requirements file of that environment, and the package that provides each module which the program imports.
 PEERS = {
@@ -54,7 +57,7 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _distributions() -> set[str]:
-    installed = {**packages_distributions(), **OWN_ENVIRONMENT}
+    installed = {**packages_distributions(), **OWN_ENVIRONMENT, **SHARED}
     return {_normalised(installed[name][0]) for name in _imported()}
 
 
@@ -66,10 +69,10 @@ def test_imports_and_declared_dependencies_are_the_same() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_normalised(requirement) for requirement in project["dependencies"]} - DATA_ONLY
     extras = project["optional-dependencies"]
-    chosen = ("piper", "noise", "redis", "mcp", "webrtc", "load", "chat", "vllm")
+    chosen = ("piper", "noise", "redis", "mcp", "webrtc", "load", "chat", "vllm", "tracing")
     names = (name for extra in chosen for name in extras[extra])
     optional = {_normalised(requirement) for requirement in names}
-    assert _distributions() == declared | optional
+    assert _distributions() == (declared | optional) - BY_ENTRY_POINT
 
 
 def test_every_dependency_is_pinned() -> None:
@@ -86,6 +89,7 @@ def test_every_dependency_is_pinned() -> None:
         *extras["mcp"],
         *extras["load"],
         *extras["webrtc"],
+        *extras["tracing"],
         *extras["chat"],
         *extras["docs"],
     )

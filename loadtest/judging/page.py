@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 STYLE = """\
   body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -29,4 +28,4 @@ def render_page(template: Path, **values: Any) -> str:
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = environment.from_string(template.read_text(encoding="utf-8"))
-    return page.render(style=Markup(STYLE), **values)  # a constant of this module
+    return page.render(style=STYLE, **values)

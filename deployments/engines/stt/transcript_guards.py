@@ -149,17 +149,23 @@ def is_invention(hypothesis_text: str, no_speech_prob: float, first_pass_text: s
         no_speech_prob: Whisper's probability that the audio contains no speech.
         first_pass_text: The first-pass recognizer's text.
     """
-    words = _bare(hypothesis_text)
-    typical = " ".join(words) in INVENTIONS and no_speech_prob > INVENTION_NO_SPEECH_PROB
-    return typical and not set(words) & set(_bare(first_pass_text))
+    typical = _is_typical(hypothesis_text) and no_speech_prob > INVENTION_NO_SPEECH_PROB
+    return typical and not set(_bare(hypothesis_text)) & set(_bare(first_pass_text))
+
+
+def _is_typical(text: str) -> bool:
+    return " ".join(_bare(text)) in INVENTIONS
 
 
 def agree(first_pass_text: str, hypothesis_text: str) -> bool:
     """Return True if two recognizers have heard the same words, so that there was speech, whatever one of them says.
 
-    Whisper takes digits that a synthetic voice reads for noise. Two recognizers seldom make up the same words on noise.
-    Number words count as digits, because one recognizer writes "four" and the other "4".
+    Whisper takes digits that a synthetic voice reads for noise. Two recognizers seldom make up the same words on noise,
+    except those in INVENTIONS: on hiss one hears "Thank you." and the other "Thank you for watching!". Number words
+    count as digits, because one recognizer writes "four" and the other "4".
     """
+    if _is_typical(hypothesis_text):
+        return False
     first, second = (_letters(text) for text in (first_pass_text, hypothesis_text))
     matches = SequenceMatcher(None, first, second, autojunk=False)
     return min(len(first), len(second)) >= MIN_AGREED_LETTERS and matches.ratio() >= AGREED_SHARE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,7 +222,7 @@ def test_the_example_for_alertmanager_fits_the_rules() -> None:
     assert set(re.findall(r"Rejoinder\w+", matchers)) <= {rule["alert"] for rule in found}
 
 
-@pytest.mark.skipif(not shutil.which("amtool"), reason="left out: amtool (prometheus-alertmanager) is not installed")
+@pytest.mark.prometheus
 def test_amtool_accepts_the_example_for_alertmanager() -> None:
     """Alertmanager's own check finds no error in the example, and a critical alert reaches whoever is on call."""
     _run("amtool", "check-config", str(ALERTMANAGER), folder=ALERTMANAGER.parent)

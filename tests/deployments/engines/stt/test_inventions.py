@@ -96,6 +96,7 @@ def test_typical_inventions_need_a_second_witness(text: str, no_speech: float, f
         ("But.", "Thank you for watching.", False),
         ("", "", False),
         ("So", "So", False),
+        ("Thank you for watching!", "Thank you.", False),
     ],
 )
 def test_two_recognizers_that_agree_prove_speech(first: str, second: str, together: bool) -> None:
