@@ -229,7 +229,7 @@ async def test_talking_over_a_reply_silences_it(tmp_path: Path, question: bytes,
 async def test_a_reply_goes_on_after_a_noise(tmp_path: Path, way: str) -> None:
     """If the sound over a reply had no words, the same item is played to its end and its line of speech vanishes."""
     heard = ("Tell me.", "", "")
-    answer = "One two three. Four five six."
+    answer = "One two three. Four five six. Seven eight nine. Ten eleven."
     async with talking(tmp_path, 0.5, 1.0, 2.5, 0.4, heard=heard, answer=answer, way=way) as (tab, _, _):
         await dial(tab)
         await tab.until("probe.got.some(event => event.type === 'input_audio_buffer.cleared')")
