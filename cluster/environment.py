@@ -53,7 +53,7 @@ ADVISED = {
     # killed HAProxy is away for half a minute. A busy HAProxy has 10 s for each answer all the same.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
     # A client that sends nothing for this long, not even the pong to a ping, is disconnected. Without it, a connection
-    # that never sends a whole request stays open for an hour. Hosts ping each call every 20 s.
+    # that never sends a whole request stays open for an hour. Hosts ping each call every 5 s.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     # A busy replica misses the default of 0.1 s for a queue probe. The router then backs off, which adds tail latency.
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "0.5",
