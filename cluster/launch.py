@@ -388,7 +388,9 @@ def application(config: ServeFile, report: Callable[[LaunchProgress], None]) -> 
 def _remove(serve: Any, name: str, own: bool) -> None:
     """Remove the application, and Serve too if it was started here (`own`) and has no other application."""
     if own and serve.status().applications.keys() <= {name}:
-        serve.shutdown()
+        # Serve's controller kills itself before it has answered. Ray prints this as a failure to this process's stdout.
+        with contextlib.redirect_stdout(None):
+            serve.shutdown()
     else:
         # Running conversations may continue until graceful_shutdown_timeout_s. Do not wait for them here.
         with contextlib.suppress(TimeoutError):
