@@ -38,7 +38,7 @@ class TurnTimes:
         p50_ms: Median.
         p95_ms: 95th percentile.
         p99_ms: 99th percentile.
-        added_ms: Mean time that the stage added to a turn; None for what is no stage.
+        added_ms: Mean time that the stage added to a turn; None if the row is not a stage.
         alert: True if the value of an alert of the latency guide's table 7.1 is exceeded.
     """
 

@@ -54,7 +54,7 @@ class SystemReading:
 
 
 def parse_page(text: str, stage: str) -> ReplicaPage:
-    """Return the metrics page of a replica of `stage`, `text`, as values. Raise ValueError if it is none."""
+    """Return the metrics page of a replica of `stage`, `text`, as values. Raise ValueError if it is not a page."""
     values: dict[str, dict[Labels, float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -70,7 +70,7 @@ async def read_system(url: str, api_key: str = "") -> SystemReading:
         api_key: API key with the scope `metrics`; "" for none.
 
     Raises:
-        ConfigError: `url` is not an http(s) address, or the key is missing or has not the scope.
+        ConfigError: `url` is not an http(s) address, or the key is missing or lacks the scope.
         BackendError: The system does not answer, or none of its replicas does.
     """
     if not url.startswith(("http://", "https://")):

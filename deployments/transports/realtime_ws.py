@@ -38,7 +38,7 @@ session to be resumed.
 CLOSE_HANGUP = frozenset({CLOSE_NORMAL, CLOSE_GOING_AWAY})
 """Codes with which callers hang up: a client that ends its session, and a page that is left."""
 AGENT_ENDED = "the agent has hung up"
-"""Reason of a disconnection that the agent caused, so that it is no hang-up of the caller."""
+"""Reason of a disconnection that the agent caused, so that it does not count as the caller's hang-up."""
 CLOSE_NO_CODE = 1005
 """What uvicorn reports for a close frame without a code, as of a browser's `close()`, and for a connection that broke.
 Only of a close frame it also reports the reason.

@@ -153,7 +153,7 @@ def _jumpy(result: RunResult) -> FaultFinding:
     counts = result.counts
     heard = counts.answered + counts.interrupted
     return FaultFinding(
-        "Sounds that are no speech of the caller stop the agent.",
+        "Sounds other than the caller's speech stop the agent.",
         f"The server silenced {counts.false_interruptions} of {heard} replies although their callers said nothing.",
         "noise and background: suppress noise, or demand more of speech during a reply (barge_in).",
     )

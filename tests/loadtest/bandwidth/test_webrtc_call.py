@@ -64,7 +64,7 @@ async def test_a_track_sends_silence_around_speech(dtx: bool, frames: int) -> No
 
 
 async def test_a_track_ends_with_its_call() -> None:
-    """A sender that waits for the next packet is told that there is none."""
+    """A sender that waits for the next packet learns that none will come."""
     track = PacketTrack(dtx=True)
     await track.recv()
     waiting = asyncio.ensure_future(track.recv())

@@ -221,7 +221,7 @@ def test_a_reply_that_is_played_to_its_end_did_not_yield() -> None:
 
 @pytest.mark.parametrize(("start_s", "false"), [(-0.5, 0), (0.5, 1)])
 def test_a_reply_that_stops_although_nobody_speaks_is_counted(start_s: float, false: int) -> None:
-    """Speech that the server finds after the caller's utterance is none; the utterance itself is, however late."""
+    """Only the caller's utterance counts as speech, however late the server finds it. What it finds later does not."""
     harness = Harness().until_spoken().stopped()
     ended_ms = round(harness.frames * FRAME_S * 1000)
     harness.reply(tenths=50, done=None).until(harness.now + 1)

@@ -153,7 +153,7 @@ def test_a_busy_machine_is_not_taken_for_a_network() -> None:
     ("counts", "cause"),
     [
         ({"interruptions": 20, "late_yields": 4}, "The agent talks on while its caller speaks."),
-        ({"false_interruptions": 4}, "Sounds that are no speech of the caller stop the agent."),
+        ({"false_interruptions": 4}, "Sounds other than the caller's speech stop the agent."),
         ({"responses": 60, "responses_failed": 5}, "A stage or its provider returns errors."),
     ],
 )

@@ -65,7 +65,7 @@ def test_the_command_lists_the_results_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_result_is_recognized() -> None:
-    """A list, a number and a search's document are no results of runs."""
+    """A list, a number and a search's document are not results of runs."""
     assert is_result(_run(1, latencies(1)))
     others: list[object] = [[], 1, {"holds": 3}]
     assert not any(is_result(other) for other in others)
